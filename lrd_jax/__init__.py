@@ -1,0 +1,1 @@
+"""Latent Refinement Decoding for masked diffusion language models, in JAX."""

@@ -1,0 +1,187 @@
+"""One bidirectional transformer for every family: embedding, hidden states from embeddings, logits where asked.
+
+Axes: B batch, L length, D embed, F mlp, N heads, K kv heads, H head dim, V vocab. Block parameters are stacked on a
+leading `layers` axis and scanned. Every parameter names its axes; `lrd_jax.sharding` maps the names to a mesh.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from lrd_jax.models.attention import attention, rope_tables, rotate
+from lrd_jax.models.config import ModelConfig
+
+Params = dict[str, Any]
+
+
+def _normal(key: jax.Array, shape: tuple[int, ...], axes: tuple[str, ...], dtype, stddev: float) -> nnx.Param:
+    return nnx.Param(stddev * jax.random.normal(key, shape, dtype), axes=axes)
+
+
+def _constant(value: float, shape: tuple[int, ...], axes: tuple[str, ...], dtype) -> nnx.Param:
+    return nnx.Param(jnp.full(shape, value, dtype), axes=axes)
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """Root-mean-square norm over the last axis, in float32, cast back before the scale."""
+    x32 = x.astype(jnp.float32)
+    x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
+    return x32.astype(x.dtype) * scale
+
+
+class Blocks(nnx.Module):
+    """All transformer blocks, stacked: each parameter has a leading axis of `num_layers`."""
+
+    def __init__(self, config: ModelConfig, *, dtype, rngs: nnx.Rngs):
+        n, D, F = config.num_layers, config.embed_dim, config.mlp_dim
+        N, K, H = config.num_heads, config.num_kv_heads, config.head_dim
+        std_in, std_out = 0.02, 0.02 / (2 * n) ** 0.5  # residual writers are scaled down by depth, as in GPT-2
+        self.config = config
+        self.attn_norm = _constant(1.0, (n, D), ("layers", "norm"), dtype)
+        self.q = _normal(rngs.params(), (n, D, N, H), ("layers", "embed", "heads", "head_dim"), dtype, std_in)
+        self.k = _normal(rngs.params(), (n, D, K, H), ("layers", "embed", "kv_heads", "head_dim"), dtype, std_in)
+        self.v = _normal(rngs.params(), (n, D, K, H), ("layers", "embed", "kv_heads", "head_dim"), dtype, std_in)
+        self.out = _normal(rngs.params(), (n, N, H, D), ("layers", "heads", "head_dim", "embed"), dtype, std_out)
+        if config.qkv_bias:
+            self.q_bias = _constant(0.0, (n, N, H), ("layers", "heads", "head_dim"), dtype)
+            self.k_bias = _constant(0.0, (n, K, H), ("layers", "kv_heads", "head_dim"), dtype)
+            self.v_bias = _constant(0.0, (n, K, H), ("layers", "kv_heads", "head_dim"), dtype)
+        self.mlp_norm = _constant(1.0, (n, D), ("layers", "norm"), dtype)
+        self.gate = _normal(rngs.params(), (n, D, F), ("layers", "embed", "mlp"), dtype, std_in)
+        self.up = _normal(rngs.params(), (n, D, F), ("layers", "embed", "mlp"), dtype, std_in)
+        self.down = _normal(rngs.params(), (n, F, D), ("layers", "mlp", "embed"), dtype, std_out)
+
+    def __call__(self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array) -> jax.Array:
+        """One block on x `[B, L, D]`; called inside a scan, which has taken the layer axis off the parameters."""
+        x = x + self._attend(rms_norm(x, self.attn_norm[...], self.config.norm_eps), cos, sin, mask)
+        return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps))
+
+    def _attend(self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array) -> jax.Array:
+        q = jnp.einsum("BLD,DNH->BLNH", x, self.q[...])
+        k = jnp.einsum("BLD,DKH->BLKH", x, self.k[...])
+        v = jnp.einsum("BLD,DKH->BLKH", x, self.v[...])
+        if self.config.qkv_bias:
+            q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
+        q = rotate(q, cos, sin, full_precision=self.config.rope_full_precision)
+        k = rotate(k, cos, sin, full_precision=self.config.rope_full_precision)
+        return jnp.einsum("BLNH,NHD->BLD", attention(q, k, v, mask), self.out[...])
+
+    def _mlp(self, x: jax.Array) -> jax.Array:
+        gated = jax.nn.silu(x @ self.gate[...]) * (x @ self.up[...])
+        return gated @ self.down[...]
+
+
+class Transformer(nnx.Module):
+    """The network with its parameters; `Model` below is the same network with the parameters as an argument."""
+
+    def __init__(self, config: ModelConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        D, V = config.embed_dim, config.vocab_size
+        self.config = config
+        self.table = _normal(rngs.params(), (V, D), ("vocab", "embed"), dtype, 0.02)
+        self.blocks = Blocks(config, dtype=dtype, rngs=rngs)
+        self.final_norm = _constant(1.0, (D,), ("norm",), dtype)
+        if not config.tied_head:
+            self.head = _normal(rngs.params(), (D, V), ("embed", "vocab"), dtype, 0.02)
+
+    def embed(self, ids: jax.Array) -> jax.Array:
+        return self.table[...][ids]
+
+    def blocks_out(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The raw output of the last block `[B, L, D]`, and the input of every block `[layers, B, L, D]`."""
+        cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
+        return jax.lax.scan(lambda x, block: (block(x, cos, sin, mask), x), x, self.blocks)
+
+    def hidden(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
+        return rms_norm(self.blocks_out(x, positions, mask)[0], self.final_norm[...], self.config.norm_eps)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        if self.config.tied_head:
+            out = jnp.einsum("...D,VD->...V", hidden, self.table[...])
+        else:
+            out = hidden @ self.head[...]
+        out = out.astype(jnp.float32)
+        return out * self.config.embed_dim**-0.5 if self.config.scale_logits else out
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What a decoder sees of a network: three pure functions of `params`, and the config.
+
+    `params` is a plain nested dict of arrays (`init`, `lrd_jax.load`), always an argument and never closed over.
+    Hashable: two models of equal config share every compiled function.
+    """
+
+    config: ModelConfig
+
+    def embed(self, params: Params, ids: jax.Array) -> jax.Array:
+        """Token embeddings `[..., D]` (params' dtype) of int ids `[...]`."""
+        return self.bind(params).embed(ids)
+
+    def hidden(self, params: Params, embeddings: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
+        """Hidden states after the final norm.
+
+        Args:
+          embeddings: `[B, L, D]`, of tokens or soft mixtures.
+          positions: int32 `[B, L]`, see `positions_of`.
+          mask: bool `[B, L]`, False where a position is padding that nobody may attend to.
+
+        Returns:
+          `[B, L, D]` in the params' dtype; meaningless at padding.
+        """
+        return self.bind(params).hidden(embeddings, positions, mask)
+
+    def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
+        """float32 logits `[..., V]` of hidden states `[..., D]`, computed only where asked."""
+        return self.bind(params).logits(hidden)
+
+    def bind(self, params: Params) -> Transformer:
+        """The nnx module that holds these parameters."""
+        return nnx.merge(_graphdef(self.config), _as_state(self.config, params))
+
+    def init(self, key: jax.Array, dtype=jnp.float32) -> Params:
+        """Random parameters for training from scratch."""
+        return nnx.to_pure_dict(nnx.state(Transformer(self.config, dtype=dtype, rngs=nnx.Rngs(params=key))))
+
+    def abstract_params(self, dtype=jnp.float32) -> Params:
+        """`jax.ShapeDtypeStruct` for every parameter, allocating nothing."""
+        return jax.eval_shape(functools.partial(self.init, dtype=dtype), jax.random.key(0))
+
+    def param_axes(self) -> dict[str, Any]:
+        """The logical axis names of every parameter, in the structure of `params`."""
+        state = _abstract_state(self.config)
+        return nnx.to_pure_dict(jax.tree.map(lambda p: p.replace(p.axes), state, is_leaf=_is_variable))
+
+
+def positions_of(mask: jax.Array) -> jax.Array:
+    """int32 rotary positions `[B, L]`: real tokens count from 0, padding is skipped (its own value means nothing).
+
+    Rotary attention depends on differences only, so this equals counting the padding too, up to rounding; skipping it
+    keeps a row's arithmetic the same whatever it was padded to.
+    """
+    return jnp.maximum(jnp.cumsum(mask.astype(jnp.int32), axis=-1) - 1, 0)
+
+
+def _is_variable(x: Any) -> bool:
+    return isinstance(x, nnx.Variable)
+
+
+@functools.cache
+def _abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0))))
+
+
+def _graphdef(config: ModelConfig) -> nnx.GraphDef:
+    return _abstract(config)[0]
+
+
+def _abstract_state(config: ModelConfig) -> nnx.State:
+    return _abstract(config)[1]
+
+
+def _as_state(config: ModelConfig, params: Params) -> nnx.State:
+    state = nnx.State(jax.tree.map(lambda p: p, _abstract_state(config), is_leaf=_is_variable))
+    nnx.replace_by_pure_dict(state, params)
+    return state
