@@ -1,0 +1,54 @@
+"""Reads `tests/golden`: what its README and LRD.md describe, as runs that a decoder can be asked to repeat."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@functools.cache
+def arrays(name: str) -> np.lib.npyio.NpzFile:
+    """An archive of `goldens/`, by its name without the ending."""
+    return np.load(GOLDEN / "goldens" / f"{name}.npz")
+
+
+@functools.cache
+def lrd_runs() -> dict[str, dict]:
+    """The 78 runs of Latent Refinement Decoding, by key; their arrays are in `arrays("lrd")`."""
+    runs = json.loads((GOLDEN / "goldens" / "lrd_manifest.json").read_text())["runs"]
+    return {run["key"]: run for run in runs}
+
+
+@functools.cache
+def reference_runs() -> dict[str, dict]:
+    """Every run of the reference samplers that needs no cache, by key."""
+    runs = json.loads((GOLDEN / "goldens" / "manifest.json").read_text())["runs"]
+    kinds = (".official.", ".fast.generate.", ".plain.")
+    return {key: run for key, run in runs.items() if any(kind in key for kind in kinds)}
+
+
+def prompts(key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt ids `[B, P]` of a reference run and where they are not padding."""
+    stored = arrays(reference_runs()[key]["file"].removesuffix(".npz"))
+    ids = stored[f"{key}.prompt"]
+    mask = stored.get(f"{key}.attention_mask", np.ones_like(ids))
+    return ids, mask.astype(bool)
+
+
+def canvases(key: str) -> np.ndarray:
+    """The canvas before the first call of a reference run and after every call, `[n + 1, B, G]`."""
+    stored = arrays(reference_runs()[key]["file"].removesuffix(".npz"))
+    return stored[f"{key}.canvases"][:, :, stored[f"{key}.prompt"].shape[1] :]
+
+
+def uniforms(key: str, mask_id: int) -> np.ndarray:
+    """The draws of a Dream "origin" run by position, `[steps, B, G]`; 1 where none was made."""
+    stored = arrays(reference_runs()[key]["file"].removesuffix(".npz"))[f"{key}.uniforms"]
+    masked = canvases(key)[:-1] == mask_id
+    placed = np.ones(masked.shape, np.float32)
+    for step, where in enumerate(masked):
+        placed[step][where] = stored[step, : where.sum()]  # recorded row after row, masked positions only
+    return placed

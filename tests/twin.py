@@ -1,0 +1,243 @@
+"""The slow twin: DESIGN's decoding semantics in plain NumPy, float64, one row and one position at a time.
+
+Written to be read beside `lrd_jax/decode.py`: the same step, the same order, nothing fast and nothing shared. A twin
+row has no padding; a left-padded row of the loop must give what its bare prompt gives here.
+
+Axes: P prompt, G canvas, W active window, L = P + G, D embed, V vocab.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+from twin_model import softmax
+
+
+def entropy_of(p):
+    q = p[p > 0]
+    return -np.sum(q * np.log(q))
+
+
+def kl_of(p, previous):
+    q = p > 0
+    return np.sum(p[q] * np.log(p[q] / previous[q]))
+
+
+def nucleus_of(p, top_p):
+    """The most probable tokens, fewest first to reach top_p of the mass; the token that crosses it is in."""
+    order = np.argsort(-p, kind="stable")
+    reached = np.flatnonzero(np.cumsum(p[order]) >= top_p)
+    size = reached[0] + 1 if len(reached) else len(p)
+    return order[:size]
+
+
+def highest(scores, masked, count):
+    """The `count` masked positions of highest score, lowest position on a tie."""
+    order = sorted(np.flatnonzero(masked), key=lambda i: (-scores[i], i))
+    chosen = np.zeros(len(masked), bool)
+    chosen[order[:count]] = True
+    return chosen
+
+
+# Commit rules. Each is `rule(belief, masked, step) -> chosen`, bools over the window; `step` counts the commits of the
+# block from 0, `belief` holds logits, probs, entropy, conf of the window.
+
+
+def lowest_entropy(per_step=1, threshold=None):
+    def rule(belief, masked, step):
+        chosen = highest(-belief.entropy, masked, per_step)
+        return chosen if threshold is None else chosen | (masked & (belief.conf > threshold))
+
+    return rule
+
+
+def llada(steps, scores=None):
+    """LLaDA's schedule of `steps` a block, by confidence or by recorded random `scores` [steps, W]."""
+
+    def rule(belief, masked, step):
+        W = len(masked)
+        return highest(belief.conf if scores is None else scores[step], masked, W // steps + (step < W % steps))
+
+    return rule
+
+
+def fast_threshold(threshold):
+    """Fast-dLLM: the most confident position always, the others from the threshold on."""
+    return lambda belief, masked, step: highest(belief.conf, masked, 1) | (masked & (belief.conf >= threshold))
+
+
+def dream_time(step, steps, eps=1e-3):
+    """Share of the masked positions that Dream commits at a step: 1 - s / t in float32, everything at the last."""
+    if step >= steps - 1:
+        return np.float32(1)
+    width = (np.float32(eps) - np.float32(1)) / np.float32(steps)
+    half = (steps + 1) // 2  # linspace counts from the nearer end
+    t, s = (
+        np.float32(1) + width * np.float32(i) if i < half else np.float32(eps) - width * np.float32(steps - i)
+        for i in (step, step + 1)
+    )
+    return np.float32(1) - s / t
+
+
+def dream_confidence(order, logits, top_p=None, top_k=None):
+    """Confidence of one position: its logits `[V]` are cut by top_p (the crossing token stays), then by top_k."""
+    if top_p is not None and top_p < 1:
+        kept = np.full(len(logits), -np.inf)
+        ids = np.argsort(-logits, kind="stable")
+        ids = ids[np.concatenate([[True], np.cumsum(softmax(logits[ids]))[:-1] <= top_p])]
+        kept[ids] = logits[ids]
+        logits = kept
+    if top_k is not None:
+        logits = np.where(logits < np.sort(logits)[-top_k], -np.inf, logits)
+    p = softmax(logits)
+    first, second = np.sort(p)[[-1, -2]]
+    return {"maskgit_plus": first, "topk_margin": first - second, "entropy": -entropy_of(p)}[order]
+
+
+def dream(order, steps, top_p=None, top_k=None):
+    """Dream's maskgit_plus, topk_margin or entropy order with its schedule."""
+
+    def rule(belief, masked, step):
+        count = int(np.float32(masked.sum()) * dream_time(step, steps))
+        return highest([dream_confidence(order, row, top_p, top_k) for row in belief.logits], masked, count)
+
+    return rule
+
+
+def dream_origin(steps, uniforms):
+    """Each masked position by chance; `uniforms` [steps, W] are the draws, by position."""
+    return lambda belief, masked, step: masked & (uniforms[step] < dream_time(step, steps))
+
+
+def dream_threshold(steps, threshold):
+    """Fast-dLLM's `confidence_threshold` for Dream: N // steps a step, and what earlier steps held back."""
+    held = 0
+
+    def rule(belief, masked, step):
+        nonlocal held
+        held = 0 if step == 0 else held
+        budget = held + (len(masked) // steps if step < steps else 0)
+        best = highest(belief.conf, masked, budget)
+        chosen = highest(belief.conf, masked, 1) | (best & (belief.conf >= threshold))
+        held = max(budget - chosen.sum(), 0)
+        return chosen
+
+    return rule
+
+
+def twin_decode(
+    model,
+    prompt,
+    *,
+    gen_length,
+    block_length=None,
+    mix=None,
+    refine=None,
+    commit=None,
+    stop=None,
+    divergence=("mean", "block"),
+    suppress_mask=True,
+    cfg_scale=0.0,
+    end_ids=(),
+):
+    """Decodes one row.
+
+    Args:
+      mix: `(r_f, top_p)`.
+      refine: `(tau, max_steps, before)`: once before the first commit of a "block", or anew before every "commit".
+      commit: a rule of above; the default is `lowest_entropy()`.
+      stop: `(tau, max_entropy, min_confidence)`, the guards may be None.
+      end_ids: tokens that end the row once nothing before them is masked; what is left becomes the first of them.
+
+    Returns:
+      tokens `[G]`; after each of n forwards: canvases `[n, G]` (mask id where masked), kl `[n]`, phase `[n]` (True: it
+      began in commit), entropy `[n, W]`, nucleus `[n, W]` sizes; forwards, refine_forwards, stop_reason.
+    """
+    P, G, W = len(prompt), gen_length, block_length or gen_length
+    commit = commit or lowest_entropy()
+    e_mask = model.table[model.mask_id]
+    V = len(model.table)
+    canvas, masked = np.full(G, model.mask_id), np.ones(G, bool)
+    out = SimpleNamespace(canvases=[], kl=[], phase=[], entropy=[], nucleus=[], refine_forwards=0, stop_reason=None)
+
+    for start in range(0, G, W):
+        window = np.arange(start, start + W)
+        soft = np.tile(e_mask, (W, 1))
+        in_commit, previous = refine is None, None
+        commits, quiet = 0, 0  # forwards that committed, and forwards since the last of them
+        while masked[window].any() and out.stop_reason is None:
+            # 1. Input embeddings.
+            x = np.concatenate([model.table[prompt], np.where(masked[:, None], e_mask, model.table[canvas])])
+            for i in window[masked[window]]:
+                x[P + i] = soft[i - start]
+            # 2. Logits of the window.
+            logits = model.logits(x)
+            if cfg_scale:
+                x[:P] = e_mask
+                unconditional = model.logits(x)
+                logits = unconditional + (cfg_scale + 1) * (logits - unconditional)
+            logits = logits[P + window]
+            if suppress_mask:
+                logits[:, model.mask_id] = -np.inf
+            # 3. Beliefs.
+            p = softmax(logits)
+            entropy = np.array([entropy_of(row) for row in p])
+            belief = SimpleNamespace(logits=logits, probs=p, entropy=entropy, conf=p.max(axis=-1))
+            # 4. Divergence from the previous belief.
+            kl = np.inf
+            if previous is not None:
+                scope = np.ones(W, bool) if divergence[1] == "block" else masked[window]
+                reduce = {"mean": np.mean, "sum": np.sum, "max": np.max}[divergence[0]]
+                kl = reduce([kl_of(p[i], previous[i]) for i in np.flatnonzero(scope)])
+            previous = p
+            out.kl.append(kl)
+            out.phase.append(in_commit)
+            out.entropy.append(entropy)
+            # 5. Refine until settled; the forward that settles commits.
+            quiet += 1
+            if not in_commit:
+                tau, max_steps, before = refine
+                in_commit = kl < tau or quiet == max_steps
+            out.refine_forwards += not out.phase[-1]
+            # 6. Commit: everything once the beliefs stand still after a commit, else what the rule chooses.
+            open_ = masked[window]
+            if stop is not None and commits > 0 and quiet == 1 and settled(kl, belief, open_, *stop):
+                chosen = open_
+                out.stop_reason = "settled" if start + W == G else None
+            elif in_commit:
+                chosen = commit(belief, open_, commits)
+            else:
+                chosen = np.zeros(W, bool)
+            canvas[window[chosen]] = p.argmax(axis=-1)[chosen]
+            masked[window[chosen]] = False
+            if in_commit:
+                commits, quiet = commits + 1, 0
+                in_commit = refine is None or before == "block"
+            # 7. What is still masked feeds its belief back.
+            sizes = np.zeros(W, int)
+            for i in range(W) if mix and min(mix) > 0 else ():
+                r_f, top_p = mix
+                ids = nucleus_of(p[i], top_p)
+                alpha = r_f * (1 - entropy[i] / np.log(V))
+                mean = (p[i, ids] / p[i, ids].sum()) @ model.table[ids]
+                soft[i] = (1 - alpha) * e_mask + alpha * mean  # read at step 1 only where still masked
+                sizes[i] = len(ids)
+            out.nucleus.append(sizes)
+            # An end-of-text token with nothing masked before it: the rest is end-of-text.
+            ends = [i for i in range(G) if canvas[i] in end_ids and not masked[: i + 1].any()]
+            if masked.any() and ends:
+                canvas[masked], masked[:] = end_ids[0], False
+                out.stop_reason = "end_of_text"
+            out.canvases.append(np.where(masked, model.mask_id, canvas))
+
+    out.tokens, out.forwards = canvas, len(out.kl)
+    out.stop_reason = out.stop_reason or "finished"
+    for name in ("canvases", "kl", "phase", "entropy", "nucleus"):
+        setattr(out, name, np.array(getattr(out, name)))
+    return out
+
+
+def settled(kl, belief, masked, tau, max_entropy=None, min_confidence=None):
+    """Eq. 6, and every masked position within the guards."""
+    sure = max_entropy is None or belief.entropy[masked].max() < max_entropy
+    sure &= min_confidence is None or belief.conf[masked].min() > min_confidence
+    return kl < tau and sure

@@ -1,0 +1,88 @@
+"""LLaDA and Dream in plain NumPy, float64: the network of the slow twin, straight from Hugging Face safetensors.
+
+One row, no batch, no padding. Axes: L length, D embed, N heads, K kv heads, H head dim, V vocab.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+_LLADA = {
+    "table": "model.transformer.wte.weight",
+    "final_norm": "model.transformer.ln_f.weight",
+    "head": "model.transformer.ff_out.weight",
+    "block": "model.transformer.blocks.{}.",
+    "names": "attn_norm q_proj k_proj v_proj attn_out ff_norm ff_proj up_proj ff_out",
+    "sizes": "n_layers n_heads n_kv_heads",
+}
+_DREAM = {
+    "table": "model.embed_tokens.weight",
+    "final_norm": "model.norm.weight",
+    "head": "lm_head.weight",
+    "block": "model.layers.{}.",
+    "names": "input_layernorm self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj "
+    "post_attention_layernorm mlp.gate_proj mlp.up_proj mlp.down_proj",
+    "sizes": "num_hidden_layers num_attention_heads num_key_value_heads",
+}
+
+
+class TwinModel:
+    """A LLaDA or Dream checkpoint in Hugging Face layout, as float64 arrays."""
+
+    def __init__(self, folder: Path):
+        self.config = json.loads((folder / "config.json").read_text())
+        self.dream = self.config["model_type"] == "Dream"
+        layout = _DREAM if self.dream else _LLADA
+        tensors = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            tensors |= {name: tensor.astype(np.float64) for name, tensor in load_file(file).items()}
+        layers, self.N, self.K = (self.config[size] for size in layout["sizes"].split())
+        self.table, self.final_norm, self.head = (tensors[layout[name]] for name in ("table", "final_norm", "head"))
+        self.blocks = []
+        for i in range(layers):
+            names = [layout["block"].format(i) + name for name in layout["names"].split()]
+            weights = [tensors[f"{name}.weight"] for name in names]
+            biases = [tensors.get(f"{name}.bias", 0.0) for name in names[1:4]]
+            self.blocks.append((weights, biases))
+        self.mask_id, self.eps = self.config["mask_token_id"], self.config["rms_norm_eps"]
+
+    def norm(self, x, scale):
+        return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + self.eps) * scale
+
+    def rope(self, x):
+        """Rotates heads `[L, heads, H]`: the halves of a head are the two coordinates, position i turns by i."""
+        L, _, H = x.shape
+        frequencies = self.config["rope_theta"] ** (-np.arange(0, H, 2) / H)
+        angles = (np.arange(L)[:, None] * frequencies)[:, None, :]
+        left, right = x[..., : H // 2], x[..., H // 2 :]
+        cos, sin = np.cos(angles), np.sin(angles)
+        return np.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
+
+    def attend(self, q, k, v):
+        """Every position sees every position; head n reads kv head n // (N / K)."""
+        out = np.empty_like(q)
+        for n in range(self.N):
+            kv = n // (self.N // self.K)
+            scores = q[:, n] @ k[:, kv].T / np.sqrt(q.shape[-1])
+            out[:, n] = softmax(scores) @ v[:, kv]
+        return out
+
+    def logits(self, x):
+        """Aligned logits `[L, V]` of embeddings `[L, D]`: row i speaks of position i, in both families."""
+        L, D = x.shape
+        for (norm1, q, k, v, out, norm2, gate, up, down), (q_bias, k_bias, v_bias) in self.blocks:
+            h = self.norm(x, norm1)
+            heads = [(h @ w.T + b).reshape(L, -1, D // self.N) for w, b in ((q, q_bias), (k, k_bias), (v, v_bias))]
+            x = x + self.attend(self.rope(heads[0]), self.rope(heads[1]), heads[2]).reshape(L, D) @ out.T
+            h = self.norm(x, norm2)
+            gated = h @ gate.T
+            x = x + (gated / (1 + np.exp(-gated)) * (h @ up.T)) @ down.T
+        raw = self.norm(x, self.final_norm) @ self.head.T
+        return np.concatenate([raw[:1], raw[:-1]]) if self.dream else raw
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
