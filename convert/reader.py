@@ -1,0 +1,186 @@
+"""Reads a Hugging Face folder: checks all of it against the family's table first, then gives it tensor by tensor."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from lrd_jax.convert.safetensors_io import DTYPES, ConversionError, Entry, read_header
+from lrd_jax.convert.tables import Tensor, by_param, tensors, unflatten
+from lrd_jax.models import ModelConfig
+
+SLAB_BYTES = 64 << 20  # what is held of a tensor at once, in the file's dtype
+WEIGHT_DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+
+Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, name of the tensor
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A Hugging Face folder that has been checked.
+
+    Attributes:
+      entries: where each tensor of `tensors(config)` lies.
+    """
+
+    folder: Path
+    hf_config: dict[str, Any]
+    config: ModelConfig
+    entries: dict[str, Entry]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    def slabs(self, tensor: Tensor) -> Iterator[tuple[tuple[int | slice, ...], np.ndarray]]:
+        """Pairs of an index into the parameter and the rows of the file that belong there, as in the file."""
+        entry = self.entries[tensor.name]
+        for slab in tensor.slabs(entry.itemsize, SLAB_BYTES):
+            yield slab.index, entry.read_rows(slab.rows)
+
+
+def weight_dtype(name: str) -> np.dtype:
+    """The dtype of that name.
+
+    Raises:
+      ConversionError: not a dtype that weights may have.
+    """
+    if name not in WEIGHT_DTYPES:
+        raise ConversionError(f"dtype {name!r} is not one for weights", [f"known: {', '.join(WEIGHT_DTYPES)}"])
+    return WEIGHT_DTYPES[name]
+
+
+def open_source(folder: Path, *, uniform: bool = True) -> Source:
+    """Checks a Hugging Face folder: config, index, headers, tensor names, shapes and dtypes.
+
+    Args:
+      uniform: all blocks must hold a parameter in one dtype, because they are stacked (not needed where it is cast).
+
+    Raises:
+      ConversionError: with every problem that was found.
+    """
+    hf_config, config, problems = _read_config(folder)
+    entries, file_problems = _read_entries(folder)
+    problems += file_problems
+    if config is not None and entries:
+        problems += _compare(config, entries, complete=not file_problems, uniform=uniform)
+    if problems:
+        raise ConversionError(f"{folder} is not a checkpoint that can be converted:", problems)
+    return Source(folder=folder, hf_config=hf_config, config=config, entries=entries)
+
+
+def _read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig | None, list[str]]:
+    file = folder / "config.json"
+    if not file.is_file():
+        return {}, None, ["config.json is absent"]
+    try:
+        hf_config = json.loads(file.read_text())
+        return hf_config, ModelConfig.from_hf(hf_config), []
+    except json.JSONDecodeError as error:
+        return {}, None, [f"config.json is not JSON: {error}"]
+    except (ValueError, TypeError, AttributeError) as error:
+        return {}, None, [f"config.json: {error}".replace("config.json: config.json", "config.json")]
+
+
+def _read_entries(folder: Path) -> tuple[dict[str, Entry], list[str]]:
+    """All tensors of the folder's files, and what is wrong with the files."""
+    index = folder / "model.safetensors.index.json"
+    weight_map: dict[str, str] = {}
+    if index.is_file():
+        try:
+            weight_map = dict(json.loads(index.read_text())["weight_map"])
+        except (ValueError, TypeError, KeyError) as error:
+            return {}, [f"{index.name} is not an index of weights: {error!r}"]
+        names = sorted(set(weight_map.values()))
+    else:
+        names = ["model.safetensors"]
+        if not (folder / names[0]).is_file():
+            return {}, [f"neither {names[0]} nor {index.name} is there; only safetensors are read"]
+    entries: dict[str, Entry] = {}
+    problems = []
+    readable = set()
+    for name in names:
+        file = folder / name
+        if not file.is_file():
+            problems.append(f"{index.name} names {name}, which is absent")
+            continue
+        try:
+            found = read_header(file)
+        except ConversionError as error:
+            problems += error.problems
+            continue
+        readable.add(name)
+        problems += [
+            f"{tensor} is both in {entries[tensor].file.name} and in {name}" for tensor in entries.keys() & found
+        ]
+        entries |= found
+    problems += [
+        f"{index.name} puts {tensor} into {name}, which does not hold it"
+        for tensor, name in weight_map.items()
+        if name in readable and (tensor not in entries or entries[tensor].file.name != name)
+    ]
+    return entries, problems
+
+
+def _compare(config: ModelConfig, entries: dict[str, Entry], *, complete: bool, uniform: bool) -> list[str]:
+    """What the tensors lack, have too much or have otherwise than the config says."""
+    wanted = {tensor.name: tensor for tensor in tensors(config)}
+    problems = [f"unexpected tensor {name} {list(entries[name].shape)}" for name in sorted(entries.keys() - wanted)]
+    if complete:  # otherwise the tensors of an unreadable file would be reported one by one
+        problems += [
+            f"missing tensor {name} {list(tensor.file_shape)}" for name, tensor in wanted.items() if name not in entries
+        ]
+    for name in wanted.keys() & entries.keys():
+        entry = entries[name]
+        if entry.shape != wanted[name].file_shape:
+            problems.append(f"{name} has shape {list(entry.shape)}, wanted {list(wanted[name].file_shape)}")
+        if entry.dtype not in DTYPES:
+            problems.append(f"{name} has dtype {entry.dtype}, wanted one of {', '.join(DTYPES)}")
+    for path, group in by_param(config).items():
+        dtypes = {entries[t.name].dtype for t in group if t.name in entries}
+        if uniform and len(dtypes) > 1:
+            problems.append(
+                f"{'.'.join(path)} has dtypes {', '.join(sorted(dtypes))} in different blocks; choose one with --dtype"
+            )
+    return problems
+
+
+def read_hf(folder: Path, *, dtype: str | None = None, progress: Progress | None = None) -> tuple[ModelConfig, dict]:
+    """Reads a whole Hugging Face folder into memory.
+
+    Args:
+      dtype: name of a dtype to cast to; None keeps that of the file.
+
+    Returns:
+      The config, and the params as numpy arrays.
+
+    Raises:
+      ConversionError: with every problem that was found.
+    """
+    source = open_source(folder, uniform=dtype is None)
+    done, params = 0, {}
+    for path, leaf in read_params(source, dtype):
+        params[path] = leaf
+        done += sum(source.entries[tensor.name].nbytes for tensor in by_param(source.config)[path])
+        if progress:
+            progress(done, source.nbytes, ".".join(path))
+    return source.config, unflatten(params)
+
+
+def read_params(source: Source, dtype: str | None) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """The parameters one by one, stacked over the blocks, with their paths."""
+    for path, group in by_param(source.config).items():
+        target = DTYPES[source.entries[group[0].name].dtype] if dtype is None else weight_dtype(dtype)
+        stack = () if group[0].layer is None else (len(group),)
+        leaf = np.empty(stack + group[0].shape, target)
+        for tensor in group:
+            for index, rows in source.slabs(tensor):
+                leaf[index] = tensor.to_params(rows)
+        yield path, leaf

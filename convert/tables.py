@@ -1,0 +1,189 @@
+"""Which Hugging Face tensor holds which parameter: one table per family, read forwards to convert, backwards to export.
+
+Hugging Face stores a linear layer as `[out, in]`, a block at a time; here it is `[layers, *in, *out]`, the input or the
+output being split into heads.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from lrd_jax.models import Model, ModelConfig
+
+Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+      name: the Hugging Face tensor; `{layer}` stands for the number of the block.
+      path: keys of the parameter in the nested dict.
+      inputs: leading axes of the parameter (layers apart) that the matmul contracts: the file holds `[out, in]`, each
+        side flattened; 0 for a bias, which is flattened. None: the file holds the parameter as it is.
+    """
+
+    name: str
+    path: Path
+    inputs: int | None = None
+
+
+_LLADA_BLOCK = "model.transformer.blocks.{layer}."
+_DREAM_BLOCK = "model.layers.{layer}."
+
+TABLES = {
+    "llada": (
+        Row("model.transformer.wte.weight", ("table",)),
+        Row(_LLADA_BLOCK + "attn_norm.weight", ("blocks", "attn_norm")),
+        Row(_LLADA_BLOCK + "q_proj.weight", ("blocks", "q"), 1),
+        Row(_LLADA_BLOCK + "k_proj.weight", ("blocks", "k"), 1),
+        Row(_LLADA_BLOCK + "v_proj.weight", ("blocks", "v"), 1),
+        Row(_LLADA_BLOCK + "q_proj.bias", ("blocks", "q_bias"), 0),
+        Row(_LLADA_BLOCK + "k_proj.bias", ("blocks", "k_bias"), 0),
+        Row(_LLADA_BLOCK + "v_proj.bias", ("blocks", "v_bias"), 0),
+        Row(_LLADA_BLOCK + "attn_out.weight", ("blocks", "out"), 2),
+        Row(_LLADA_BLOCK + "ff_norm.weight", ("blocks", "mlp_norm")),
+        Row(_LLADA_BLOCK + "ff_proj.weight", ("blocks", "gate"), 1),
+        Row(_LLADA_BLOCK + "up_proj.weight", ("blocks", "up"), 1),
+        Row(_LLADA_BLOCK + "ff_out.weight", ("blocks", "down"), 1),
+        Row("model.transformer.ln_f.weight", ("final_norm",)),
+        Row("model.transformer.ff_out.weight", ("head",), 1),
+    ),
+    "dream": (
+        Row("model.embed_tokens.weight", ("table",)),
+        Row(_DREAM_BLOCK + "input_layernorm.weight", ("blocks", "attn_norm")),
+        Row(_DREAM_BLOCK + "self_attn.q_proj.weight", ("blocks", "q"), 1),
+        Row(_DREAM_BLOCK + "self_attn.k_proj.weight", ("blocks", "k"), 1),
+        Row(_DREAM_BLOCK + "self_attn.v_proj.weight", ("blocks", "v"), 1),
+        Row(_DREAM_BLOCK + "self_attn.q_proj.bias", ("blocks", "q_bias"), 0),
+        Row(_DREAM_BLOCK + "self_attn.k_proj.bias", ("blocks", "k_bias"), 0),
+        Row(_DREAM_BLOCK + "self_attn.v_proj.bias", ("blocks", "v_bias"), 0),
+        Row(_DREAM_BLOCK + "self_attn.o_proj.weight", ("blocks", "out"), 2),
+        Row(_DREAM_BLOCK + "post_attention_layernorm.weight", ("blocks", "mlp_norm")),
+        Row(_DREAM_BLOCK + "mlp.gate_proj.weight", ("blocks", "gate"), 1),
+        Row(_DREAM_BLOCK + "mlp.up_proj.weight", ("blocks", "up"), 1),
+        Row(_DREAM_BLOCK + "mlp.down_proj.weight", ("blocks", "down"), 1),
+        Row("model.norm.weight", ("final_norm",)),
+        Row("lm_head.weight", ("head",), 1),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slab:
+    """Whole rows of a tensor's first axis in the file, and where they lie in the parameter array."""
+
+    rows: slice
+    index: tuple[int | slice, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One Hugging Face tensor and its place in the parameters.
+
+    Attributes:
+      name: its name in the file.
+      path: keys of its parameter.
+      layer: its index on the parameter's leading axis; None where the parameter is not stacked.
+      shape: shape of its part of the parameter, without the layer axis.
+      inputs: see `Row`.
+    """
+
+    name: str
+    path: Path
+    layer: int | None
+    shape: tuple[int, ...]
+    inputs: int | None
+
+    @property
+    def file_shape(self) -> tuple[int, ...]:
+        if self.inputs is None:
+            return self.shape
+        sides = math.prod(self.shape[self.inputs :]), math.prod(self.shape[: self.inputs])
+        return sides if self.inputs else sides[:1]
+
+    @property
+    def slab_axis(self) -> int:
+        """The axis of `shape` that the rows of the file run along."""
+        return self.inputs or 0
+
+    def slab_length(self, itemsize: int, max_bytes: int) -> int:
+        """How many indices of `slab_axis` fit in `max_bytes`, at least one."""
+        length = self.shape[self.slab_axis]
+        return max(1, min(length, max_bytes * length // (math.prod(self.shape) * itemsize)))
+
+    def slabs(self, itemsize: int, max_bytes: int) -> Iterator[Slab]:
+        """Cuts the tensor into slabs of at most `max_bytes` (a single index may be larger), in file order."""
+        axis, length = self.slab_axis, self.shape[self.slab_axis]
+        step = self.slab_length(itemsize, max_bytes)
+        rows_per_index = self.file_shape[0] // length
+        for start in range(0, length, step):
+            stop = min(start + step, length)
+            index = tuple(slice(start, stop) if i == axis else slice(None) for i in range(len(self.shape)))
+            layer = () if self.layer is None else (self.layer,)
+            yield Slab(slice(start * rows_per_index, stop * rows_per_index), layer + index)
+
+    def to_params(self, rows: np.ndarray) -> np.ndarray:
+        """Rows as in the file -> the values at a slab's `index`."""
+        shape = list(self.shape)
+        shape[self.slab_axis] = -1
+        if self.inputs is not None:
+            rows = rows.reshape(len(rows), -1).T
+        return np.ascontiguousarray(rows).reshape(shape)
+
+    def to_file(self, values: np.ndarray) -> np.ndarray:
+        """The values at a slab's `index` -> rows as in the file."""
+        if self.inputs is not None:
+            values = values.reshape(math.prod(self.shape[: self.inputs]), -1).T
+        return np.ascontiguousarray(values).reshape(-1, *self.file_shape[1:])
+
+
+@functools.cache
+def tensors(config: ModelConfig) -> tuple[Tensor, ...]:
+    """Every tensor of a checkpoint with this config, grouped by parameter, layers in order."""
+    shapes = param_shapes(config)
+    table = [row for row in TABLES[config.family] if row.path in shapes]
+    assert {row.path for row in table} == set(shapes), "the table misses a parameter of the model"
+    found = []
+    for row in table:
+        shape = shapes[row.path]
+        if "{layer}" in row.name:
+            found += [Tensor(row.name.format(layer=i), row.path, i, shape[1:], row.inputs) for i in range(shape[0])]
+        else:
+            found.append(Tensor(row.name, row.path, None, shape, row.inputs))
+    return tuple(found)
+
+
+def by_param(config: ModelConfig) -> dict[Path, tuple[Tensor, ...]]:
+    """The tensors that make up each parameter."""
+    groups: dict[Path, list[Tensor]] = {}
+    for tensor in tensors(config):
+        groups.setdefault(tensor.path, []).append(tensor)
+    return {path: tuple(group) for path, group in groups.items()}
+
+
+def param_shapes(config: ModelConfig) -> dict[Path, tuple[int, ...]]:
+    """Shape of every parameter by its path."""
+    return {path: leaf.shape for path, leaf in flatten(Model(config).abstract_params()).items()}
+
+
+def flatten(tree: dict, prefix: Path = ()) -> dict[Path, object]:
+    """A nested dict by paths."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flatten(value, (*prefix, key)) if isinstance(value, dict) else {(*prefix, key): value}
+    return flat
+
+
+def unflatten(flat: dict[Path, object]) -> dict:
+    """The nested dict of paths and values."""
+    tree: dict = {}
+    for path, value in flat.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = value
+    return tree
