@@ -1,0 +1,57 @@
+"""What the model believes about each position: logits -> token, confidence, entropy, and the KL to the last belief.
+
+Axes: B batch, W active window, V vocab. Everything is float32 and in nats; p = 0 adds nothing to a sum.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Belief:
+    """The belief at every position of the window, as commit and stopping rules read it."""
+
+    token: jax.Array  # [B, W] int32, the token that would be committed
+    confidence: jax.Array  # [B, W] probability of that token
+    entropy: jax.Array  # [B, W] nats
+    margin: jax.Array | None = None  # [B, W] probability of the best token minus the second best's, where asked for
+
+
+def read(logits: jax.Array, *, margin: bool = False) -> Belief:
+    """Belief from float32 logits `[B, W, V]`; the token is the argmax, the lowest id on a tie.
+
+    Logits of -inf are impossible tokens. Rows with NaN or +inf give non-finite entropies.
+    """
+    top = jnp.max(logits, axis=-1, keepdims=True)
+    weights = jnp.exp(logits - top)
+    z = jnp.sum(weights, axis=-1)
+    # H = log z - E[x - top]; an impossible token has weight 0 and must not meet its -inf.
+    mean = jnp.sum(jnp.where(weights > 0, weights * (logits - top), 0.0), axis=-1) / z
+    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    gap = (1.0 - jnp.exp(_second(logits, token) - top[..., 0])) / z if margin else None
+    return Belief(token=token, confidence=1.0 / z, entropy=jnp.log(z) - mean, margin=gap)
+
+
+def _second(logits: jax.Array, token: jax.Array) -> jax.Array:
+    best = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == token[..., None]
+    return jnp.max(jnp.where(best, -jnp.inf, logits), axis=-1)
+
+
+def log_z(logits: jax.Array) -> jax.Array:
+    """Log of the softmax denominator `[..., ]` of logits `[..., V]`."""
+    return jax.nn.logsumexp(logits, axis=-1)
+
+
+def kl(logits: jax.Array, previous: jax.Array) -> jax.Array:
+    """KL(p_t || p_{t-1}) per position `[B, W]`, nats, of two float32 logits `[B, W, V]` (the inside of Eq. 6)."""
+    p = jax.nn.softmax(logits, axis=-1)
+    difference = jnp.where(p > 0, logits - previous, 0.0)
+    divergence = jnp.sum(p * difference, axis=-1) - log_z(logits) + log_z(previous)
+    return jnp.maximum(divergence, 0.0)  # rounding may dip below
+
+
+def confidence_of(logits: jax.Array, token: jax.Array) -> jax.Array:
+    """Probability `[B, W]` of the given tokens under softmax(logits)."""
+    chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
+    return jnp.exp(chosen - log_z(logits))

@@ -1,0 +1,225 @@
+"""Which masked positions become tokens: every commit rule, each a frozen dataclass with one method.
+
+A rule sees one `Turn` (a forward on which the row may commit) and says which positions to commit. Rules that remember
+something between turns carry it in a state of their own. Axes: B batch, W active window.
+"""
+
+from typing import Any, ClassVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from lrd_jax.belief import Belief
+from lrd_jax.schedule import dream_fractions, llada_counts
+from lrd_jax.settings import check_count, check_name, check_range, setting, static
+
+
+@flax.struct.dataclass
+class Turn:
+    """What a commit rule may look at."""
+
+    masked: jax.Array  # [B, W] bool, masked before this commit
+    belief: Belief  # of this forward
+    number: jax.Array  # [B] int32, turns that the row has had in this block
+    keys: jax.Array  # [B] one random key a row, fresh on every forward
+    num_blocks: int = flax.struct.field(pytree_node=False)
+
+
+class CommitRule:
+    """What the loop asks of a rule. The defaults suit a rule that remembers nothing."""
+
+    reads_filtered: ClassVar[bool] = (
+        False  # belief of the tempered and filtered logits (Dream) instead of the model's own
+    )
+    needs_margin: ClassVar[bool] = False  # belief.margin must be filled
+
+    def start(self, batch: int) -> Any:
+        """The rule's state at the start of a block: a pytree of arrays `[B, ...]`."""
+        return ()
+
+    def __call__(self, turn: Turn, state: Any) -> tuple[jax.Array, Any]:
+        """bool `[B, W]`, the positions to commit, all of them masked; and the new state."""
+        raise NotImplementedError
+
+    def wants_more(self, turn: Turn) -> jax.Array | None:
+        """bool `[B]` where the block goes on with nothing masked any more, as some references do; None: never."""
+        return None
+
+    def max_turns(self, gen_length: int, block_length: int) -> int:
+        """Most turns that a whole canvas can take."""
+        return gen_length
+
+    def check_canvas(self, gen_length: int, block_length: int) -> None:
+        """Raises ValueError where the rule does not fit the canvas."""
+
+
+def best(score: jax.Array, masked: jax.Array, count: jax.Array | int) -> jax.Array:
+    """bool `[B, W]`: the `count` (`[B]` or one number) masked positions of highest score, lowest index on a tie."""
+    order = jnp.argsort(jnp.where(masked, score, -jnp.inf), axis=-1, descending=True, stable=True)
+    rank = jnp.argsort(order, axis=-1)
+    return (rank < jnp.broadcast_to(jnp.asarray(count), masked.shape[:1])[:, None]) & masked
+
+
+@setting
+class LowestEntropy(CommitRule):
+    """Eq. 7: the `per_step` masked positions of lowest entropy, plus every one whose confidence exceeds `threshold`."""
+
+    per_step: int = static(1)
+    threshold: float | None = None
+
+    def __post_init__(self):
+        check_count(self, "per_step")
+        check_range(self, "threshold", 0)
+
+    def __call__(self, turn, state):
+        chosen = best(-turn.belief.entropy, turn.masked, self.per_step)
+        if self.threshold is not None:
+            chosen |= turn.masked & (turn.belief.confidence > self.threshold)
+        return chosen, state
+
+
+@setting
+class Threshold(CommitRule):
+    """Fast-dLLM: the most confident masked position, and every other of confidence >= `threshold`."""
+
+    threshold: float = 0.9
+
+    def __post_init__(self):
+        check_range(self, "threshold", 0)
+
+    def __call__(self, turn, state):
+        sure = turn.masked & (turn.belief.confidence >= self.threshold)
+        return sure | best(turn.belief.confidence, turn.masked, 1), state
+
+
+@setting
+class Scheduled(CommitRule):
+    """LLaDA: a fixed number of tokens each step, by confidence ("low_confidence") or anywhere ("random").
+
+    Attributes:
+      steps: forwards for the whole canvas, shared evenly by its blocks; None: one a token.
+      order: LLaDA's `remasking`.
+      spend_all: run all steps of a block even after its last token (the reference does, where steps exceed tokens).
+    """
+
+    steps: int | None = static(None)
+    order: str = static("low_confidence")
+    spend_all: bool = static(False)
+
+    def __post_init__(self):
+        check_count(self, "steps")
+        check_name(self, "order", ("low_confidence", "random"))
+
+    def check_canvas(self, gen_length, block_length):
+        _check_steps(self, gen_length // block_length)
+
+    def max_turns(self, gen_length, block_length):
+        return max(self.steps or 0, gen_length)
+
+    def _block_steps(self, turn: Turn) -> int:
+        return self.steps // turn.num_blocks if self.steps else turn.masked.shape[1]
+
+    def __call__(self, turn, state):
+        steps = self._block_steps(turn)
+        counts = jnp.asarray(llada_counts(turn.masked.shape[1], steps))
+        count = jnp.where(turn.number < steps, counts[jnp.minimum(turn.number, steps - 1)], 1)
+        score = turn.belief.confidence
+        if self.order == "random":
+            score = jax.vmap(lambda key: jax.random.uniform(key, turn.masked.shape[1:]))(turn.keys)
+        return best(score, turn.masked, count), state
+
+    def wants_more(self, turn):
+        return turn.number + 1 < self._block_steps(turn) if self.spend_all else None
+
+
+@setting
+class Dream(CommitRule):
+    """Dream's orders with its own schedule: at step i, int(masks left * (1 - s/t)) tokens, all of them at the last.
+
+    Attributes:
+      alg: "maskgit_plus" (confidence), "topk_margin" (best minus second best), "entropy" (lowest first) or "origin"
+        (each masked position on its own, with probability 1 - s/t).
+      steps: forwards for the whole canvas, shared evenly by its blocks; None: one a token.
+    """
+
+    alg: str = static("entropy")
+    steps: int | None = static(None)
+
+    reads_filtered: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_name(self, "alg", ("maskgit_plus", "topk_margin", "entropy", "origin"))
+        check_count(self, "steps")
+
+    @property
+    def needs_margin(self) -> bool:
+        return self.alg == "topk_margin"
+
+    def check_canvas(self, gen_length, block_length):
+        _check_steps(self, gen_length // block_length)
+
+    def max_turns(self, gen_length, block_length):
+        return max(self.steps or 0, gen_length)
+
+    def __call__(self, turn, state):
+        window = turn.masked.shape[1]
+        steps = self.steps // turn.num_blocks if self.steps else window
+        fraction = jnp.asarray(dream_fractions(steps))[jnp.minimum(turn.number, steps - 1)]  # [B]
+        if self.alg == "origin":
+            return turn.masked & (self.uniform(turn) < fraction[:, None]), state
+        masks = jnp.sum(turn.masked, axis=-1).astype(jnp.float32)
+        count = (masks * fraction).astype(jnp.int32)
+        score = {
+            "maskgit_plus": turn.belief.confidence,
+            "topk_margin": turn.belief.margin,
+            "entropy": -turn.belief.entropy,
+        }[self.alg]
+        return best(score, turn.masked, count), state
+
+    def uniform(self, turn: Turn) -> jax.Array:
+        """The draws `[B, W]` of "origin"; a method of its own so that recorded draws can stand in for them."""
+        return jax.vmap(lambda key: jax.random.uniform(key, turn.masked.shape[1:]))(turn.keys)
+
+
+@setting
+class DreamThreshold(CommitRule):
+    """Fast-dLLM's `confidence_threshold` for Dream: a budget a step, from which doubtful tokens are held back.
+
+    Each step may commit masks // steps tokens plus those held back before: of the most confident ones, the first is
+    always committed and the others if their confidence is at least `threshold`. After the planned steps the budget is
+    what was held back, at least one.
+
+    Attributes:
+      threshold: smallest confidence of a token that is not the step's first.
+      steps: forwards planned for the whole canvas, shared evenly by its blocks; None: one a token.
+    """
+
+    threshold: float = 0.9
+    steps: int | None = static(None)
+
+    reads_filtered: ClassVar[bool] = True
+
+    def __post_init__(self):
+        check_range(self, "threshold", 0)
+        check_count(self, "steps")
+
+    def check_canvas(self, gen_length, block_length):
+        _check_steps(self, gen_length // block_length)
+
+    def start(self, batch):
+        return jnp.zeros(batch, jnp.int32)  # held back
+
+    def __call__(self, turn, held):
+        window = turn.masked.shape[1]
+        planned = self.steps // turn.num_blocks if self.steps else window
+        budget = held + jnp.where(turn.number < planned, window // planned, 0)
+        first = best(turn.belief.confidence, turn.masked, 1)
+        allowed = first | best(turn.belief.confidence, turn.masked, budget)
+        chosen = allowed & (first | (turn.belief.confidence >= self.threshold))
+        return chosen, jnp.sum(allowed & ~chosen, axis=-1).astype(jnp.int32)
+
+
+def _check_steps(rule: Any, num_blocks: int) -> None:
+    if rule.steps is not None and rule.steps % num_blocks:
+        raise ValueError(f"{type(rule).__name__}.steps={rule.steps} must be a multiple of the {num_blocks} blocks")

@@ -1,0 +1,88 @@
+"""What a masked position feeds back: [MASK] mixed with the mean embedding of its nucleus (Eq. 3, 4).
+
+    alpha_i = r_f * (1 - H_i / log V)
+    soft_i  = (1 - alpha_i) * e_[MASK] + alpha_i * sum_{v in T_i} pbar_i(v) * e_v
+
+T_i, the nucleus, is the smallest set of most probable tokens whose mass reaches top_p; pbar is p renormalised on it.
+Axes: B batch, W active window, V vocab, D embed.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from lrd_jax.settings import check_range, setting
+
+
+@setting
+class Mix:
+    """How much of its belief a masked position feeds back.
+
+    Attributes:
+      r_f: feedback ratio in [0, 1]; 0 is plain [MASK].
+      top_p: mass of the nucleus in [0, 1]; 0 is plain [MASK].
+    """
+
+    r_f: float = 0.15
+    top_p: float = 0.9
+
+    def __post_init__(self):
+        check_range(self, "r_f", 0, 1)
+        check_range(self, "top_p", 0, 1)
+
+
+def nucleus_floor(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
+    """The smallest probability in the nucleus, `[..., ]` for p `[..., V]`: T = {v : p(v) >= floor}.
+
+    Found by bisection on the bits of the float, which are ordered as the non-negative floats are: 30 masked sums,
+    exact, and with no sort, so that a vocabulary sharded over devices stays where it is. Tokens that tie with the one which
+    crosses top_p are all in. Where no set reaches top_p (rounding at top_p = 1) the floor is 0.
+    """
+
+    def halve(_, bounds):
+        low, high = bounds  # mass above low reaches top_p (or low is 0); mass above high does not
+        middle = low + (high - low) // 2
+        floor = jax.lax.bitcast_convert_type(middle, jnp.float32)
+        reached = jnp.sum(jnp.where(p >= floor[..., None], p, 0.0), axis=-1) >= top_p
+        return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
+
+    low = jnp.zeros(p.shape[:-1], jnp.int32)
+    above_one = jax.lax.bitcast_convert_type(jnp.float32(1.0), jnp.int32) + 1
+    low, _ = jax.lax.fori_loop(0, 30, halve, (low, jnp.full_like(low, above_one)))
+    return jax.lax.bitcast_convert_type(low, jnp.float32)
+
+
+def in_nucleus(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
+    """Which tokens are in the nucleus: bool `[..., V]` for float32 probabilities p `[..., V]`."""
+    return (p >= nucleus_floor(p, top_p)[..., None]) & (p > 0) & (top_p > 0)
+
+
+def soft_embeddings(
+    logits: jax.Array,
+    entropy: jax.Array,
+    table: jax.Array,
+    mask_id: int,
+    r_f: jax.Array | float,
+    top_p: jax.Array | float,
+) -> jax.Array:
+    """Eq. 3 and 4 for every position of the window.
+
+    Args:
+      logits: float32 `[B, W, V]`, the [MASK] logit already -inf if it is suppressed.
+      entropy: `[B, W]` nats, of softmax(logits).
+      table: token embeddings `[V, D]`.
+      mask_id: row of e_[MASK].
+      r_f, top_p: see `Mix`; r_f may also be an array that broadcasts against `[B, W]`.
+
+    Returns:
+      `[B, W, D]` in the table's dtype; the mixing itself is float32 but for the product with the table.
+    """
+    with jax.named_scope("mixing"):
+        p = jax.nn.softmax(logits, axis=-1)
+        nucleus = jnp.where(in_nucleus(p, top_p), p, 0.0)
+        mass = jnp.sum(nucleus, axis=-1, keepdims=True)
+        pbar = nucleus / jnp.where(mass > 0, mass, 1.0)
+        mean = jnp.einsum("BWV,VD->BWD", pbar.astype(table.dtype), table).astype(jnp.float32)
+        alpha = r_f * (1.0 - entropy / jnp.log(float(table.shape[0])))
+        alpha = jnp.where(mass[..., 0] > 0, alpha, 0.0)[..., None]
+        soft = (1.0 - alpha) * table[mask_id].astype(jnp.float32) + alpha * mean
+        return soft.astype(table.dtype)
