@@ -1,0 +1,31 @@
+"""Eight simulated CPU devices for every test, and the tiny checkpoints, each read once."""
+
+import functools
+
+import goldens
+import jax
+import jax.numpy as jnp
+import pytest
+from lrd_jax.convert.reader import read_hf
+from lrd_jax.models import Model
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+@functools.cache
+def _checkpoint(name, dtype=None):
+    config, params = read_hf(goldens.GOLDEN / name, dtype=dtype)
+    return Model(config), jax.tree.map(jnp.asarray, params)
+
+
+@pytest.fixture(scope="session")
+def checkpoint():
+    """`checkpoint(name, dtype=None)` -> (model, params) of a tiny checkpoint, cast to a dtype if one is named."""
+    return _checkpoint
+
+
+@pytest.fixture
+def strict_dtypes():
+    """Arrays of different dtypes do not mix unasked. Not for bfloat16: jax's own fused attention mixes there."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
