@@ -1,0 +1,36 @@
+"""Tasks with exact checkers, graded difficulty and a held-out split: what the embedded models are trained and tested on."""
+
+import itertools
+
+from lrd_jax.tasks.code import CODE
+from lrd_jax.tasks.problem import Problem as Problem
+from lrd_jax.tasks.problem import Task as Task
+from lrd_jax.tasks.problem import stream
+from lrd_jax.tasks.words import WORDS
+
+TASKS: dict[str, Task] = {task.name: task for task in (WORDS, CODE)}
+
+
+def problems(task: str, split: str, seed: int, count: int, grade: int | None = None) -> list[Problem]:
+    """`count` problems of a task, the same for the same arguments.
+
+    Args:
+      task: a key of `TASKS`.
+      split: "train" or "held-out"; no problem is ever in both.
+      grade: one difficulty, or None for all of them equally often.
+
+    Raises:
+      ValueError: an unknown task, split or grade.
+    """
+    return list(itertools.islice(stream(_task(task), split, seed, grade), count))
+
+
+def check(problem: Problem, text: str) -> bool:
+    """Whether a decoded answer is right; malformed text is simply wrong."""
+    return _task(problem.task).check(problem, text)
+
+
+def _task(name: str) -> Task:
+    if name not in TASKS:
+        raise ValueError(f"task {name!r} is unknown; choose one of {', '.join(map(repr, TASKS))}")
+    return TASKS[name]

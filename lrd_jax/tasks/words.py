@@ -1,0 +1,74 @@
+"""Word problems: a number goes through a chain of events told in plain English, and the answer writes out every step.
+
+    Tom has 54 apples. Ann takes 13. Then the number doubles. How many apples are left?
+    54 - 13 = 41 ; 41 * 2 = 82 # 82
+
+The grade is the number of events. Numbers stay within 0..99, so that every number is one token; what is added or taken
+away stays within 20.
+"""
+
+import random
+import re
+
+from lrd_jax.tasks.problem import Problem, Task
+
+NAMES = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gus", "Ida", "Leo", "Mia", "Sam", "Tom")
+OBJECTS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pens", "shells", "stamps", "stones")
+LARGEST = 99
+LARGEST_CHANGE = 20
+
+_OPENINGS = ("{a} has {n} {o}.", "{a} starts with {n} {o}.", "{a} owns {n} {o}.", "{a} counts {n} {o}.")
+_EVENTS = {
+    "+": ("{a} buys {k} more.", "{a} finds {k}.", "{b} brings {k}.", "{b} gives {a} {k}.", "{k} are added."),
+    "-": ("{a} loses {k}.", "{a} sells {k}.", "{b} takes {k}.", "{a} gives {b} {k}.", "{k} are gone."),
+    "*2": ("The number doubles.", "{b} doubles them."),
+    "*": ("The number grows {k} times.", "{b} makes it {k} times as many."),
+    "/2": ("Half are gone.", "{a} gives {b} half."),
+}
+_QUESTIONS = ("How many {o} now?", "How many are left?", "How many {o} does {a} have?")
+
+
+def _event(rng: random.Random, value: int) -> tuple[str, int]:
+    """An operation and its operand that keep the value within 0..LARGEST."""
+    allowed = ["-"] * 3 if value > 1 else []
+    allowed += ["+"] * 3 if value < LARGEST else []
+    allowed += ["*"] * 2 if 0 < value <= LARGEST // 2 else []
+    allowed += ["/"] if value > 1 and value % 2 == 0 else []
+    operation = rng.choice(allowed)
+    if operation == "+":
+        return operation, rng.randint(1, min(LARGEST_CHANGE, LARGEST - value))
+    if operation == "-":
+        return operation, rng.randint(1, min(LARGEST_CHANGE, value - 1))
+    if operation == "*":
+        return operation, rng.randint(2, min(5, LARGEST // value))
+    return operation, 2
+
+
+_APPLY = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
+
+
+def generate(rng: random.Random, grade: int) -> Problem:
+    """A word problem of `grade` events."""
+    a, b = rng.sample(NAMES, 2)
+    words = {"a": a, "b": b, "o": rng.choice(OBJECTS)}
+    value = rng.randint(2, LARGEST)
+    prompt = [rng.choice(_OPENINGS).format(n=value, **words)]
+    steps = []
+    for _ in range(grade):
+        operation, operand = _event(rng, value)
+        template = rng.choice(_EVENTS.get(f"{operation}{operand}") or _EVENTS[operation])
+        prompt.append(template.format(k=operand, **words))
+        result = _APPLY[operation](value, operand)
+        steps.append(f"{value} {operation} {operand} = {result}")
+        value = result
+    prompt.append(rng.choice(_QUESTIONS).format(**words))
+    return Problem(prompt=" ".join(prompt), answer=f"{' ; '.join(steps)} # {value}", task="words", grade=grade)
+
+
+def check(problem: Problem, text: str) -> bool:
+    """Whether the number after the last `#` is the reference's; the steps on the way are not judged."""
+    numbers = [re.search(r"#\s*(\d+)\s*$", t) for t in (problem.answer, text)]
+    return numbers[1] is not None and int(numbers[0][1]) == int(numbers[1][1])
+
+
+WORDS = Task(name="words", grades=tuple(range(1, 11)), generate=generate, check=check)

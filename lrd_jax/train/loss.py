@@ -1,0 +1,72 @@
+"""The objective of masked diffusion language models (LLaDA, arXiv 2502.09992, Eq. 5 for prompt / answer pairs).
+
+    t ~ U(eps, 1);  each answer token is masked with probability t, the prompt never
+    loss = 1 / (B * G) * sum_{b, i masked} 1 / t_b * -log p(answer_{b, i} | prompt_b, answer_b with masks)
+
+The answer is padded with end-of-text up to the canvas, and the padding counts as answer: that is how a model learns
+where to stop. Axes: B batch, P prompt, G canvas, D embed, V vocab.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from lrd_jax.models import LogitAlignment, Model, positions_of
+from lrd_jax.models.transformer import Params
+from lrd_jax.train.config import SoftInputs
+from lrd_jax.train.soft import soften
+
+
+@flax.struct.dataclass
+class Batch:
+    """Prompt / answer pairs of one bucket."""
+
+    prompt: jax.Array  # [B, P] int32, padded on the left
+    prompt_mask: jax.Array  # [B, P] bool, False at padding
+    answer: jax.Array  # [B, G] int32, padded with end-of-text on the right
+
+
+def draw_masks(key: jax.Array, B: int, G: int, eps: float) -> tuple[jax.Array, jax.Array]:
+    """Mask ratios t `[B]` and masks bool `[B, G]`.
+
+    Each t is uniform on [eps, 1]; the B draws are spread evenly over the interval, which takes most of the variance
+    that the weight 1 / t brings out of the batch's mean.
+    """
+    offset_key, mask_key = jax.random.split(key)
+    u = (jax.random.uniform(offset_key) + jnp.arange(B) / B) % 1.0
+    t = eps + (1.0 - eps) * u
+    return t, jax.random.uniform(mask_key, (B, G)) < t[:, None]
+
+
+def canvas_logits(model: Model, params: Params, batch: Batch, canvas: jax.Array) -> jax.Array:
+    """float32 logits `[B, G, V]` of every canvas position, for canvas embeddings `[B, G, D]` after the prompt."""
+    P = batch.prompt.shape[1]
+    attend = jnp.concatenate([batch.prompt_mask, jnp.ones_like(batch.answer, bool)], axis=1)
+    embeddings = jnp.concatenate([model.embed(params, batch.prompt), canvas], axis=1)
+    hidden = model.hidden(params, embeddings, positions_of(attend), attend)
+    if model.config.alignment is LogitAlignment.SHIFTED:
+        hidden = hidden[:, P - 1 : -1]
+    else:
+        hidden = hidden[:, P:]
+    return model.logits(params, hidden)
+
+
+def weighted_loss(logits: jax.Array, answer: jax.Array, masked: jax.Array, t: jax.Array) -> jax.Array:
+    """The scalar loss above, from logits `[B, G, V]`, answer ids and masks `[B, G]`, ratios `[B]`."""
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, answer)
+    return jnp.sum(jnp.where(masked, nats, 0.0) / t[:, None]) / answer.size
+
+
+def loss_fn(
+    params: Params, model: Model, batch: Batch, key: jax.Array, eps: float, soft_inputs: SoftInputs | None
+) -> jax.Array:
+    """The loss of one batch; with `soft_inputs`, masked positions hold what decoding would feed back."""
+    mask_key, soft_key = jax.random.split(key)
+    t, masked = draw_masks(mask_key, *batch.answer.shape, eps)
+    canvas = model.embed(params, jnp.where(masked, model.config.mask_id, batch.answer))
+    if soft_inputs is not None:
+        frozen = jax.lax.stop_gradient(params)
+        forward = lambda canvas: canvas_logits(model, frozen, batch, canvas)  # noqa: E731
+        canvas = soften(forward, canvas, masked, frozen["table"], model.config.mask_id, soft_key, soft_inputs)
+    return weighted_loss(canvas_logits(model, params, batch, canvas), batch.answer, masked, t)
