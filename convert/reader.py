@@ -9,10 +9,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from lrd_jax.convert.safetensors_io import DTYPES, ConversionError, Entry, read_header
-from lrd_jax.convert.tables import Tensor, by_param, tensors, unflatten
+from lrd_jax.convert.tables import ParamPath, Tensor, by_param, tensors, unflatten
 from lrd_jax.models import ModelConfig
 
-SLAB_BYTES = 64 << 20  # what is held of a tensor at once, in the file's dtype
 WEIGHT_DTYPES = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
@@ -42,7 +41,7 @@ class Source:
     def slabs(self, tensor: Tensor) -> Iterator[tuple[tuple[int | slice, ...], np.ndarray]]:
         """Pairs of an index into the parameter and the rows of the file that belong there, as in the file."""
         entry = self.entries[tensor.name]
-        for slab in tensor.slabs(entry.itemsize, SLAB_BYTES):
+        for slab in tensor.slabs():
             yield slab.index, entry.read_rows(slab.rows)
 
 
@@ -174,7 +173,7 @@ def read_hf(folder: Path, *, dtype: str | None = None, progress: Progress | None
     return source.config, unflatten(params)
 
 
-def read_params(source: Source, dtype: str | None) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+def read_params(source: Source, dtype: str | None) -> Iterator[tuple[ParamPath, np.ndarray]]:
     """The parameters one by one, stacked over the blocks, with their paths."""
     for path, group in by_param(source.config).items():
         target = DTYPES[source.entries[group[0].name].dtype] if dtype is None else weight_dtype(dtype)

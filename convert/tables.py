@@ -12,7 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 from lrd_jax.models import Model, ModelConfig
 
-Path = tuple[str, ...]
+ParamPath = tuple[str, ...]
+
+SLAB_ELEMENTS = 1 << 24  # what is held of a tensor at once: 64 MB of float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Row:
     """
 
     name: str
-    path: Path
+    path: ParamPath
     inputs: int | None = None
 
 
@@ -93,7 +95,7 @@ class Tensor:
     """
 
     name: str
-    path: Path
+    path: ParamPath
     layer: int | None
     shape: tuple[int, ...]
     inputs: int | None
@@ -110,18 +112,18 @@ class Tensor:
         """The axis of `shape` that the rows of the file run along."""
         return self.inputs or 0
 
-    def slab_length(self, itemsize: int, max_bytes: int) -> int:
-        """How many indices of `slab_axis` fit in `max_bytes`, at least one."""
+    @property
+    def slab_length(self) -> int:
+        """How many indices of `slab_axis` make a slab."""
         length = self.shape[self.slab_axis]
-        return max(1, min(length, max_bytes * length // (math.prod(self.shape) * itemsize)))
+        return max(1, min(length, SLAB_ELEMENTS * length // math.prod(self.shape)))
 
-    def slabs(self, itemsize: int, max_bytes: int) -> Iterator[Slab]:
-        """Cuts the tensor into slabs of at most `max_bytes` (a single index may be larger), in file order."""
+    def slabs(self) -> Iterator[Slab]:
+        """Cuts the tensor into slabs, in file order."""
         axis, length = self.slab_axis, self.shape[self.slab_axis]
-        step = self.slab_length(itemsize, max_bytes)
         rows_per_index = self.file_shape[0] // length
-        for start in range(0, length, step):
-            stop = min(start + step, length)
+        for start in range(0, length, self.slab_length):
+            stop = min(start + self.slab_length, length)
             index = tuple(slice(start, stop) if i == axis else slice(None) for i in range(len(self.shape)))
             layer = () if self.layer is None else (self.layer,)
             yield Slab(slice(start * rows_per_index, stop * rows_per_index), layer + index)
@@ -157,20 +159,20 @@ def tensors(config: ModelConfig) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def by_param(config: ModelConfig) -> dict[Path, tuple[Tensor, ...]]:
+def by_param(config: ModelConfig) -> dict[ParamPath, tuple[Tensor, ...]]:
     """The tensors that make up each parameter."""
-    groups: dict[Path, list[Tensor]] = {}
+    groups: dict[ParamPath, list[Tensor]] = {}
     for tensor in tensors(config):
         groups.setdefault(tensor.path, []).append(tensor)
     return {path: tuple(group) for path, group in groups.items()}
 
 
-def param_shapes(config: ModelConfig) -> dict[Path, tuple[int, ...]]:
+def param_shapes(config: ModelConfig) -> dict[ParamPath, tuple[int, ...]]:
     """Shape of every parameter by its path."""
     return {path: leaf.shape for path, leaf in flatten(Model(config).abstract_params()).items()}
 
 
-def flatten(tree: dict, prefix: Path = ()) -> dict[Path, object]:
+def flatten(tree: dict, prefix: ParamPath = ()) -> dict[ParamPath, object]:
     """A nested dict by paths."""
     flat = {}
     for key, value in tree.items():
@@ -178,7 +180,7 @@ def flatten(tree: dict, prefix: Path = ()) -> dict[Path, object]:
     return flat
 
 
-def unflatten(flat: dict[Path, object]) -> dict:
+def unflatten(flat: dict[ParamPath, object]) -> dict:
     """The nested dict of paths and values."""
     tree: dict = {}
     for path, value in flat.items():

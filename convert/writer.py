@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from lrd_jax.convert.folders import TOKENIZER_FILES, appearing, copy_files
 from lrd_jax.convert.hf_config import to_hf
-from lrd_jax.convert.reader import SLAB_BYTES, Progress, weight_dtype
+from lrd_jax.convert.reader import Progress, weight_dtype
 from lrd_jax.convert.safetensors_io import NAMES, ConversionError, header_bytes
-from lrd_jax.convert.tables import Tensor, flatten, param_shapes, tensors
+from lrd_jax.convert.tables import ParamPath, Tensor, flatten, param_shapes, tensors
 from lrd_jax.models import ModelConfig
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -72,7 +72,7 @@ def write_hf(
 
 def write_tensors(
     wanted: tuple[Tensor, ...],
-    dtypes: dict[tuple[str, ...], np.dtype],
+    dtypes: dict[ParamPath, np.dtype],
     read: ReadSlab,
     folder: Path,
     *,
@@ -96,7 +96,7 @@ def write_tensors(
             file.write(header_bytes({tensor.name: (dtypes[tensor.path], tensor.file_shape) for tensor in shard}))
             for tensor in shard:
                 weight_map[tensor.name] = name
-                for slab in tensor.slabs(dtypes[tensor.path].itemsize, SLAB_BYTES):
+                for slab in tensor.slabs():
                     rows = tensor.to_file(read(tensor, slab.index))
                     if on_rows:
                         on_rows(tensor, rows)

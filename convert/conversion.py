@@ -1,0 +1,201 @@
+"""Hugging Face -> Orbax and back, streaming: one slab of one tensor in memory at a time."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from lrd_jax.convert.folders import SIDE_FILES, appearing, copy_files, require_absent
+from lrd_jax.convert.hub import find_source
+from lrd_jax.convert.reader import Progress, Source, open_source, weight_dtype
+from lrd_jax.convert.safetensors_io import DTYPES, NAMES, ConversionError
+from lrd_jax.convert.store import CheckpointInfo, create_array, finish, open_array, read_info
+from lrd_jax.convert.tables import ParamPath, by_param, tensors
+from lrd_jax.convert.writer import MAX_SHARD_BYTES, write_tensors
+
+
+def convert(
+    source: str | Path,
+    dest: Path,
+    *,
+    dtype: str | None = None,
+    verify: bool = False,
+    revision: str | None = None,
+    progress: Progress | None = None,
+) -> CheckpointInfo:
+    """Converts Hugging Face weights to an Orbax v1 checkpoint, with the tokenizer files and config.json beside it.
+
+    Args:
+      source: a Hugging Face folder, a hub id ("GSAI-ML/LLaDA-8B-Base"), or the name of a preset.
+      dest: a folder that does not exist yet; it appears whole or not at all.
+      dtype: name of a dtype to cast to; None keeps that of each tensor.
+      verify: read everything back at the end and compare it bit by bit.
+      revision: branch, tag or commit on the hub.
+      progress: called with the bytes done, the bytes in all (twice the checkpoint with `verify`), and a tensor's name.
+
+    Returns:
+      What the checkpoint now says of itself.
+
+    Raises:
+      ConversionError: `dest` exists, the source cannot be had, or every problem that was found in it.
+    """
+    dest = Path(dest)
+    require_absent(dest)
+    if dtype is not None:
+        weight_dtype(dtype)
+    origin = find_source(source, revision)
+    checked = open_source(origin.folder, uniform=dtype is None)
+    report = _Counter(progress, total=checked.nbytes * (2 if verify else 1))
+    with appearing(dest) as work:
+        dtypes = {
+            path: DTYPES[checked.entries[group[0].name].dtype] if dtype is None else weight_dtype(dtype)
+            for path, group in by_param(checked.config).items()
+        }
+        read_hashes, written_hashes = _write_arrays(checked, work, dtypes, report)
+        if verify:
+            _verify(checked, work, written_hashes, report)
+        info = CheckpointInfo(
+            source=origin.name,
+            revision=origin.revision,
+            config=checked.config,
+            dtype=dtype,
+            tensors={
+                name: {"dtype": entry.dtype, "shape": list(entry.shape), "sha256": read_hashes[name]}
+                for name, entry in checked.entries.items()
+            },
+        )
+        copy_files(SIDE_FILES, checked.folder, work)
+        _copy_config(checked, work, dtype)
+        finish(work, dtypes, info)
+    return info
+
+
+def export(
+    checkpoint: Path,
+    dest: Path,
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    progress: Progress | None = None,
+) -> None:
+    """Writes a converted checkpoint back as a Hugging Face folder, bit for bit what it was converted from.
+
+    Each tensor is checked against the hash of its source on the way, where the checkpoint keeps the source's dtype.
+
+    Args:
+      checkpoint: a folder that `convert` wrote.
+      dest: a folder that does not exist yet; it appears whole or not at all.
+      max_shard_bytes: a file holds at most this much data, or a single tensor.
+
+    Raises:
+      ConversionError: `dest` exists, `checkpoint` is not a converted checkpoint, or it is damaged.
+    """
+    checkpoint, dest = Path(checkpoint), Path(dest)
+    require_absent(dest)
+    if max_shard_bytes < 1:
+        raise ConversionError(f"a shard of {max_shard_bytes} bytes holds nothing", ["give a positive number of bytes"])
+    info = read_info(checkpoint)
+    arrays = _open_arrays(checkpoint, info)
+    hashes = {tensor.name: hashlib.sha256() for tensor in tensors(info.config)}
+    with appearing(dest) as work:
+        dtypes = {path: array.dtype.numpy_dtype for path, array in arrays.items()}
+        write_tensors(
+            tensors(info.config),
+            dtypes,
+            lambda tensor, index: arrays[tensor.path][index].read().result(),
+            work,
+            max_shard_bytes=max_shard_bytes,
+            progress=progress,
+            on_rows=lambda tensor, rows: hashes[tensor.name].update(_bytes(rows)),
+        )
+        damaged = [
+            f"{tensor.name} has sha256 {hashes[tensor.name].hexdigest()}, its source had {said['sha256']}"
+            for tensor in tensors(info.config)
+            if (said := info.tensors[tensor.name])["dtype"] == NAMES[dtypes[tensor.path]]
+            and said["sha256"] != hashes[tensor.name].hexdigest()
+        ]
+        if damaged:
+            raise ConversionError(f"{checkpoint} is damaged:", damaged)
+        copy_files((*SIDE_FILES, "config.json"), checkpoint, work)
+
+
+class _Counter:
+    """Adds up bytes for a progress callback."""
+
+    def __init__(self, progress: Progress | None, total: int):
+        self.progress, self.total, self.done = progress, total, 0
+
+    def add(self, nbytes: int, name: str) -> None:
+        self.done += nbytes
+        if self.progress:
+            self.progress(self.done, self.total, name)
+
+
+def _write_arrays(
+    source: Source, work: Path, dtypes: dict[ParamPath, np.dtype], report: _Counter
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Writes every parameter; returns the sha256 of each tensor in the file's layout, as read and as written."""
+    read_hashes, written_hashes = {}, {}
+    for path, group in by_param(source.config).items():
+        target = dtypes[path]
+        array = create_array(work, group[0], None if group[0].layer is None else len(group), target)
+        for tensor in group:
+            read, written = hashlib.sha256(), hashlib.sha256()
+            for index, rows in source.slabs(tensor):
+                read.update(_bytes(rows))
+                nbytes = rows.nbytes
+                if rows.dtype != target:
+                    rows = rows.astype(target)
+                    written.update(_bytes(rows))
+                array[index].write(tensor.to_params(rows)).result()
+                report.add(nbytes, tensor.name)
+            read_hashes[tensor.name] = read.hexdigest()
+            cast = DTYPES[source.entries[tensor.name].dtype] != target
+            written_hashes[tensor.name] = (written if cast else read).hexdigest()
+    return read_hashes, written_hashes
+
+
+def _verify(source: Source, work: Path, hashes: dict[str, str], report: _Counter) -> None:
+    """Reads what was written through the table backwards and compares it with what was meant."""
+    wrong = []
+    for path, group in by_param(source.config).items():
+        array = open_array(work, path)
+        for tensor in group:
+            found = hashlib.sha256()
+            for slab in tensor.slabs():
+                found.update(_bytes(tensor.to_file(array[slab.index].read().result())))
+            if found.hexdigest() != hashes[tensor.name]:
+                wrong.append(f"{tensor.name} reads back as {found.hexdigest()}, wanted {hashes[tensor.name]}")
+            report.add(source.entries[tensor.name].nbytes, tensor.name)
+    if wrong:
+        raise ConversionError("the checkpoint does not read back as it was written:", wrong)
+
+
+def _open_arrays(checkpoint: Path, info: CheckpointInfo) -> dict[ParamPath, ts.TensorStore]:
+    arrays, problems = {}, []
+    for path, group in by_param(info.config).items():
+        wanted = (() if group[0].layer is None else (len(group),)) + group[0].shape
+        try:
+            arrays[path] = open_array(checkpoint, path)
+        except ValueError as error:
+            problems.append(f"{'.'.join(path)} cannot be opened: {error}")
+            continue
+        if arrays[path].shape != wanted:
+            problems.append(f"{'.'.join(path)} has shape {list(arrays[path].shape)}, wanted {list(wanted)}")
+    if problems:
+        raise ConversionError(f"{checkpoint} does not hold the parameters of its config:", problems)
+    return arrays
+
+
+def _copy_config(source: Source, work: Path, dtype: str | None) -> None:
+    """config.json as it was; after a cast it names the new dtype, where it names one."""
+    hf: dict[str, Any] = source.hf_config
+    if dtype is None or "torch_dtype" not in hf:
+        copy_files(("config.json",), source.folder, work)
+    else:
+        (work / "config.json").write_text(json.dumps(hf | {"torch_dtype": dtype}, indent=2) + "\n")
+
+
+def _bytes(rows: np.ndarray) -> memoryview:
+    return memoryview(rows.reshape(-1).view(np.uint8))

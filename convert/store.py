@@ -1,0 +1,131 @@
+"""An Orbax v1 checkpoint written and read one slab at a time.
+
+`ocp.save` takes whole arrays, and a stacked parameter of an 8B model is 3.2 GB. So the arrays are written with
+tensorstore in the layout that Orbax itself writes (zarr3 in OCDBT, one array per parameter, named by its path), and
+Orbax then adds its metadata from a save of placeholders: until that last step the folder is no checkpoint.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tensorstore as ts
+from lrd_jax.convert.safetensors_io import ConversionError
+from lrd_jax.convert.tables import ParamPath, Tensor, unflatten
+from lrd_jax.models import ModelConfig
+from orbax.checkpoint import v1 as ocp
+
+FORMAT = "lrd-jax checkpoint"
+VERSION = 1
+_STATE = "state"  # the name under which `ocp.save` keeps a tree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """What a converted checkpoint says of itself, in Orbax's custom metadata.
+
+    Attributes:
+      source: the folder or hub id that it was converted from.
+      revision: the commit on the hub; None for a local folder.
+      dtype: the dtype that was asked for; None where each tensor kept its own.
+      tensors: for each source tensor its "dtype" and "shape" in the file, and the "sha256" of its bytes there.
+    """
+
+    source: str
+    revision: str | None
+    config: ModelConfig
+    dtype: str | None
+    tensors: Mapping[str, Mapping[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "source": self.source,
+            "revision": self.revision,
+            "config": self.config.to_json(),
+            "dtype": self.dtype,
+            "tensors": dict(self.tensors),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "CheckpointInfo":
+        return cls(
+            source=fields["source"],
+            revision=fields["revision"],
+            config=ModelConfig.from_json(fields["config"]),
+            dtype=fields["dtype"],
+            tensors=fields["tensors"],
+        )
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether Orbax would load from the folder."""
+    return folder.is_dir() and ocp.is_orbax_checkpoint(str(folder.resolve()))
+
+
+def read_info(folder: Path) -> CheckpointInfo:
+    """What a converted checkpoint says of itself.
+
+    Raises:
+      ConversionError: not an Orbax checkpoint, or not one that was converted here.
+    """
+    if not is_checkpoint(folder):
+        raise ConversionError(f"{folder} is not an Orbax checkpoint", ["convert a Hugging Face folder to make one"])
+    fields = ocp.metadata(str(folder.resolve())).custom_metadata
+    if not isinstance(fields, Mapping) or fields.get("format") != FORMAT:
+        raise ConversionError(
+            f"{folder} is an Orbax checkpoint, but not one that was converted here",
+            [f"its metadata has no model config under format {FORMAT!r}; got {fields!r:.200}"],
+        )
+    if fields["version"] != VERSION:
+        problem = f"its format version is {fields['version']}, this release reads {VERSION}: convert it again"
+        raise ConversionError(f"{folder} cannot be read", [problem])
+    return CheckpointInfo.from_json(fields)
+
+
+def create_array(folder: Path, tensor: Tensor, layers: int | None, dtype: np.dtype) -> ts.TensorStore:
+    """An empty array for the parameter that `tensor` is a part of, in chunks of one slab.
+
+    Uncompressed: compression saves a fifth of bfloat16 weights and takes four times as long.
+    """
+    chunk = list(tensor.shape)
+    chunk[tensor.slab_axis] = tensor.slab_length
+    stack = ([], []) if layers is None else ([layers], [1])
+    metadata = {
+        "shape": stack[0] + list(tensor.shape),
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": stack[1] + chunk}},
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+    }
+    # Orbax takes a chunk that is absent for lost data, so zeros are stored too.
+    spec = _spec(folder, tensor.path) | {"metadata": metadata, "store_data_equal_to_fill_value": True}
+    return ts.open(spec, create=True).result()
+
+
+def open_array(folder: Path, path: ParamPath) -> ts.TensorStore:
+    """The array of a parameter in a checkpoint, for reading."""
+    return ts.open(_spec(folder, path), open=True, read=True).result()
+
+
+def _spec(folder: Path, path: ParamPath) -> dict[str, Any]:
+    kvstore = {"driver": "ocdbt", "base": f"file://{folder.resolve()}/{_STATE}/", "path": ".".join(path) + "/"}
+    return {"driver": "zarr3", "kvstore": kvstore}
+
+
+def finish(folder: Path, dtypes: Mapping[ParamPath, np.dtype], info: CheckpointInfo) -> None:
+    """Makes a checkpoint of a folder whose arrays are complete: everything in it that tells Orbax so, metadata last."""
+    skeleton = folder / "skeleton"
+    with jax.default_device(jax.devices("cpu")[0]):  # any machine has that one to restore to
+        placeholders = unflatten({path: jnp.zeros(1, dtype) for path, dtype in dtypes.items()})
+        ocp.save(str(skeleton.resolve()), placeholders, custom_metadata=info.to_json())
+    for file in (skeleton / _STATE).glob("_*"):
+        file.rename(folder / _STATE / file.name)
+    for file in [file for file in skeleton.iterdir() if file.is_file()]:
+        file.rename(folder / file.name)
+    shutil.rmtree(skeleton)
