@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
 from lrd_jax.convert.folders import SIDE_FILES, appearing, copy_files, require_absent
 from lrd_jax.convert.hub import find_source
 from lrd_jax.convert.reader import Progress, Source, open_source, weight_dtype
 from lrd_jax.convert.safetensors_io import DTYPES, NAMES, ConversionError
-from lrd_jax.convert.store import CheckpointInfo, create_array, finish, open_array, read_info
+from lrd_jax.convert.store import CheckpointInfo, create_array, finish, open_array, open_arrays, read_info
 from lrd_jax.convert.tables import ParamPath, by_param, tensors
 from lrd_jax.convert.writer import MAX_SHARD_BYTES, write_tensors
 
@@ -96,7 +95,7 @@ def export(
     if max_shard_bytes < 1:
         raise ConversionError(f"a shard of {max_shard_bytes} bytes holds nothing", ["give a positive number of bytes"])
     info = read_info(checkpoint)
-    arrays = _open_arrays(checkpoint, info)
+    arrays = open_arrays(checkpoint, info.config)
     hashes = {tensor.name: hashlib.sha256() for tensor in tensors(info.config)}
     with appearing(dest) as work:
         dtypes = {path: array.dtype.numpy_dtype for path, array in arrays.items()}
@@ -170,22 +169,6 @@ def _verify(source: Source, work: Path, hashes: dict[str, str], report: _Counter
             report.add(source.entries[tensor.name].nbytes, tensor.name)
     if wrong:
         raise ConversionError("the checkpoint does not read back as it was written:", wrong)
-
-
-def _open_arrays(checkpoint: Path, info: CheckpointInfo) -> dict[ParamPath, ts.TensorStore]:
-    arrays, problems = {}, []
-    for path, group in by_param(info.config).items():
-        wanted = (() if group[0].layer is None else (len(group),)) + group[0].shape
-        try:
-            arrays[path] = open_array(checkpoint, path)
-        except ValueError as error:
-            problems.append(f"{'.'.join(path)} cannot be opened: {error}")
-            continue
-        if arrays[path].shape != wanted:
-            problems.append(f"{'.'.join(path)} has shape {list(arrays[path].shape)}, wanted {list(wanted)}")
-    if problems:
-        raise ConversionError(f"{checkpoint} does not hold the parameters of its config:", problems)
-    return arrays
 
 
 def _copy_config(source: Source, work: Path, dtype: str | None) -> None:

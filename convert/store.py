@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
 from lrd_jax.convert.safetensors_io import ConversionError
-from lrd_jax.convert.tables import ParamPath, Tensor, unflatten
+from lrd_jax.convert.tables import ParamPath, Tensor, param_shapes, unflatten
 from lrd_jax.models import ModelConfig
 from orbax.checkpoint import v1 as ocp
 
@@ -65,8 +65,8 @@ class CheckpointInfo:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether Orbax would load from the folder."""
-    return folder.is_dir() and ocp.is_orbax_checkpoint(str(folder.resolve()))
+    """Whether the folder has the files by which Orbax knows a finished checkpoint."""
+    return any((folder / name).exists() for name in ("orbax.checkpoint", "_CHECKPOINT_METADATA"))
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -77,11 +77,14 @@ def read_info(folder: Path) -> CheckpointInfo:
     """
     if not is_checkpoint(folder):
         raise ConversionError(f"{folder} is not an Orbax checkpoint", ["convert a Hugging Face folder to make one"])
-    fields = ocp.metadata(str(folder.resolve())).custom_metadata
+    try:
+        fields = ocp.metadata(str(folder.resolve())).custom_metadata
+    except (ValueError, OSError) as error:
+        raise ConversionError(f"{folder} is an Orbax checkpoint, but damaged", [str(error)]) from error
     if not isinstance(fields, Mapping) or fields.get("format") != FORMAT:
         raise ConversionError(
             f"{folder} is an Orbax checkpoint, but not one that was converted here",
-            [f"its metadata has no model config under format {FORMAT!r}; got {fields!r:.200}"],
+            [f"its metadata should say format {FORMAT!r} and the model's config; it says {fields!r:.200}"],
         )
     if fields["version"] != VERSION:
         problem = f"its format version is {fields['version']}, this release reads {VERSION}: convert it again"
@@ -111,6 +114,26 @@ def create_array(folder: Path, tensor: Tensor, layers: int | None, dtype: np.dty
 def open_array(folder: Path, path: ParamPath) -> ts.TensorStore:
     """The array of a parameter in a checkpoint, for reading."""
     return ts.open(_spec(folder, path), open=True, read=True).result()
+
+
+def open_arrays(folder: Path, config: ModelConfig) -> dict[ParamPath, ts.TensorStore]:
+    """Every array of a checkpoint.
+
+    Raises:
+      ConversionError: they are not the parameters of the config.
+    """
+    arrays, problems = {}, []
+    for path, wanted in param_shapes(config).items():
+        try:
+            arrays[path] = open_array(folder, path)
+        except ValueError as error:
+            problems.append(f"{'.'.join(path)} cannot be opened: {error}")
+            continue
+        if arrays[path].shape != wanted:
+            problems.append(f"{'.'.join(path)} has shape {list(arrays[path].shape)}, wanted {list(wanted)}")
+    if problems:
+        raise ConversionError(f"{folder} does not hold the parameters of its config:", problems)
+    return arrays
 
 
 def _spec(folder: Path, path: ParamPath) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""Models by path or name: `load` takes a converted checkpoint, a Hugging Face folder or an embedded model."""
+
+import importlib.resources
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from orbax.checkpoint import v1 as ocp
+
+from lrd_jax.convert import ConversionError
+from lrd_jax.convert.reader import open_source, read_params
+from lrd_jax.convert.store import is_checkpoint, open_arrays, read_info
+from lrd_jax.convert.tables import flatten, unflatten
+from lrd_jax.models import Model, ModelConfig
+from lrd_jax.models.transformer import Params
+from lrd_jax.sharding import param_shardings
+from lrd_jax.text import has_tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+class Loaded(NamedTuple):
+    """A model that is ready to decode.
+
+    Attributes:
+      params: nested dict of jax arrays, on the mesh if one was given.
+      tokenizer: None where the folder brings none.
+    """
+
+    model: Model
+    params: Params
+    tokenizer: "PreTrainedTokenizerFast | None"
+    config: ModelConfig
+
+
+def load(path_or_name: str | Path, mesh: jax.sharding.Mesh | None = None, dtype: DTypeLike | None = None) -> Loaded:
+    """Loads a model with its parameters and tokenizer.
+
+    Args:
+      path_or_name: the name of an embedded model (`embedded_models()`), a folder that `lrd-jax convert` wrote, or a
+        Hugging Face folder, which is converted in memory. A name wins over a folder of the same name; write ./name for
+        the folder.
+      mesh: where the parameters go, as `lrd_jax.sharding` divides them; None puts them on the default device.
+      dtype: of the parameters; None keeps the stored one.
+
+    Raises:
+      ValueError: there is no such model, or every problem that was found in its folder.
+    """
+    folder = find_model(path_or_name)
+    if is_checkpoint(folder):
+        config, params = restore(folder, mesh=mesh, dtype=dtype)
+    else:
+        source = open_source(folder, uniform=dtype is None)
+        config = source.config
+        shardings = flatten(_shardings(Model(config), mesh))
+        name = None if dtype is None else jnp.dtype(dtype).name
+        params = unflatten(
+            {path: jax.device_put(leaf, shardings[path]) for path, leaf in read_params(source, dtype=name)}
+        )
+    tokenizer = load_tokenizer(folder, config) if has_tokenizer(folder) else None
+    return Loaded(Model(config), params, tokenizer, config)
+
+
+def restore(
+    folder: Path,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: DTypeLike | None = None,
+    config: ModelConfig | None = None,
+) -> tuple[ModelConfig, Params]:
+    """Config and parameters of a converted checkpoint, read straight onto the mesh.
+
+    Args:
+      config: what the checkpoint must be of; None takes it as its metadata says, if the config.json beside it agrees.
+
+    Raises:
+      ValueError: not a converted checkpoint, or one of another config.
+    """
+    info = read_info(folder)
+    if config is not None:
+        _require_same(folder, info.config, config, "was asked for")
+    elif (folder / "config.json").is_file():
+        beside = ModelConfig.from_hf(json.loads((folder / "config.json").read_text()))
+        _require_same(folder, info.config, beside, "stands in config.json")
+    stored = open_arrays(folder, info.config)
+    shardings = flatten(_shardings(Model(info.config), mesh))
+    abstract = {
+        path: jax.ShapeDtypeStruct(array.shape, dtype or array.dtype.numpy_dtype, sharding=shardings[path])
+        for path, array in stored.items()
+    }
+    return info.config, ocp.load(str(folder.resolve()), unflatten(abstract))
+
+
+def embedded_models() -> dict[str, Path]:
+    """The models that come with the package, and their folders."""
+    root = Path(str(importlib.resources.files("lrd_jax"))) / "embedded"
+    return {file.parent.name: file.parent for file in sorted(root.glob("*/config.json"))}
+
+
+def find_model(path_or_name: str | Path) -> Path:
+    """The folder of an embedded model of that name, else the folder at that path.
+
+    Raises:
+      ValueError: there is neither.
+    """
+    embedded = embedded_models()
+    if isinstance(path_or_name, str) and path_or_name in embedded:
+        return embedded[path_or_name]
+    if Path(path_or_name).is_dir():
+        return Path(path_or_name)
+    raise ConversionError(
+        f"there is no model {str(path_or_name)!r}; it may be",
+        [
+            f"the name of an embedded model: {', '.join(embedded) or 'none is installed'}",
+            "the path of a folder that `lrd-jax convert` wrote (weights on the Hugging Face hub: convert them first)",
+            "the path of a Hugging Face folder with config.json and safetensors files",
+        ],
+    )
+
+
+def _require_same(folder: Path, got: ModelConfig, wanted: ModelConfig, where: str) -> None:
+    if got == wanted:
+        return
+    got_json, wanted_json = got.to_json(), wanted.to_json()
+    differ = [key for key in got_json if got_json[key] != wanted_json[key]]
+    raise ConversionError(
+        f"{folder} holds another model:",
+        [
+            "its metadata says " + ", ".join(f"{key}={got_json[key]!r}" for key in differ),
+            f"what {where}: " + ", ".join(f"{key}={wanted_json[key]!r}" for key in differ),
+        ],
+    )
+
+
+def _shardings(model: Model, mesh: jax.sharding.Mesh | None) -> Params:
+    """A sharding for every parameter."""
+    if mesh is None:
+        here = jax.sharding.SingleDeviceSharding(jnp.zeros(()).device)  # the default device
+        return jax.tree.map(lambda leaf: here, model.abstract_params())
+    return param_shardings(model, mesh)
