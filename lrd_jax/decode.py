@@ -26,6 +26,7 @@ class Denoiser(Protocol):
 
     config: ModelConfig
 
+    def table(self, params: Any) -> jax.Array: ...
     def embed(self, params: Any, ids: jax.Array) -> jax.Array: ...
     def hidden(self, params: Any, embeddings: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array: ...
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array: ...
@@ -77,7 +78,7 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
 
     logits = _observe(model, params, config, state, start)
     with jax.named_scope("belief"):
-        belief = beliefs.read(logits, margin=config.commit.needs_margin)
+        belief = beliefs.read(logits)
         finite = jnp.all(jnp.isfinite(belief.entropy), axis=-1)
     divergence = jnp.full(B, jnp.inf)
     if config.measures_divergence:
@@ -107,8 +108,8 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
 
     soft = state.soft
     if config.mix is not None:
-        table, mask_id = params["table"], model.config.mask_id
-        soft = soft_embeddings(logits, belief.entropy, table, mask_id, config.mix.r_f, config.mix.top_p)
+        mix, mask_id = config.mix, model.config.mask_id
+        soft = soft_embeddings(logits, belief.entropy, model.table(params), mask_id, mix.r_f, mix.top_p)
 
     trace = state.trace
     if trace is not None:

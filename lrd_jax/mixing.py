@@ -34,8 +34,9 @@ def nucleus_floor(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
     """The smallest probability in the nucleus, `[..., ]` for p `[..., V]`: T = {v : p(v) >= floor}.
 
     Found by bisection on the bits of the float, which are ordered as the non-negative floats are: 30 masked sums,
-    exact, and with no sort, so that a vocabulary sharded over devices stays where it is. Tokens that tie with the one which
-    crosses top_p are all in. Where no set reaches top_p (rounding at top_p = 1) the floor is 0.
+    exact, and with no sort, so that a vocabulary sharded over devices stays where it is. Tokens that tie with the one
+    which crosses top_p are all in. At top_p = 1 the floor is 0: only the whole vocabulary has mass 1, whatever a sum
+    rounds to.
     """
 
     def halve(_, bounds):
@@ -43,6 +44,7 @@ def nucleus_floor(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
         middle = low + (high - low) // 2
         floor = jax.lax.bitcast_convert_type(middle, jnp.float32)
         reached = jnp.sum(jnp.where(p >= floor[..., None], p, 0.0), axis=-1) >= top_p
+        reached &= jnp.asarray(top_p) < 1
         return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
 
     low = jnp.zeros(p.shape[:-1], jnp.int32)

@@ -116,6 +116,10 @@ class Model:
 
     config: ModelConfig
 
+    def table(self, params: Params) -> jax.Array:
+        """All token embeddings `[V, D]`, params' dtype."""
+        return params["table"]
+
     def embed(self, params: Params, ids: jax.Array) -> jax.Array:
         """Token embeddings `[..., D]` (params' dtype) of int ids `[...]`."""
         return self.bind(params).embed(ids)

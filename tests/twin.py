@@ -164,7 +164,7 @@ def twin_decode(
         soft = np.tile(e_mask, (W, 1))
         in_commit, previous = refine is None, None
         commits, quiet = 0, 0  # forwards that committed, and forwards since the last of them
-        while masked[window].any() and out.stop_reason is None:
+        while masked[window].any():
             # 1. Input embeddings.
             x = np.concatenate([model.table[prompt], np.where(masked[:, None], e_mask, model.table[canvas])])
             for i in window[masked[window]]:
@@ -202,7 +202,7 @@ def twin_decode(
             open_ = masked[window]
             if stop is not None and commits > 0 and quiet == 1 and settled(kl, belief, open_, *stop):
                 chosen = open_
-                out.stop_reason = "settled" if start + W == G else None
+                out.stop_reason = "settled"
             elif in_commit:
                 chosen = commit(belief, open_, commits)
             else:

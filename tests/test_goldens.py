@@ -1,0 +1,162 @@
+"""The loop against the goldens: every LRD run, and every run of the reference samplers that needs no cache.
+
+Runs that differ only in numbers share a compile; LRD's prompts are left-padded to one length, so that they share it too
+and the padding is under test with them.
+"""
+
+import functools
+
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lrd_jax import (
+    DecodeConfig,
+    Divergence,
+    Dream,
+    DreamThreshold,
+    LowestEntropy,
+    Mix,
+    Refine,
+    Scheduled,
+    Stop,
+    StopReason,
+    Threshold,
+    make_decode,
+)
+from lrd_jax.mixing import in_nucleus
+
+PROMPT_LENGTH = max(len(goldens.arrays("lrd")[f"{key}.prompt"]) for key in goldens.lrd_runs())
+
+
+@functools.cache
+def _decoder(model, structure, config):
+    return make_decode(model, config)
+
+
+def decoder(model, config):
+    """One decoder for all configs of a structure, whatever their numbers."""
+    structure = jax.tree.structure(config)
+    return _decoder(model, structure, jax.tree.unflatten(structure, [0.5] * len(jax.tree.leaves(config))))
+
+
+def steps_of(model, params, config, prompt, prompt_mask=None):
+    """Decodes forward by forward; yields the state after each one."""
+    decode = decoder(model, config)
+    state = decode.start(params, prompt, prompt_mask, config=config)
+    while bool(jnp.any(state.running)):
+        state = decode.advance(params, state, config=config)
+        yield state
+
+
+@jax.jit
+def nucleus_sizes(logits, top_p):
+    return jnp.sum(in_nucleus(jax.nn.softmax(logits, axis=-1), top_p), axis=-1)
+
+
+def lrd_config(p):
+    return DecodeConfig(
+        p["gen_length"],
+        block_length=p["block_length"],
+        mix=Mix(p["r_f"], p["top_p"]),
+        refine=Refine(p["tau_refine"], p["t_refine"]) if p["refine"] else None,
+        commit=LowestEntropy(p["per_step"], p["threshold"]),
+        stop=Stop(p["tau_decode"]) if p["stop"] else None,
+        divergence=Divergence(p["reduce"], p["scope"]),
+        trace=True,
+    )
+
+
+@pytest.mark.parametrize("key", goldens.lrd_runs())
+def test_latent_refinement_decoding(checkpoint, key):
+    run, stored = goldens.lrd_runs()[key], goldens.arrays("lrd")
+    model, params = checkpoint(run["checkpoint"])
+    config = lrd_config(run["params"])
+    prompt = stored[f"{key}.prompt"]
+    pad = PROMPT_LENGTH - len(prompt)
+    padded = np.pad(prompt, (pad, 0), constant_values=model.config.pad_id)[None]
+    states = list(steps_of(model, params, config, padded, (np.arange(PROMPT_LENGTH) >= pad)[None]))
+    result = decoder(model, config).result(states[-1], config)
+    n = run["forwards"]
+
+    assert (int(result.forwards[0]), int(result.refine_forwards[0])) == (n, run["refine_forwards"])
+    np.testing.assert_array_equal([state.tokens[0] for state in states], stored[f"{key}.canvas"])
+    np.testing.assert_array_equal(result.tokens[0], stored[f"{key}.tokens"])
+    np.testing.assert_array_equal(~result.trace.refining[0, :n], stored[f"{key}.phase"])
+    np.testing.assert_allclose(result.trace.divergence[0, :n], stored[f"{key}.kl"], rtol=1e-3, atol=1e-4)
+    assert result.stop_reason[0] == (StopReason.SETTLED if run["stopped"] else StopReason.FINISHED)
+    entropy = np.stack([entropy_of(state.previous[0]) for state in states])
+    np.testing.assert_allclose(entropy, stored[f"{key}.entropy"], rtol=1e-3, atol=1e-4)
+    if config.mix.r_f > 0:
+        for state, want in zip(states, stored[f"{key}.nucleus"], strict=True):
+            assert_same_nuclei(state.previous[0], config.mix.top_p, want)
+
+
+def assert_same_nuclei(logits, top_p, want):
+    """Equal sizes, but where float32 and float64 fall on two sides of top_p: there the mass between is at top_p.
+
+    With top_p = 1 the recorded sizes are V +- 1 by the rounding of a sum of 1: all of the vocabulary but [MASK].
+    """
+    most = logits.shape[-1] - 1
+    got, want = np.minimum(nucleus_sizes(logits, top_p), most), np.minimum(want, most)
+    for i in np.flatnonzero(got != want):
+        p = np.sort(np.asarray(jax.nn.softmax(logits[i])))[::-1].astype(np.float64)
+        assert abs(got[i] - want[i]) == 1
+        np.testing.assert_allclose(p[: min(got[i], want[i])].sum(), top_p, atol=1e-5)
+
+
+@jax.jit
+def entropy_of(logits):
+    p = jax.nn.softmax(logits, axis=-1)
+    return -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0), axis=-1)
+
+
+def reference_config(key, model):
+    """The config that is the reference sampler of a run; its [MASK] logit takes part, as in all of them."""
+    run = goldens.reference_runs()[key]
+    p = run["params"]
+    common = {"suppress_mask": False}
+    if "fn" not in p:  # Dream
+        if p["alg"] == "confidence_threshold":
+            rule = DreamThreshold(p["threshold"], p["steps"])
+        elif p["alg"] == "origin":
+            rule = recorded_origin(goldens.uniforms(key, model.config.mask_id))(p["alg"], p["steps"])
+        else:
+            rule = Dream(p["alg"], p["steps"])
+        return DecodeConfig(32, commit=rule, top_p=p["top_p"], top_k=p["top_k"], **common)
+    if p.get("threshold") is not None:
+        rule = Threshold(p["threshold"])
+    else:
+        rule = Scheduled(p["steps"], spend_all=".official." in key)
+    return DecodeConfig(
+        p["gen_length"],
+        block_length=p["block_length"],
+        commit=rule,
+        cfg_scale=p.get("cfg_scale") or None,
+        **common,
+    )
+
+
+def recorded_origin(uniforms):
+    """Dream's "origin" with the draws `[steps, B, G]` that the reference made."""
+
+    class RecordedOrigin(Dream):
+        def uniform(self, turn):
+            return jnp.asarray(uniforms)[turn.number, jnp.arange(uniforms.shape[1])]
+
+    jax.tree_util.register_dataclass(RecordedOrigin, data_fields=[], meta_fields=["alg", "steps"])
+    return RecordedOrigin
+
+
+@pytest.mark.parametrize("key", goldens.reference_runs())
+def test_reference_samplers(checkpoint, key):
+    run = goldens.reference_runs()[key]
+    model, params = checkpoint(run["checkpoint"])
+    config = reference_config(key, model)
+    states = list(steps_of(model, params, config, *goldens.prompts(key)))
+    np.testing.assert_array_equal([state.tokens for state in states], goldens.canvases(key)[1:])
+    result = decoder(model, config).result(states[-1], config)
+    assert set(result.forwards.tolist()) == {run["nfe"]}
+    assert set(result.stop_reason.tolist()) == {StopReason.FINISHED}
