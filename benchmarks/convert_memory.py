@@ -8,11 +8,13 @@ imported. The page cache of files that are read and written is the kernel's and 
 """
 
 import argparse
+import importlib.metadata
 import json
+import os
+import platform
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import ml_dtypes
@@ -74,7 +76,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         work = Path(scratch)
         generate(work / "hf", config)
-        print(f"checkpoint: {_nbytes(config) / 1e9:.2f} GB bfloat16, {layers} blocks; time {time.strftime('%Y-%m-%d')}")
+        orbax = f"orbax-checkpoint {importlib.metadata.version('orbax-checkpoint')}"
+        machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+        print(f"{_nbytes(config) / 1e9:.2f} GB bfloat16, {layers} blocks; {orbax}, {machine}")
         for name, command, source, dest, verify in (
             ("convert", "convert", "hf", "orbax", False),
             ("convert --verify", "convert", "hf", "verified", True),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lrd_jax.convert.folders import TOKENIZER_FILES, appearing, copy_files
+from lrd_jax.convert.folders import TOKENIZER_FILES, appearing, copy_files, require_absent
 from lrd_jax.convert.hf_config import to_hf
 from lrd_jax.convert.reader import Progress, weight_dtype
 from lrd_jax.convert.safetensors_io import NAMES, ConversionError, header_bytes
@@ -41,6 +41,8 @@ def write_hf(
       ConversionError: `dest` exists, the parameters are not those of the config, or a dtype is not one for weights.
       ValueError: the config cannot be written as one of its family.
     """
+    dest = Path(dest)
+    require_absent(dest)
     flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     got, wanted = {path: leaf.shape for path, leaf in flat.items()}, param_shapes(config)
     if got != wanted:
@@ -56,7 +58,7 @@ def write_hf(
             [f"{'.'.join(path)}: {found}; choose one with dtype" for path, found in strange.items()],
         )
     hf_config = to_hf(config, dtypes[("table",)].name)
-    with appearing(Path(dest)) as work:
+    with appearing(dest) as work:
         write_tensors(
             tensors(config),
             dtypes,
