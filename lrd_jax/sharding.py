@@ -1,0 +1,178 @@
+"""Where arrays live: a mesh of three axes, and one table from the logical axes of parameters to it.
+
+Parameters carry logical axis names (`Model.param_axes`), the table below says which mesh axis splits each of them, and
+GSPMD does the rest when a jitted function sees where its arguments live: the same code runs on one device and on many,
+and a mesh of (1, 1, 1) is the laptop case.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lrd_jax.models import Model, ModelConfig
+
+Rules = Mapping[str, str | tuple[str, ...] | None]
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+RULES: Rules = {
+    "batch": ("data", "fsdp"),
+    "vocab": "tensor",
+    "heads": "tensor",
+    "kv_heads": "tensor",  # replicated where grouped heads are too few to split, see `param_shardings`
+    "mlp": "tensor",
+    "embed": "fsdp",
+    "norm": None,
+    "head_dim": None,
+    "layers": None,
+}
+
+
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of Auto axes.
+
+    Args:
+      data: copies of the model, each with its own share of the batch.
+      fsdp: parts into which every matrix is cut along `embed`; it is gathered where used, so the batch is split too.
+      tensor: parts into which heads, mlp and vocabulary are cut.
+      devices: at least data * fsdp * tensor of them; the first ones are used. None: `jax.devices()`.
+
+    Raises:
+      ValueError: a size below 1, or too few devices.
+    """
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    for axis, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"mesh axis {axis}={size} must be at least 1")
+    devices = jax.devices() if devices is None else list(devices)
+    count = math.prod(sizes.values())
+    if count > len(devices):
+        shape = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
+        raise ValueError(f"a mesh of {shape} needs {count} devices, got {len(devices)}")
+    axis_types = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=axis_types, devices=devices[:count])
+
+
+def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
+    """The `NamedSharding` of every parameter, in the structure of `params`.
+
+    Every mesh axis must divide what it splits. One exception, by rule: grouped KV heads that do not divide are held
+    whole by every device (they are small); whole heads (as many KV heads as heads) are never replicated.
+
+    Raises:
+      ValueError: a rule is missing, names an axis that the mesh lacks, or puts one mesh axis twice on a parameter; or
+        sizes that do not divide. Every problem is named in one message.
+    """
+    rules = _with_small_kv_heads_whole(model.config, mesh, rules)
+    axes, treedef = jax.tree.flatten_with_path(model.param_axes(), is_leaf=lambda x: isinstance(x, tuple))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(model.abstract_params())]
+    problems = _rule_problems(mesh, rules, axes)
+    if not problems:
+        problems = _size_problems(mesh, rules, [names for _, names in axes], shapes)
+    if problems:
+        raise ValueError("; ".join(problems))
+    specs = [PartitionSpec(*(rules[name] for name in names)) for _, names in axes]
+    return jax.tree.unflatten(treedef, [NamedSharding(mesh, spec) for spec in specs])
+
+
+def shard(model: Model, params: dict[str, Any], mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
+    """Places `params` (host or device arrays) on the mesh: each device receives its own part and no more."""
+    return jax.device_put(params, param_shardings(model, mesh, rules))
+
+
+def batch_sharding(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
+    """Splits the leading axis of an array over the mesh axes of `batch`."""
+    return NamedSharding(mesh, PartitionSpec(rules["batch"]))
+
+
+def shard_batch(batch: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
+    """Places arrays `[B, ...]`, prompts and their masks, on the mesh, their rows over `batch`.
+
+    Raises:
+      ValueError: B is not a multiple of the parts.
+    """
+    parts = _parts(mesh, rules["batch"])
+    for rows in {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch)}:
+        if rows % parts:
+            raise ValueError(
+                f"a batch of {rows} rows does not split over {_named(mesh, rules['batch'])}; "
+                f"pad it to {-(-rows // parts) * parts} rows, or choose parts that divide {rows}: {_divisors(rows)}"
+            )
+    return jax.device_put(batch, batch_sharding(mesh, rules))
+
+
+def constrain_batch(x: jax.Array, rules: Rules = RULES) -> jax.Array:
+    """Inside jit: keeps the rows of an activation `[B, ...]` split over `batch` and the rest of it whole.
+
+    Left alone, GSPMD may cut activations along `embed` to fit weights that fsdp cut there, and every device then works
+    on every row. Does nothing outside `jax.set_mesh(mesh)`, and nothing to a batch that does not split.
+    """
+    mesh, target = jax.sharding.get_abstract_mesh(), rules["batch"]
+    if mesh.empty or not set(_axes(target)) <= set(mesh.axis_names) or x.shape[0] % _parts(mesh, target):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(target, *[None] * (x.ndim - 1)))
+
+
+def _with_small_kv_heads_whole(config: ModelConfig, mesh: Mesh, rules: Rules) -> Rules:
+    grouped = config.num_kv_heads < config.num_heads
+    target = rules.get("kv_heads")
+    if grouped and set(_axes(target)) <= set(mesh.axis_names) and config.num_kv_heads % _parts(mesh, target):
+        return {**rules, "kv_heads": None}
+    return rules
+
+
+def _rule_problems(mesh: Mesh, rules: Rules, params: list[tuple[Any, tuple[str, ...]]]) -> list[str]:
+    problems = {}  # ordered, and each problem once
+    for path, names in params:
+        owner: dict[str, str] = {}
+        for name in names:
+            if name not in rules:
+                problems[f"no rule for logical axis {name!r}; known: {', '.join(rules)}"] = True
+            for axis in _axes(rules.get(name)):
+                if axis not in mesh.axis_names:
+                    problems[f"rule {name!r} -> {axis!r}: the mesh has {', '.join(mesh.axis_names)}"] = True
+                if axis in owner:
+                    where = jax.tree_util.keystr(path, simple=True, separator=".")
+                    problems[f"mesh axis {axis!r} is put twice on {where}, by {owner[axis]!r} and {name!r}"] = True
+                owner[axis] = name
+    return list(problems)
+
+
+def _size_problems(mesh: Mesh, rules: Rules, axes: list[tuple[str, ...]], shapes: list[tuple[int, ...]]) -> list[str]:
+    split: dict[Any, dict[str, int]] = {}  # by target: the sizes it has to divide
+    for names, shape in zip(axes, shapes, strict=True):
+        for name, size in zip(names, shape, strict=True):
+            if rules[name] is not None:
+                split.setdefault(rules[name], {})[name] = size
+    problems = []
+    for target, sizes in split.items():
+        bad = [f"{name} ({size})" for name, size in sizes.items() if size % _parts(mesh, target)]
+        if bad:
+            counted = [size for name, size in sizes.items() if name != "kv_heads" or "heads" not in sizes]
+            problems.append(
+                f"{_named(mesh, target)} does not divide {', '.join(sorted(bad))}; "
+                f"sizes that divide all it splits: {_divisors(math.gcd(*counted))}"
+            )
+    return problems
+
+
+def _axes(target: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    if target is None:
+        return ()
+    return (target,) if isinstance(target, str) else tuple(target)
+
+
+def _parts(mesh: Mesh, target: str | tuple[str, ...] | None) -> int:
+    return math.prod(mesh.shape[axis] for axis in _axes(target))
+
+
+def _named(mesh: Mesh, target: str | tuple[str, ...] | None) -> str:
+    return "mesh axis " + " x ".join(f"{axis}={mesh.shape[axis]}" for axis in _axes(target))
+
+
+def _divisors(n: int) -> str:
+    return ", ".join(str(d) for d in range(1, n + 1) if n % d == 0)
