@@ -1,0 +1,113 @@
+"""What every command can be told. Imports nothing heavy: `lrd-jax --help` parses these classes alone."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+_Preset = arg(help_behavior_hint="(default: the preset's)", metavar="NUMBER")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """Which model decodes, and how.
+
+    Attributes:
+      model: an embedded model, a converted folder or a Hugging Face folder.
+      preset: lrd, paper, plain, fast, llada, dream, or the paper's settings as paper/CHECKPOINT/BENCHMARK.
+      gen_length: positions to generate.
+      block_length: active window; gen_length must be a multiple of it.
+      r_f: share of its belief that a masked position feeds back, 0 to 1.
+      top_p: mass of the nucleus that is fed back, 0 to 1.
+      tau: beliefs that change less than this have settled, nats.
+      threshold: commit every position at least this sure, 0 to 1.
+      temperature: of the tokens' draw; 0 takes the likeliest.
+      seed: of the draws at a temperature, and of random orders.
+      live: show the canvas settling, where the output is a terminal.
+    """
+
+    model: str = "lrd-tiny"
+    preset: str = "lrd"
+    gen_length: int = 64
+    block_length: Annotated[int | None, _Preset] = None
+    r_f: Annotated[float | None, _Preset] = None
+    top_p: Annotated[float | None, _Preset] = None
+    tau: Annotated[float | None, _Preset] = None
+    threshold: Annotated[float | None, _Preset] = None
+    temperature: Annotated[float | None, _Preset] = None
+    seed: int = 0
+    live: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Generate(Decoding):
+    """Answer one question.
+
+    The answer goes to standard output, the facts of the run to standard error.
+
+    Attributes:
+      question: the prompt, in quotes.
+      chat: put the prompt into the model's chat template, as instruction-tuned checkpoints expect.
+      json: print one JSON object instead: text, tokens, forwards, stop_reason, seconds and more.
+    """
+
+    question: Positional[str]
+    chat: bool = False
+    json: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chat(Decoding):
+    """Answer questions until the input ends; each stands alone.
+
+    Attributes:
+      chat: put the prompts into the model's chat template; the embedded models have none.
+    """
+
+    chat: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Turn Hugging Face weights into a checkpoint that loads straight onto devices.
+
+    Attributes:
+      source: a local Hugging Face folder, or a hub id such as GSAI-ML/LLaDA-8B-Instruct.
+      dest: the checkpoint's folder; must not exist.
+      dtype: of the written weights.
+      revision: branch, tag or commit of a hub id.
+      verify: read the checkpoint back and compare the hash of every tensor.
+    """
+
+    source: Positional[str]
+    dest: Positional[Path]
+    dtype: Annotated[str | None, arg(metavar="DTYPE", help_behavior_hint="(default: the source's)")] = None
+    revision: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the newest)")] = None
+    verify: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Turn a converted checkpoint back into Hugging Face safetensors.
+
+    Attributes:
+      checkpoint: a converted folder.
+      dest: the Hugging Face folder to write; must not exist.
+      max_shard_bytes: largest size of one safetensors file.
+    """
+
+    checkpoint: Positional[Path]
+    dest: Positional[Path]
+    max_shard_bytes: int = 5_000_000_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a model from scratch, or fine-tune a checkpoint, as a TOML file says.
+
+    Attributes:
+      config: the file, such as recipes/lrd-tiny.toml. A run that was cut short goes on from its newest checkpoint.
+    """
+
+    config: Positional[Path]

@@ -1,0 +1,187 @@
+"""A loaded model and a decoder for it: a question in, an answer with its facts out."""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lrd_jax.checkpoint import load
+from lrd_jax.cli.options import Decoding
+from lrd_jax.config import DecodeConfig
+from lrd_jax.decode import make_decode
+from lrd_jax.presets import adjusted, preset
+from lrd_jax.state import DecodeState, StopReason
+from lrd_jax.tasks import TASKS, problems
+from lrd_jax.text import decode_text, encode_prompts, unknown_words
+
+_SHORTEST_PROMPT = 16  # smallest bucket of prompt lengths
+_PATIENCE_SECONDS = 0.25  # longest wait for Ctrl-C, unless one forward takes longer
+_CACHE_BYTES = 2**30
+
+Watch = Callable[[DecodeState], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One decoded answer.
+
+    Attributes:
+      tokens: generated ids, cut at the first end token.
+      forwards, refine_forwards: see `DecodeResult`.
+      stop_reason: "finished", "settled", "end-of-text", "step-limit" or "non-finite".
+      seconds: of decoding alone: no loading, compiling or drawing.
+      compile_seconds: of what came before the first forward; small where the compile was cached.
+    """
+
+    text: str
+    tokens: list[int]
+    forwards: int
+    refine_forwards: int
+    stop_reason: str
+    seconds: float
+    compile_seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return len(self.tokens) / self.seconds
+
+    @property
+    def complete(self) -> bool:
+        return self.stop_reason != "non-finite"
+
+    @property
+    def facts(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.forwards} forwards ({self.refine_forwards} refining) | {self.stop_reason} | "
+            f"{self.seconds:.2f} s (+ {self.compile_seconds:.1f} s compiling) | {self.tokens_per_second:.0f} tokens/s"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return {**dataclasses.asdict(self), "tokens_per_second": self.tokens_per_second}
+
+
+class Session:
+    """Answers questions with one model and one decoder, which compile once per bucket of prompt lengths."""
+
+    def __init__(self, options: Decoding):
+        """Loads the model.
+
+        Raises:
+          ValueError: numbers that the decoder refuses, before anything is loaded; or a model that cannot be.
+        """
+        config = decode_config(options)
+        use_compile_cache()
+        self.seed = options.seed
+        self.model, self.params, self.tokenizer, self.config = load(options.model)
+        self.decoder = make_decode(self.model, config)
+
+    def answer(self, question: str, *, chat: bool = False, watch: Watch | None = None) -> Answer:
+        """Decodes one question.
+
+        Args:
+          chat: put it into the model's chat template.
+          watch: called with the state before the first forward and after every one.
+
+        Raises:
+          ValueError: an empty question, words that the model does not know, or too long a question.
+        """
+        if not question.strip():
+            raise ValueError("the question is empty; ask something, in quotes")
+        if words := unknown_words(self.tokenizer, question):
+            raise ValueError(unknown_words_message(words))
+        prompt, mask = encode_prompts(self.tokenizer, [question], chat=chat)
+        prompt, mask = pad_to_bucket(prompt, mask, self.config.max_length - self.decoder.config.gen_length)
+
+        began = time.perf_counter()
+        state = self.decoder.start(self.params, prompt, mask, jax.random.key(self.seed))
+        if watch is not None:
+            watch(state)
+        state = jax.block_until_ready(self.decoder.advance(self.params, state, 0))  # compiles, runs nothing
+        compile_seconds = time.perf_counter() - began
+        state, seconds = self._run(state, watch)
+        return self._read(state, seconds, compile_seconds)
+
+    def _run(self, state: DecodeState, watch: Watch | None) -> tuple[DecodeState, float]:
+        """All forwards, one at a time where someone watches, else as many at once as keep Ctrl-C prompt."""
+        count, seconds = 1, 0.0
+        while bool(state.running[0]):
+            began = time.perf_counter()
+            state = jax.block_until_ready(self.decoder.advance(self.params, state, count))
+            took = time.perf_counter() - began
+            seconds += took
+            if watch is not None:
+                watch(state)
+            elif 2 * took < _PATIENCE_SECONDS:
+                count *= 2
+        return state, seconds
+
+    def _read(self, state: DecodeState, seconds: float, compile_seconds: float) -> Answer:
+        result = self.decoder.result(state)
+        tokens = np.asarray(result.tokens[0])
+        ends = np.flatnonzero(np.isin(tokens, [t for t in (self.config.eos_id, self.config.eot_id) if t is not None]))
+        return Answer(
+            text=decode_text(self.tokenizer, tokens[None], self.config)[0],
+            tokens=tokens[: ends[0] if len(ends) else None].tolist(),
+            forwards=int(result.forwards[0]),
+            refine_forwards=int(result.refine_forwards[0]),
+            stop_reason=StopReason(int(result.stop_reason[0])).name.lower().replace("_", "-"),
+            seconds=seconds,
+            compile_seconds=compile_seconds,
+        )
+
+
+def decode_config(options: Decoding) -> DecodeConfig:
+    """The decoder that the options name, with their numbers in place of the preset's."""
+    structure = {} if options.block_length is None else {"block_length": options.block_length}
+    config = preset(options.preset, options.gen_length, **structure)
+    return adjusted(
+        config,
+        r_f=options.r_f,
+        top_p=options.top_p,
+        tau=options.tau,
+        threshold=options.threshold,
+        temperature=options.temperature,
+    )
+
+
+def unknown_words_message(words: list[str]) -> str:
+    """What to tell someone whose question holds words that the model was not trained on."""
+    examples = [problems(task, "held-out", seed=0, count=1, grade=2)[0].prompt for task in TASKS]
+    return "\n".join(
+        [
+            f"the model does not know {', '.join(map(repr, words))}; it answers questions such as",
+            *(f'  "{example}"' for example in examples),
+        ]
+    )
+
+
+def pad_to_bucket(prompt: np.ndarray, mask: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pads `[B, P]` on the left to a power of two, so that few lengths are compiled, but to no more than `room`."""
+    length = prompt.shape[1]
+    bucket = max(_SHORTEST_PROMPT, 1 << (length - 1).bit_length())
+    extra = max(0, min(bucket, room) - length)
+    pad = ((0, 0), (extra, 0))
+    return np.pad(prompt, pad), np.pad(mask, pad)
+
+
+def use_compile_cache() -> None:
+    """Keeps compiled decoders in the user's cache folder, so that the next run starts faster."""
+    if jax.config.jax_compilation_cache_dir is not None:  # the user has chosen a folder
+        return
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    folder = Path(base) / "lrd-jax" / "compiled"
+    with contextlib.suppress(OSError):  # a read-only home costs time and nothing else
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
