@@ -89,9 +89,8 @@ def main(plan: Plan) -> None:
         "program": memory.generated_code_size_in_bytes,
     }
     print(f"{plan.model} on {plan.topology}: data={plan.data} fsdp={plan.fsdp} tensor={plan.tensor}")
-    print(
-        f"batch {plan.batch}, prompt {plan.prompt_length}, canvas {plan.gen_length}, window {plan.block_length or 'all'}"
-    )
+    window = plan.block_length or plan.gen_length
+    print(f"batch {plan.batch}, prompt {plan.prompt_length}, canvas {plan.gen_length}, window {window}")
     for name, size in rows.items():
         print(f"  {name:<32} {size / 2**30:7.3f} GiB a chip")
     print(f"  {'sum':<32} {sum(rows.values()) / 2**30:7.3f} GiB a chip")
