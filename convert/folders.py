@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,11 +34,11 @@ def appearing(dest: Path) -> Iterator[Path]:
     """
     require_absent(dest)
     dest.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f"{dest.name}.partial-", dir=dest.parent))
+    work = dest.with_name(f"{dest.name}.partial-{uuid.uuid4().hex[:8]}")
+    work.mkdir()
     try:
         yield work
         require_absent(dest)
-        work.chmod(0o755)  # mkdtemp makes it private
         work.rename(dest)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)

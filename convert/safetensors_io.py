@@ -77,7 +77,10 @@ def read_header(file: Path) -> dict[str, Entry]:
         try:
             header = json.loads(stream.read(length))
             header.pop("__metadata__", None)
-            fields = {name: (e["dtype"], tuple(e["shape"]), *e["data_offsets"]) for name, e in header.items()}
+            fields = {
+                name: (str(entry["dtype"]), tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
+                for name, entry in header.items()
+            }
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             problem = f"{file.name}: its header is not that of a safetensors file ({error})"
             raise ConversionError(f"cannot read {file}", [problem]) from None
@@ -87,8 +90,11 @@ def read_header(file: Path) -> dict[str, Entry]:
     if promised > size:
         problems.append(f"{file.name}: truncated: the header promises {promised} bytes, the file has {size}")
     for name, (dtype, shape, begin, end) in fields.items():
-        if dtype in DTYPES and end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
-            problems.append(f"{file.name}: {name} of {dtype}{list(shape)} has {end - begin} bytes")
+        what = f"{file.name}: {name} of {dtype}{list(shape)}"
+        if begin < 0:
+            problems.append(f"{what} lies at bytes {begin} to {end}")
+        elif dtype in DTYPES and end - begin != (wanted := math.prod(shape) * DTYPES[dtype].itemsize):
+            problems.append(f"{what} has {end - begin} bytes, wanted {wanted}")
     if problems:
         raise ConversionError(f"cannot read {file}", problems)
     return {

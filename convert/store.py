@@ -137,7 +137,8 @@ def open_arrays(folder: Path, config: ModelConfig) -> dict[ParamPath, ts.TensorS
 
 
 def _spec(folder: Path, path: ParamPath) -> dict[str, Any]:
-    kvstore = {"driver": "ocdbt", "base": f"file://{folder.resolve()}/{_STATE}/", "path": ".".join(path) + "/"}
+    base = {"driver": "file", "path": f"{folder.resolve()}/{_STATE}/"}
+    kvstore = {"driver": "ocdbt", "base": base, "path": ".".join(path) + "/"}
     return {"driver": "zarr3", "kvstore": kvstore}
 
 

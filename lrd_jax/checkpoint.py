@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 
 from lrd_jax.convert import ConversionError
-from lrd_jax.convert.reader import open_source, read_params
+from lrd_jax.convert.reader import open_source, read_params, weight_dtype
 from lrd_jax.convert.store import is_checkpoint, open_arrays, read_info
 from lrd_jax.convert.tables import flatten, unflatten
 from lrd_jax.models import Model, ModelConfig
@@ -51,16 +51,14 @@ def load(path_or_name: str | Path, mesh: jax.sharding.Mesh | None = None, dtype:
       ValueError: there is no such model, or every problem that was found in its folder.
     """
     folder = find_model(path_or_name)
+    dtype = None if dtype is None else weight_dtype(dtype if isinstance(dtype, str) else jnp.dtype(dtype).name).name
     if is_checkpoint(folder):
         config, params = restore(folder, mesh=mesh, dtype=dtype)
     else:
         source = open_source(folder, uniform=dtype is None)
         config = source.config
         shardings = flatten(_shardings(Model(config), mesh))
-        name = None if dtype is None else jnp.dtype(dtype).name
-        params = unflatten(
-            {path: jax.device_put(leaf, shardings[path]) for path, leaf in read_params(source, dtype=name)}
-        )
+        params = unflatten({path: jax.device_put(leaf, shardings[path]) for path, leaf in read_params(source, dtype)})
     tokenizer = load_tokenizer(folder, config) if has_tokenizer(folder) else None
     return Loaded(Model(config), params, tokenizer, config)
 
@@ -69,7 +67,7 @@ def restore(
     folder: Path,
     *,
     mesh: jax.sharding.Mesh | None = None,
-    dtype: DTypeLike | None = None,
+    dtype: str | None = None,
     config: ModelConfig | None = None,
 ) -> tuple[ModelConfig, Params]:
     """Config and parameters of a converted checkpoint, read straight onto the mesh.

@@ -50,6 +50,11 @@ def test_load_casts(folder):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b, strict=True), params, wanted)
 
 
+def test_load_refuses_other_dtypes(folder):
+    with pytest.raises(ValueError, match=r"'int8' is not one for weights\n.*bfloat16"):
+        lrd_jax.load(folder, dtype=jnp.int8)
+
+
 def test_load_places_on_a_mesh(folder):
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     model, params, _, _ = lrd_jax.load(folder, mesh=mesh)

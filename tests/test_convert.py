@@ -181,8 +181,8 @@ def test_write_hf_refuses_what_a_config_file_cannot_say(tmp_path):
 
 @pytest.fixture
 def source(tmp_path):
-    """A copy of tiny-llada in two files."""
-    folder = tmp_path / "source"
+    """A copy of tiny-llada in bfloat16 and two files, in a folder whose name must not be taken for a URL."""
+    folder = tmp_path / "a b%20#?" / "source"
     shutil.copytree(goldens.GOLDEN / "tiny-llada-bf16", folder)
     for file in folder.iterdir():
         file.chmod(0o644)
@@ -201,6 +201,16 @@ def edit_tensors(folder, edit, number=1):
     save_file(arrays, file)
 
 
+def edit_header(folder, edit):
+    file = folder / "model-00001-of-00002.safetensors"
+    raw = file.read_bytes()
+    data = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:data])
+    edit(header)
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + raw[data:])
+
+
 def edit_index(folder, edit):
     file = folder / "model.safetensors.index.json"
     index = json.loads(file.read_text())
@@ -215,12 +225,6 @@ NORM = "model.transformer.blocks.0.attn_norm.weight"
 def _truncate(folder):
     file = folder / "model-00002-of-00002.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-
-
-def _lie_about_bytes(folder):
-    file = folder / "model-00001-of-00002.safetensors"
-    raw = file.read_bytes()
-    file.write_bytes(raw.replace(b'"shape":[384,64]', b'"shape":[384,65]', 1))
 
 
 BROKEN = {
@@ -265,11 +269,22 @@ BROKEN = {
         lambda f: (f / "model-00001-of-00002.safetensors").write_bytes(b""),
         ["model-00001-of-00002.safetensors: truncated: no whole header in 0 bytes"],
     ),
+    "negative offsets": (
+        lambda f: edit_header(f, lambda h: h[NORM].update(data_offsets=[-128, 0])),
+        [f"{NORM} of BF16[64] lies at bytes -128 to 0"],
+    ),
+    "shape no numbers": (
+        lambda f: edit_header(f, lambda h: h[NORM].update(shape=["x"])),
+        ["its header is not that of a safetensors file"],
+    ),
     "no safetensors": (
         lambda f: (f / "model-00001-of-00002.safetensors").write_bytes(b"\5" + bytes(7) + b"hello world"),
         ["model-00001-of-00002.safetensors: its header is not that of a safetensors file"],
     ),
-    "bytes and shape": (_lie_about_bytes, [f"{WTE} of BF16[384, 65] has 49152 bytes"]),
+    "bytes and shape": (
+        lambda f: edit_header(f, lambda h: h[NORM].update(shape=[65])),
+        [f"{NORM} of BF16[65] has 128 bytes, wanted 130"],
+    ),
     "absent file": (
         lambda f: (f / "model-00001-of-00002.safetensors").unlink(),
         ["names model-00001-of-00002.safetensors, which is absent"],
