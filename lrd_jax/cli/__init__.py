@@ -6,22 +6,21 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Annotated
 
 import tyro
-from tyro.conf import subcommand
 
-from lrd_jax.cli.options import Chat, Convert, Export, Generate, Train
+from lrd_jax.cli.options import Chat, Convert, EvalTiny, Export, Generate, Train
 
 INCOMPLETE, USER_ERROR, INTERRUPTED = 1, 2, 130
 
-Command = (
-    Annotated[Generate, subcommand("generate")]
-    | Annotated[Chat, subcommand("chat")]
-    | Annotated[Convert, subcommand("convert")]
-    | Annotated[Export, subcommand("export")]
-    | Annotated[Train, subcommand("train")]
-)
+COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
+    "generate": Generate,
+    "chat": Chat,
+    "convert": Convert,
+    "export": Export,
+    "train": Train,
+    "eval-tiny": EvalTiny,
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -36,9 +35,16 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     hook, sys.unraisablehook = sys.unraisablehook, _keep_interrupt
     try:
-        command = tyro.cli(Command, args=args, prog="lrd-jax", description=__doc__.splitlines()[0])
-        home = importlib.import_module(f"lrd_jax.cli.{type(command).__name__.lower()}")
-        return home.run(command)
+        args = sys.argv[1:] if args is None else args
+        commands = _with_options_of_the_table(COMMANDS) if args[:1] == ["eval-tiny"] else COMMANDS
+        options = tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="lrd-jax",
+            description="Latent Refinement Decoding for masked diffusion language models.",
+            args=args,
+        )
+        home = next(name for name, kind in commands.items() if type(options) is kind).replace("-", "_")
+        return importlib.import_module(f"lrd_jax.cli.{home}").run(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # an ordinary exit waits for what XLA is still compiling, or crashes in it
@@ -52,6 +58,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return USER_ERROR
     finally:
         sys.unraisablehook = hook
+
+
+def _with_options_of_the_table(commands: dict[str, type]) -> dict[str, type]:
+    """The commands, `eval-tiny` with its true options: importing those takes JAX, so only who asks for them waits."""
+    from lrd_jax import evaluate
+
+    return {**commands, "eval-tiny": evaluate.EvalTiny}
 
 
 def _keep_interrupt(dropped) -> None:

@@ -42,9 +42,7 @@ class Decoding:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generate(Decoding):
-    """Answer one question.
-
-    The answer goes to standard output, the facts of the run to standard error.
+    """Answer one question: the answer on standard output, the facts of the run on standard error.
 
     Attributes:
       question: the prompt, in quotes.
@@ -111,3 +109,8 @@ class Train:
     """
 
     config: Positional[Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalTiny:  # in the list of commands only: the options are those of `lrd_jax.evaluate.EvalTiny`
+    """Measure decoders on held-out problems of the embedded models' tasks."""

@@ -1,0 +1,20 @@
+"""`lrd-jax eval-tiny`: the table of decoders on the embedded models' tasks."""
+
+import sys
+
+from lrd_jax.evaluate import EvalTiny, markdown
+from lrd_jax.evaluate import run as measure
+
+
+def run(options: EvalTiny) -> int:
+    """Cells as they come on standard error, then the tables on standard output."""
+    print(markdown(measure(options, report=_report)))
+    return 0
+
+
+def _report(cell: dict) -> None:
+    print(
+        f"{cell['model']}, canvas {cell['canvas']}, {cell['decoder']}: {100 * cell['accuracy']:.1f} % right, "
+        f"{cell['forwards']:.1f} forwards, {cell['seconds']:.1f} s",
+        file=sys.stderr,
+    )
