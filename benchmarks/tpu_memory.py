@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import tyro
 from jax.experimental import topologies
-from lrd_jax.models import PRESETS, Model
 
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
+from lrd_jax.models import PRESETS, Model
 from lrd_jax.sharding import batch_sharding, make_mesh, param_shardings
 
 
