@@ -10,7 +10,16 @@ from lrd_jax.convert.folders import SIDE_FILES, appearing, copy_files, require_a
 from lrd_jax.convert.hub import find_source
 from lrd_jax.convert.reader import Progress, Source, open_source, weight_dtype
 from lrd_jax.convert.safetensors_io import DTYPES, NAMES, ConversionError
-from lrd_jax.convert.store import CheckpointInfo, create_array, finish, open_array, open_arrays, read_info
+from lrd_jax.convert.store import (
+    CheckpointInfo,
+    create_array,
+    finish,
+    open_array,
+    open_arrays,
+    read_info,
+    read_slab,
+    write_slab,
+)
 from lrd_jax.convert.tables import ParamPath, by_param, tensors
 from lrd_jax.convert.writer import MAX_SHARD_BYTES, write_tensors
 
@@ -102,7 +111,7 @@ def export(
         write_tensors(
             tensors(info.config),
             dtypes,
-            lambda tensor, index: arrays[tensor.path][index].read().result(),
+            lambda tensor, index: read_slab(arrays[tensor.path], index),
             work,
             max_shard_bytes=max_shard_bytes,
             progress=progress,
@@ -147,7 +156,7 @@ def _write_arrays(
                 if rows.dtype != target:
                     rows = rows.astype(target)
                     written.update(_bytes(rows))
-                array[index].write(tensor.to_params(rows)).result()
+                write_slab(array, index, tensor.to_params(rows))
                 report.add(nbytes, tensor.name)
             read_hashes[tensor.name] = read.hexdigest()
             cast = DTYPES[source.entries[tensor.name].dtype] != target
@@ -163,7 +172,7 @@ def _verify(source: Source, work: Path, hashes: dict[str, str], report: _Counter
         for tensor in group:
             found = hashlib.sha256()
             for slab in tensor.slabs():
-                found.update(_bytes(tensor.to_file(array[slab.index].read().result())))
+                found.update(_bytes(tensor.to_file(read_slab(array, slab.index))))
             if found.hexdigest() != hashes[tensor.name]:
                 wrong.append(f"{tensor.name} reads back as {found.hexdigest()}, wanted {hashes[tensor.name]}")
             report.add(source.entries[tensor.name].nbytes, tensor.name)

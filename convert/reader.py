@@ -65,7 +65,7 @@ def open_source(folder: Path, *, uniform: bool = True) -> Source:
     Raises:
       ConversionError: with every problem that was found.
     """
-    hf_config, config, problems = _read_config(folder)
+    hf_config, config, problems = read_config(folder)
     entries, file_problems = _read_entries(folder)
     problems += file_problems
     if config is not None and entries:
@@ -75,7 +75,8 @@ def open_source(folder: Path, *, uniform: bool = True) -> Source:
     return Source(folder=folder, hf_config=hf_config, config=config, entries=entries)
 
 
-def _read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig | None, list[str]]:
+def read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig | None, list[str]]:
+    """config.json as it stands and as a config (None where it is none), and what is wrong with it."""
     file = folder / "config.json"
     if not file.is_file():
         return {}, None, ["config.json is absent"]

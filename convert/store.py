@@ -5,9 +5,11 @@ tensorstore in the layout that Orbax itself writes (zarr3 in OCDBT, one array pe
 Orbax then adds its metadata from a save of placeholders: until that last step the folder is no checkpoint.
 """
 
+import contextlib
 import dataclasses
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +79,10 @@ def read_info(folder: Path) -> CheckpointInfo:
     """
     if not is_checkpoint(folder):
         raise ConversionError(f"{folder} is not an Orbax checkpoint", ["convert a Hugging Face folder to make one"])
-    try:
-        fields = ocp.metadata(str(folder.resolve())).custom_metadata
-    except (ValueError, OSError) as error:
-        raise ConversionError(f"{folder} is an Orbax checkpoint, but damaged", [str(error)]) from error
+    try:  # not ocp.metadata, which opens every array and complains at length on standard error of what it cannot
+        fields = json.loads((folder / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
+    except (ValueError, KeyError, OSError) as error:
+        raise ConversionError(f"{folder} is an Orbax checkpoint, but its metadata is damaged", [repr(error)]) from error
     if not isinstance(fields, Mapping) or fields.get("format") != FORMAT:
         raise ConversionError(
             f"{folder} is an Orbax checkpoint, but not one that was converted here",
@@ -108,7 +110,31 @@ def create_array(folder: Path, tensor: Tensor, layers: int | None, dtype: np.dty
     }
     # Orbax takes a chunk that is absent for lost data, so zeros are stored too.
     spec = _spec(folder, tensor.path) | {"metadata": metadata, "store_data_equal_to_fill_value": True}
-    return ts.open(spec, create=True).result()
+    with as_conversion_error(f"cannot write to {folder}"):
+        return ts.open(spec, create=True).result()
+
+
+def write_slab(array: ts.TensorStore, index: tuple[int | slice, ...], values: np.ndarray) -> None:
+    with as_conversion_error("cannot write the checkpoint"):
+        array[index].write(values).result()
+
+
+def read_slab(array: ts.TensorStore, index: tuple[int | slice, ...]) -> np.ndarray:
+    with as_conversion_error("cannot read the checkpoint"):
+        return array[index].read().result()
+
+
+@contextlib.contextmanager
+def as_conversion_error(what: str) -> Iterator[None]:
+    """Turns what tensorstore raises, a full disk or a lost file for one, into an error that says what was tried."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConversionError(what, [_first_words(error)]) from error
+
+
+def _first_words(error: ValueError) -> str:
+    return str(error).split(" [tensorstore_spec")[0]
 
 
 def open_array(folder: Path, path: ParamPath) -> ts.TensorStore:
@@ -127,7 +153,7 @@ def open_arrays(folder: Path, config: ModelConfig) -> dict[ParamPath, ts.TensorS
         try:
             arrays[path] = open_array(folder, path)
         except ValueError as error:
-            problems.append(f"{'.'.join(path)} cannot be opened: {error}")
+            problems.append(f"{'.'.join(path)} cannot be opened: {_first_words(error)}")
             continue
         if arrays[path].shape != wanted:
             problems.append(f"{'.'.join(path)} has shape {list(arrays[path].shape)}, wanted {list(wanted)}")

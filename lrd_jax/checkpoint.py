@@ -1,7 +1,6 @@
 """Models by path or name: `load` takes a converted checkpoint, a Hugging Face folder or an embedded model."""
 
 import importlib.resources
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,8 +10,8 @@ from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 
 from lrd_jax.convert import ConversionError
-from lrd_jax.convert.reader import open_source, read_params, weight_dtype
-from lrd_jax.convert.store import is_checkpoint, open_arrays, read_info
+from lrd_jax.convert.reader import open_source, read_config, read_params, weight_dtype
+from lrd_jax.convert.store import as_conversion_error, is_checkpoint, open_arrays, read_info
 from lrd_jax.convert.tables import flatten, unflatten
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
@@ -82,7 +81,9 @@ def restore(
     if config is not None:
         _require_same(folder, info.config, config, "was asked for")
     elif (folder / "config.json").is_file():
-        beside = ModelConfig.from_hf(json.loads((folder / "config.json").read_text()))
+        _, beside, problems = read_config(folder)
+        if problems:
+            raise ConversionError(f"{folder} is damaged:", problems)
         _require_same(folder, info.config, beside, "stands in config.json")
     stored = open_arrays(folder, info.config)
     shardings = flatten(_shardings(Model(info.config), mesh))
@@ -90,7 +91,8 @@ def restore(
         path: jax.ShapeDtypeStruct(array.shape, dtype or array.dtype.numpy_dtype, sharding=shardings[path])
         for path, array in stored.items()
     }
-    return info.config, ocp.load(str(folder.resolve()), unflatten(abstract))
+    with as_conversion_error(f"{folder} is damaged:"):
+        return info.config, ocp.load(str(folder.resolve()), unflatten(abstract))
 
 
 def embedded_models() -> dict[str, Path]:

@@ -108,8 +108,9 @@ def encode_prompts(
       prompt_mask: bool `[B, P]`, False where a row is padded.
 
     Raises:
-      ValueError: no prompts, an empty one, or a chat without a chat template.
+      ValueError: no tokenizer (None), no prompts, an empty one, or a chat without a chat template.
     """
+    _require(tokenizer)
     if not texts:
         raise ValueError("no prompts were given; at least one was wanted")
     if chat:
@@ -140,14 +141,24 @@ def decode_text(tokenizer: "PreTrainedTokenizerFast", tokens: Any, config: "Mode
 
 
 def unknown_words(tokenizer: "PreTrainedTokenizerFast", text: str) -> list[str]:
-    """The words of the text that the vocabulary lacks, each once; none where it has no token for the unknown."""
-    backend = tokenizer.backend_tokenizer
+    """The words of the text that the vocabulary lacks, each once; none where it has no token for the unknown.
+
+    Raises:
+      ValueError: no tokenizer (None).
+    """
+    backend = _require(tokenizer).backend_tokenizer
     unknown = getattr(backend.model, "unk_token", None)
     if unknown is None:
         return []
     encoded = backend.encode(text, add_special_tokens=False)
     spans = zip(encoded.tokens, encoded.offsets, strict=True)
     return list(dict.fromkeys(text[start:stop] for token, (start, stop) in spans if token == unknown))
+
+
+def _require(tokenizer: "PreTrainedTokenizerFast | None") -> "PreTrainedTokenizerFast":
+    if tokenizer is None:
+        raise ValueError("the model's folder has no tokenizer: copy its tokenizer files there to decode text")
+    return tokenizer
 
 
 def _import_transformers():

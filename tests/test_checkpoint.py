@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lrd_jax.convert import convert, read_hf
-from lrd_jax.models import Model, ModelConfig
 from orbax.checkpoint import v1 as ocp
 
 import lrd_jax
 from lrd_jax import checkpoint
+from lrd_jax.convert import convert, read_hf
+from lrd_jax.models import Model, ModelConfig
 from lrd_jax.sharding import make_mesh, param_shardings
 
 SOURCE = goldens.GOLDEN / "tiny-llada"
@@ -125,6 +125,22 @@ def test_a_checkpoint_whose_arrays_are_gone(orbax, tmp_path):
         lrd_jax.load(folder)
 
 
+def test_a_checkpoint_that_lost_data(orbax, monkeypatch):
+    def lost(*args):
+        raise ValueError('NOT_FOUND: Error reading "table/c/0/0" [tensorstore_spec=...]')
+
+    monkeypatch.setattr(checkpoint.ocp, "load", lost)
+    with pytest.raises(ValueError, match=r'orbax is damaged:\n  - NOT_FOUND: Error reading "table/c/0/0"$'):
+        lrd_jax.load(orbax)
+
+
+def test_a_checkpoint_with_a_damaged_config(orbax, tmp_path):
+    folder = copy(orbax, tmp_path)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"copy is damaged:\n  - config\.json is not JSON"):
+        lrd_jax.load(folder)
+
+
 def test_a_checkpoint_of_a_later_format(orbax, tmp_path):
     folder = copy(orbax, tmp_path)
     file = folder / "_CHECKPOINT_METADATA"
@@ -136,5 +152,5 @@ def test_a_checkpoint_of_a_later_format(orbax, tmp_path):
 def test_a_checkpoint_with_damaged_metadata(orbax, tmp_path):
     folder = copy(orbax, tmp_path)
     (folder / "_CHECKPOINT_METADATA").write_text("{")
-    with pytest.raises(ValueError, match="copy is an Orbax checkpoint, but"):
+    with pytest.raises(ValueError, match="copy is an Orbax checkpoint, but its metadata is damaged"):
         lrd_jax.load(folder)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lrd_jax.models import PRESETS, ModelConfig
 
+from lrd_jax.models import PRESETS, ModelConfig
 from lrd_jax.text import CHAT_TEMPLATES, decode_text, encode_prompts, has_tokenizer, load_tokenizer, unknown_words
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
@@ -176,6 +176,12 @@ def test_a_folder_without_a_tokenizer(tmp_path):
         load_tokenizer(tmp_path, model_config(10))
     with pytest.raises(ValueError, match=r"tokenizer\.json, or vocab\.json and merges\.txt was wanted"):
         load_tokenizer(tmp_path, DREAM)
+
+
+@pytest.mark.parametrize("use", [lambda t: encode_prompts(t, ["how"], chat=False), lambda t: unknown_words(t, "how")])
+def test_text_without_a_tokenizer_is_refused(use):
+    with pytest.raises(ValueError, match="the model's folder has no tokenizer"):
+        use(None)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
