@@ -1,0 +1,39 @@
+"""Draws docs/settling.svg, the README's picture: moments of one decode, as `lrd-jax generate` shows them.
+
+    python docs/make_settling.py [MODEL]
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from lrd_jax.cli.options import Generate
+from lrd_jax.cli.session import Session
+from lrd_jax.live import CanvasView
+from rich.console import Console
+from rich.text import Text
+
+QUESTION = "Tom has 54 apples. Ann takes 13. How many apples are left?"
+MOMENTS = (0.02, 0.35, 0.8)  # shares of all forwards
+WIDTH = 88
+
+
+def main(model: str = "lrd-tiny") -> None:
+    session = Session(Generate(question=QUESTION, model=model))
+    states = []
+    answer = session.answer(QUESTION, watch=states.append)
+    states = states[1:]
+    console = Console(record=True, width=WIDTH, height=40, force_terminal=True, file=open("/dev/null", "w"))
+    view = CanvasView(console, session.tokenizer, session.config, session.decoder.config, "lrd-tiny, lrd")
+    console.print(Text(f'$ lrd-jax generate "{QUESTION}"'))
+    for moment in MOMENTS:
+        console.print(view.frame(states[int(moment * len(states))]))
+    console.print(Text(answer.text, "bold"))
+    console.print(Text(answer.facts, "dim"))
+    svg = console.export_svg(title="lrd-jax")
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # no fonts from elsewhere
+    Path(__file__).with_name("settling.svg").write_text(svg)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
