@@ -1,11 +1,15 @@
 """Eight simulated CPU devices for every test, and the tiny checkpoints, each read once."""
 
 import functools
+import os
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy: the twin's products are too small to share out
 
 import goldens
 import jax
 import jax.numpy as jnp
 import pytest
+
 from lrd_jax.convert.reader import read_hf
 from lrd_jax.models import Model
 
