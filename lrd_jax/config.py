@@ -101,12 +101,12 @@ class DecodeConfig:
         return dataclasses.replace(self, **changes)
 
     @classmethod
-    def paper(cls, gen_length: int, **changes) -> "DecodeConfig":
+    def paper(cls, gen_length: int = 256, **changes) -> "DecodeConfig":
         """LRD with the paper's literal settings: no guard on the stop, so beliefs that stand still end a block."""
         return cls(gen_length, **{"mix": Mix(), "refine": Refine(), "stop": Stop(), **changes})
 
     @classmethod
-    def lrd(cls, gen_length: int, **changes) -> "DecodeConfig":
+    def lrd(cls, gen_length: int = 256, **changes) -> "DecodeConfig":
         """Latent Refinement Decoding as shipped: the paper's phases with a guarded stop and an end-of-text stop."""
         defaults = {
             "mix": Mix(),
@@ -117,22 +117,24 @@ class DecodeConfig:
         return cls(gen_length, **{**defaults, **changes})
 
     @classmethod
-    def llada(cls, gen_length: int, *, steps: int | None = None, **changes) -> "DecodeConfig":
+    def llada(cls, gen_length: int = 256, *, steps: int | None = None, **changes) -> "DecodeConfig":
         """LLaDA's own sampler (`generate`, low-confidence remasking), hard masks."""
         return cls(gen_length, **{"commit": Scheduled(steps), **changes})
 
     @classmethod
-    def dream(cls, gen_length: int, *, alg: str = "entropy", steps: int | None = None, **changes) -> "DecodeConfig":
+    def dream(
+        cls, gen_length: int = 256, *, alg: str = "entropy", steps: int | None = None, **changes
+    ) -> "DecodeConfig":
         """Dream's own sampler (`diffusion_generate`), hard masks."""
         return cls(gen_length, **{"commit": Dream(alg, steps), **changes})
 
     @classmethod
-    def plain(cls, gen_length: int, *, per_step: int = 1, **changes) -> "DecodeConfig":
+    def plain(cls, gen_length: int = 256, *, per_step: int = 1, **changes) -> "DecodeConfig":
         """The paper's baseline: hard masks, the `per_step` positions of lowest entropy each forward."""
         return cls(gen_length, **{"commit": LowestEntropy(per_step), **changes})
 
     @classmethod
-    def fast(cls, gen_length: int, *, threshold: float = 0.9, **changes) -> "DecodeConfig":
+    def fast(cls, gen_length: int = 256, *, threshold: float = 0.9, **changes) -> "DecodeConfig":
         """Fast-dLLM's parallel commits: hard masks, every position at least as sure as `threshold`."""
         return cls(gen_length, **{"commit": Threshold(threshold), **changes})
 

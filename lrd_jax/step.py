@@ -1,0 +1,247 @@
+"""One step of a decode: embed the canvas, ask the model, read its beliefs, commit some positions, soften the rest.
+
+Axes: B batch, P prompt, G canvas, L = P + G, W active window, D embed, V vocab. Rows are independent: each has its own
+phase, block, counts and end, and a row that has ended never changes again.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from lrd_jax import belief as beliefs
+from lrd_jax.belief import Belief, confidence_of
+from lrd_jax.canvas import logit_positions, put_window, take_window
+from lrd_jax.commit import Turn
+from lrd_jax.config import DecodeConfig
+from lrd_jax.mixing import soft_embeddings
+from lrd_jax.models import ModelConfig, positions_of
+from lrd_jax.sampling import draw, filtered, suppress
+from lrd_jax.state import DecodeState, StopReason, Trace
+
+
+class Denoiser(Protocol):
+    """The model as the loop knows it; `lrd_jax.models.Model` is one."""
+
+    config: ModelConfig
+
+    def table(self, params: Any) -> jax.Array: ...
+    def embed(self, params: Any, ids: jax.Array) -> jax.Array: ...
+    def hidden(self, params: Any, embeddings: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array: ...
+    def logits(self, params: Any, hidden: jax.Array) -> jax.Array: ...
+
+
+def init_state(model: Denoiser, params, config: DecodeConfig, prompt, prompt_mask, keys) -> DecodeState:
+    """The state before the first forward: everything masked, every soft embedding e_[MASK]."""
+    B, G, W, S = prompt.shape[0], config.gen_length, config.window, config.step_limit
+    zeros = jnp.zeros(B, jnp.int32)
+    trace = Trace(
+        divergence=jnp.full((B, S), jnp.nan),
+        entropy=jnp.full((B, S), jnp.nan),
+        committed=jnp.zeros((B, S), jnp.int32),
+        refining=jnp.zeros((B, S), bool),
+    )
+    return DecodeState(
+        prompt=prompt,
+        prompt_mask=prompt_mask,
+        keys=keys,
+        tokens=jnp.full((B, G), model.config.mask_id, jnp.int32),
+        masked=jnp.ones((B, G), bool),
+        soft=model.embed(params, jnp.full((B, W), model.config.mask_id)),
+        previous=jnp.zeros((B, W, model.config.vocab_size)) if config.measures_divergence else None,
+        block=zeros,
+        block_steps=zeros,
+        turns=zeros,
+        thoughts=zeros,
+        committing=jnp.full(B, config.refine is None),
+        settled=jnp.zeros(B, bool),
+        rule=config.commit.start(B),
+        steps=zeros,
+        refine_steps=zeros,
+        reason=jnp.full(B, StopReason.RUNNING, jnp.int32),
+        trace=trace if config.trace else None,
+    )
+
+
+def should_continue(state: DecodeState) -> jax.Array:
+    """True while any row is running."""
+    return jnp.any(state.running)
+
+
+def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> DecodeState:
+    """One forward of every row, and what follows from it (DESIGN: steps 1 to 8)."""
+    B, W = state.prompt.shape[0], config.window
+    start = state.block * W
+    masked = take_window(state.masked, start, W)
+    first = state.block_steps == 0
+
+    logits = _observe(model, params, config, state, start)
+    with jax.named_scope("belief"):
+        belief = beliefs.read(logits)
+        finite = jnp.all(jnp.isfinite(belief.entropy), axis=-1)
+    divergence = jnp.full(B, jnp.inf)
+    if config.measures_divergence:
+        with jax.named_scope("divergence"):  # Eq. 6
+            kl = beliefs.kl(logits, state.previous)
+            divergence = jnp.where(first, jnp.inf, config.divergence(kl, masked))
+
+    commits = state.committing
+    if config.refine is not None:
+        settled = divergence < config.refine.tau
+        commits |= settled | (state.thoughts + 1 >= config.refine.max_steps)
+    fills = jnp.zeros(B, bool)
+    if config.stop is not None:  # asked on the forward right after a commit, which shows what that commit changed
+        fills = (state.turns > 0) & (state.thoughts == 0) & config.stop(divergence, belief, masked)
+    fills &= state.running & finite
+    commits = (commits & state.running & finite) | fills
+
+    with jax.named_scope("commit"):  # Eq. 7
+        keys = jax.vmap(jax.random.fold_in)(state.keys, state.steps)
+        proposal = _propose(config, model.config, logits, belief, keys)
+        turn = Turn(masked=masked, belief=proposal, number=state.turns, keys=keys, num_blocks=config.num_blocks)
+        chosen, rule = config.commit(turn, state.rule)
+        chosen = jnp.where(fills[:, None], masked, chosen & commits[:, None])
+        rule = _where(commits, rule, state.rule)
+        left = masked & ~chosen
+        tokens = put_window(state.tokens, jnp.where(chosen, proposal.token, take_window(state.tokens, start, W)), start)
+
+    soft = state.soft
+    if config.mix is not None:
+        mix, mask_id = config.mix, model.config.mask_id
+        soft = soft_embeddings(logits, belief.entropy, model.table(params), mask_id, mix.r_f, mix.top_p)
+
+    trace = state.trace
+    if trace is not None:
+        mean_entropy = jnp.sum(jnp.where(masked, belief.entropy, 0.0), -1) / jnp.maximum(jnp.sum(masked, -1), 1)
+        at = (jnp.arange(B), jnp.where(state.running, state.steps, config.step_limit))  # out of range: dropped
+        trace = Trace(
+            divergence=trace.divergence.at[at].set(divergence, mode="drop"),
+            entropy=trace.entropy.at[at].set(mean_entropy, mode="drop"),
+            committed=trace.committed.at[at].set(jnp.sum(chosen, -1), mode="drop"),
+            refining=trace.refining.at[at].set(~state.committing, mode="drop"),
+        )
+
+    running = state.running
+    refine_once = config.refine is None or config.refine.before == "block"
+    state = state.replace(
+        tokens=tokens,
+        masked=put_window(state.masked, left, start),
+        soft=soft,
+        previous=logits if config.measures_divergence else None,
+        block_steps=state.block_steps + running,
+        turns=state.turns + commits,
+        thoughts=jnp.where(commits, 0, state.thoughts + running),
+        committing=(commits | state.committing) if refine_once else state.committing,
+        settled=state.settled | fills,
+        rule=rule,
+        steps=state.steps + running,
+        refine_steps=state.refine_steps + (running & ~state.committing),
+        reason=jnp.where(running & ~finite, StopReason.NON_FINITE, state.reason),
+        trace=trace,
+    )
+    block_done = running & finite & ~jnp.any(left, axis=-1)
+    more = config.commit.wants_more(turn)
+    if more is not None:
+        block_done &= fills | ~more
+    return _end_rows(model, config, _next_block(model, params, config, state, block_done))
+
+
+def _observe(model: Denoiser, params, config: DecodeConfig, state: DecodeState, start: jax.Array) -> jax.Array:
+    """One forward: float32 logits `[B, W, V]` of the window, aligned, guided, impossible tokens at -inf."""
+    special, P, W = model.config, state.prompt.shape[1], config.window
+    mask_embedding = model.embed(params, jnp.int32(special.mask_id))
+    canvas = jnp.where(state.masked[..., None], mask_embedding, model.embed(params, state.tokens))
+    if config.mix is not None:
+        masked = take_window(state.masked, start, W)[..., None]
+        canvas = put_window(canvas, jnp.where(masked, state.soft, take_window(canvas, start, W)), start)
+    prompt = model.embed(params, state.prompt)
+    mask = jnp.concatenate([state.prompt_mask, jnp.ones_like(state.masked)], axis=1)
+
+    def forward(prompt):
+        x = jnp.concatenate([prompt, canvas], axis=1)
+        hidden = model.hidden(params, x, positions_of(mask), mask)
+        return model.logits(params, take_window(hidden, P + logit_positions(start, special.alignment), W))
+
+    with jax.named_scope("forward"):
+        logits = forward(prompt)
+        if config.cfg_scale is not None:
+            without = forward(jnp.broadcast_to(mask_embedding, prompt.shape))
+            logits = without + (config.cfg_scale + 1.0) * (logits - without)
+    impossible = [special.mask_id] * config.suppress_mask + [special.eos_id] * config.logits_eos_inf
+    return suppress(logits, tuple(impossible))
+
+
+def _propose(config: DecodeConfig, special: ModelConfig, logits, belief: Belief, keys) -> Belief:
+    """The belief as the commit rule reads it: with the token that would be committed, drawn if the temperature asks."""
+    hot = config.temperature > 0
+    draw_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+    if config.commit.reads_filtered or config.top_p is not None or config.top_k is not None:
+        q = filtered(logits, config.temperature, config.top_p, config.top_k)
+        seen = beliefs.read(q, margin=config.commit.needs_margin)
+        token = jax.lax.cond(hot, draw, lambda q, _: seen.token, q, draw_keys)
+        if config.commit.reads_filtered:
+            belief = seen.replace(confidence=jax.lax.cond(hot, confidence_of, lambda *_: seen.confidence, q, token))
+        else:
+            belief = belief.replace(confidence=confidence_of(logits, token))
+        belief = belief.replace(token=token)
+    else:
+
+        def tempered(logits, keys):
+            token = draw(filtered(logits, config.temperature, None, None), keys)
+            return token, confidence_of(logits, token)
+
+        token, confidence = jax.lax.cond(hot, tempered, lambda *_: (belief.token, belief.confidence), logits, draw_keys)
+        belief = belief.replace(token=token, confidence=confidence)
+    if config.confidence_eos_eot_inf:
+        ends = _end_ids(special)
+        is_end = jnp.isin(belief.token, jnp.asarray(ends))
+        belief = belief.replace(
+            confidence=confidence_of(suppress(logits, ends), belief.token),
+            entropy=jnp.where(is_end, jnp.finfo(jnp.float32).max, belief.entropy),
+            margin=None if belief.margin is None else jnp.where(is_end, 0.0, belief.margin),
+        )
+    return belief
+
+
+def _next_block(model: Denoiser, params, config: DecodeConfig, state: DecodeState, done: jax.Array) -> DecodeState:
+    """Rows `done [B]` with their block go to the next one, or end after the last."""
+    last = state.block == config.num_blocks - 1
+    ended = jnp.where(state.settled, StopReason.SETTLED, StopReason.FINISHED)
+    fresh = model.embed(params, jnp.int32(model.config.mask_id))
+    return state.replace(
+        block=state.block + (done & ~last),
+        block_steps=jnp.where(done, 0, state.block_steps),
+        turns=jnp.where(done, 0, state.turns),
+        thoughts=jnp.where(done, 0, state.thoughts),
+        committing=jnp.where(done, config.refine is None, state.committing),
+        soft=jnp.where(done[:, None, None], fresh, state.soft),
+        rule=_where(done, config.commit.start(done.shape[0]), state.rule),
+        reason=jnp.where(done & last, ended, state.reason),
+    )
+
+
+def _end_rows(model: Denoiser, config: DecodeConfig, state: DecodeState) -> DecodeState:
+    """Ends running rows at an end token with nothing masked before it, and at the step limit."""
+    if config.end_of_text:
+        is_end = jnp.isin(state.tokens, jnp.asarray(_end_ids(model.config))) & ~state.masked
+        decided = jnp.cumsum(state.masked, axis=-1) == 0
+        ends = state.running & jnp.any(is_end & decided, axis=-1)
+        fill = ends[:, None] & state.masked
+        state = state.replace(
+            tokens=jnp.where(fill, model.config.eos_id, state.tokens),
+            masked=state.masked & ~fill,
+            reason=jnp.where(ends, StopReason.END_OF_TEXT, state.reason),
+        )
+    if config.max_forwards is not None:
+        over = state.running & (state.steps >= config.max_forwards)
+        state = state.replace(reason=jnp.where(over, StopReason.STEP_LIMIT, state.reason))
+    return state
+
+
+def _end_ids(special: ModelConfig) -> tuple[int, ...]:
+    return (special.eos_id,) if special.eot_id is None else (special.eos_id, special.eot_id)
+
+
+def _where(rows: jax.Array, new: Any, old: Any) -> Any:
+    """Per row `[B]`: new or old, for pytrees of arrays `[B, ...]`."""
+    return jax.tree.map(lambda a, b: jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
