@@ -1,17 +1,18 @@
 """Draws docs/settling.svg, the README's picture: moments of one decode, as `lrd-jax generate` shows them.
 
-    python docs/make_settling.py [MODEL]
+python docs/make_settling.py [MODEL]
 """
 
 import re
 import sys
 from pathlib import Path
 
+from rich.console import Console
+from rich.text import Text
+
 from lrd_jax.cli.options import Generate
 from lrd_jax.cli.session import Session
 from lrd_jax.live import CanvasView
-from rich.console import Console
-from rich.text import Text
 
 QUESTION = "Tom has 54 apples. Ann takes 13. How many apples are left?"
 MOMENTS = (0.02, 0.35, 0.8)  # shares of all forwards

@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lrd_jax.convert import write_hf
-from lrd_jax.models import Model
 from rich.console import Console
 
 from lrd_jax import cli
@@ -24,8 +22,10 @@ from lrd_jax.cli import main, session
 from lrd_jax.cli.options import Chat, Generate
 from lrd_jax.cli.session import Session, pad_to_bucket
 from lrd_jax.config import DecodeConfig
+from lrd_jax.convert import write_hf
 from lrd_jax.decode import make_decode
 from lrd_jax.live import END, MASKED, SOFT, CanvasView
+from lrd_jax.models import Model
 from lrd_jax.tasks import TASKS
 from lrd_jax.tasks.tokenizer import build_tokenizer
 from lrd_jax.text import unknown_words

@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+
 from lrd_jax.commit import DreamThreshold, LowestEntropy, Threshold
 from lrd_jax.config import DecodeConfig
 from lrd_jax.presets import BENCHMARKS, DECODERS, PAPER_GEN_LENGTHS, adjusted, paper_config, preset
