@@ -3,6 +3,7 @@
 python docs/make_settling.py [MODEL]
 """
 
+import io
 import re
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ def main(model: str = "lrd-tiny") -> None:
     states = []
     answer = session.answer(QUESTION, watch=states.append)
     states = states[1:]
-    console = Console(record=True, width=WIDTH, height=40, force_terminal=True, file=open("/dev/null", "w"))
+    console = Console(record=True, width=WIDTH, height=40, force_terminal=True, file=io.StringIO())
     view = CanvasView(console, session.tokenizer, session.config, session.decoder.config, "lrd-tiny, lrd")
     console.print(Text(f'$ lrd-jax generate "{QUESTION}"'))
     for moment in MOMENTS:
