@@ -17,6 +17,7 @@ from lrd_jax.config import DecodeConfig
 from lrd_jax.mixing import soft_embeddings
 from lrd_jax.models import ModelConfig, positions_of
 from lrd_jax.sampling import draw, filtered, suppress
+from lrd_jax.sharding import constrain_batch
 from lrd_jax.state import DecodeState, StopReason, Trace
 
 
@@ -158,8 +159,8 @@ def _observe(model: Denoiser, params, config: DecodeConfig, state: DecodeState, 
     mask = jnp.concatenate([state.prompt_mask, jnp.ones_like(state.masked)], axis=1)
 
     def forward(prompt):
-        x = jnp.concatenate([prompt, canvas], axis=1)
-        hidden = model.hidden(params, x, positions_of(mask), mask)
+        x = constrain_batch(jnp.concatenate([prompt, canvas], axis=1))
+        hidden = constrain_batch(model.hidden(params, x, positions_of(mask), mask))
         return model.logits(params, take_window(hidden, P + logit_positions(start, special.alignment), W))
 
     with jax.named_scope("forward"):
