@@ -164,6 +164,7 @@ def refused(capsys, *args):
         ([QUESTION, "--preset", "fast", "--threshold", "-1"], "Threshold.threshold=-1.0 must be in"),
         ([QUESTION, "--preset", "plain", "--r-f", "0.2"], "r_f and top_p change the mixing"),
         ([QUESTION, "--block-length", "24"], "gen_length=64 must be a multiple of block_length=24"),
+        ([QUESTION, "--temperature", "nan"], "temperature=nan must be in [0, inf)"),
         ([QUESTION, "--gen-length", "0"], "gen_length=0 must be an integer of at least 1"),
         ([QUESTION, "--gen-length", "120", "--model", "FOLDER"], "exceed the model's context of 128"),
         ([QUESTION, "--gen-length", "4096", "--model", "FOLDER"], "context of 128"),
@@ -206,7 +207,10 @@ def test_file_commands_refuse_and_leave_nothing(folder, tmp_path, capsys, args, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("args", [[], ["generate"], ["answer", "x"], ["generate", "x", "--gen-length", "many"]])
+@pytest.mark.parametrize(
+    "args",
+    [[], ["generate"], ["answer", "x"], ["generate", "x", "--gen-length", "many"], ["generate", "x", "--seed", "-1"]],
+)
 def test_what_the_parser_refuses_ends_with_the_same_status(capsys, args):
     with pytest.raises(SystemExit) as end:
         main(args)

@@ -39,6 +39,10 @@ class Decoding:
     seed: int = 0
     live: bool = True
 
+    def __post_init__(self):
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} must be in [0, 2^63)")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generate(Decoding):
