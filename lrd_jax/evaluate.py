@@ -29,7 +29,7 @@ PROMPT_BUCKET = 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalTiny:
-    """Measure decoders on held-out problems of the embedded models' tasks.
+    """Measure decoders on held-out problems of the embedded models' tasks, with weights in float32.
 
     Attributes:
       models: embedded models, or folders trained on the same tasks.
@@ -69,7 +69,7 @@ def run(config: EvalTiny, report: Callable[[dict], None] = lambda cell: None) ->
     done = {_key(cell): cell for cell in read_cells(config.output)}
     cells = []
     for model_name in config.models:
-        model, params, tokenizer, _ = load(model_name)
+        model, params, tokenizer, _ = load(model_name, dtype="float32")
         compiled: dict[object, Decoder] = {}
         for canvas, count in zip(config.canvases, config.counts, strict=True):
             for name, make in DECODER_SETS[config.decoders].items():

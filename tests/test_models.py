@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from lrd_jax.models import PRESETS, LogitAlignment, Model, ModelConfig, positions_of
 from lrd_jax.models import attention as attention_module
 from lrd_jax.models.transformer import rms_norm

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from lrd_jax.models import PRESETS, Model
 
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
+from lrd_jax.models import PRESETS, Model
 from lrd_jax.sharding import RULES, batch_sharding, constrain_batch, make_mesh, param_shardings, shard, shard_batch
 
 MESHES = {"8x1x1": (8, 1, 1), "1x8x1": (1, 8, 1), "1x1x4": (1, 1, 4), "2x2x2": (2, 2, 2)}
