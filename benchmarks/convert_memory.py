@@ -19,6 +19,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+
 from lrd_jax.convert.hf_config import to_hf
 from lrd_jax.convert.tables import param_shapes, tensors
 from lrd_jax.convert.writer import MAX_SHARD_BYTES, write_tensors

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from lrd_jax.convert.folders import SIDE_FILES, appearing, copy_files, require_absent
 from lrd_jax.convert.hub import find_source
 from lrd_jax.convert.reader import Progress, Source, open_source, weight_dtype

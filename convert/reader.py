@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+
 from lrd_jax.convert.safetensors_io import DTYPES, ConversionError, Entry, read_header
 from lrd_jax.convert.tables import ParamPath, Tensor, by_param, tensors, unflatten
 from lrd_jax.models import ModelConfig

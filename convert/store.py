@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
+from orbax.checkpoint import v1 as ocp
+
 from lrd_jax.convert.safetensors_io import ConversionError
 from lrd_jax.convert.tables import ParamPath, Tensor, param_shapes, unflatten
 from lrd_jax.models import ModelConfig
-from orbax.checkpoint import v1 as ocp
 
 FORMAT = "lrd-jax checkpoint"
 VERSION = 1

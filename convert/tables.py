@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+
 from lrd_jax.models import Model, ModelConfig
 
 ParamPath = tuple[str, ...]

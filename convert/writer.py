@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from lrd_jax.convert.folders import TOKENIZER_FILES, appearing, copy_files, require_absent
 from lrd_jax.convert.hf_config import to_hf
 from lrd_jax.convert.reader import Progress, weight_dtype

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
 from lrd_jax.models.attention import attention, rope_tables, rotate
 from lrd_jax.models.config import ModelConfig
 
