@@ -29,6 +29,8 @@ def result_of(config: DecodeConfig, state: DecodeState) -> DecodeResult:
 class Decoder:
     """A compiled decode of one model and one config structure; made by `make_decode`.
 
+    Two decoders of equal models and structures share their compiles.
+
     `decoder(params, prompt)` runs to the end in one `lax.while_loop`. For streaming, `start` gives the state before the
     first forward, `advance` runs at most n more forwards of it, and `result` reads it.
     """
@@ -36,9 +38,6 @@ class Decoder:
     def __init__(self, model: Denoiser, config: DecodeConfig):
         self.model = model
         self.config = config
-        self._decode = jax.jit(functools.partial(_decode, model))
-        self._start = jax.jit(functools.partial(_start, model))
-        self._advance = jax.jit(functools.partial(_advance, model))
 
     def __call__(self, params, prompt, prompt_mask=None, key=None, config: DecodeConfig | None = None) -> DecodeResult:
         """Decodes a batch of prompts.
@@ -54,22 +53,22 @@ class Decoder:
         Raises:
           ValueError: see `lrd_jax.canvas.check_prompt`; or a config of another structure.
         """
-        return self._decode(params, *self._check(prompt, prompt_mask, key, config))
+        return run_decode(self.model, params, *self._check(prompt, prompt_mask, key, config))
 
     def start(self, params, prompt, prompt_mask=None, key=None, config: DecodeConfig | None = None) -> DecodeState:
         """The state before the first forward; arguments as in a call."""
-        return self._start(params, *self._check(prompt, prompt_mask, key, config))
+        return run_start(self.model, params, *self._check(prompt, prompt_mask, key, config))
 
     def advance(self, params, state: DecodeState, n: int = 1, config: DecodeConfig | None = None) -> DecodeState:
         """At most `n` more forwards; fewer where every row ends. Any n shares one compile."""
-        return self._advance(params, state, jnp.int32(n), self._same_structure(config))
+        return run_advance(self.model, params, state, jnp.int32(n), self._same_structure(config))
 
     def result(self, state: DecodeState, config: DecodeConfig | None = None) -> DecodeResult:
         return result_of(self._same_structure(config), state)
 
     def lower(self, params, prompt, prompt_mask, keys, config: DecodeConfig | None = None):
         """`jax.stages.Lowered` for abstract or concrete arguments, unchecked: to read memory and cost before a run."""
-        return self._decode.lower(params, prompt, prompt_mask, keys, self._same_structure(config))
+        return run_decode.lower(self.model, params, prompt, prompt_mask, keys, self._same_structure(config))
 
     def _check(self, prompt, prompt_mask, key, config):
         config = self._same_structure(config)
@@ -111,11 +110,16 @@ def _row_keys(key: jax.Array | None, batch: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch)) if key.ndim == 0 else key
 
 
-def _start(model, params, prompt, prompt_mask, keys, config):
+@functools.partial(jax.jit, static_argnums=0)
+def run_start(model, params, prompt, prompt_mask, keys, config) -> DecodeState:
+    """`Decoder.start` on checked arguments."""
     return init_state(model, params, config, prompt, prompt_mask, keys)
 
 
-def _advance(model, params, state, n, config):
+@functools.partial(jax.jit, static_argnums=0)
+def run_advance(model, params, state, n, config) -> DecodeState:
+    """`Decoder.advance` on checked arguments."""
+
     def body(carry):
         state, n = carry
         return step(model, params, config, state), n - 1
@@ -123,7 +127,9 @@ def _advance(model, params, state, n, config):
     return jax.lax.while_loop(lambda carry: should_continue(carry[0]) & (carry[1] > 0), body, (state, n))[0]
 
 
-def _decode(model, params, prompt, prompt_mask, keys, config):
+@functools.partial(jax.jit, static_argnums=0)
+def run_decode(model, params, prompt, prompt_mask, keys, config) -> DecodeResult:
+    """`Decoder.__call__` on checked arguments: the whole decode in one `lax.while_loop`."""
     state = init_state(model, params, config, prompt, prompt_mask, keys)
     state = jax.lax.while_loop(should_continue, functools.partial(step, model, params, config), state)
     return result_of(config, state)

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from lrd_jax.checkpoint import load
-from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import Decoder, make_decode
 from lrd_jax.decoder_sets import DECODER_SETS
 from lrd_jax.state import StopReason
@@ -70,7 +69,6 @@ def run(config: EvalTiny, report: Callable[[dict], None] = lambda cell: None) ->
     cells = []
     for model_name in config.models:
         model, params, tokenizer, _ = load(model_name, dtype="float32")
-        compiled: dict[object, Decoder] = {}
         for canvas, count in zip(config.canvases, config.counts, strict=True):
             for name, make in DECODER_SETS[config.decoders].items():
                 if config.only and name not in config.only:
@@ -79,10 +77,8 @@ def run(config: EvalTiny, report: Callable[[dict], None] = lambda cell: None) ->
                 if _key(cell) in done:
                     cells.append(done[_key(cell)])
                     continue
-                decoder_config = make(canvas)
-                decode = compiled.setdefault(jax.tree.structure(decoder_config), make_decode(model, decoder_config))
                 drawn = _held_out(count, config.seed, canvas, tokenizer)
-                cell |= _measure(decode, decoder_config, params, tokenizer, drawn, config.batch)
+                cell |= _measure(make_decode(model, make(canvas)), params, tokenizer, drawn, config.batch)
                 with config.output.open("a") as file:
                     file.write(json.dumps(cell) + "\n")
                 cells.append(cell)
@@ -116,7 +112,7 @@ def _held_out(count: int, seed: int, canvas: int, tokenizer) -> list[Problem]:
     return drawn
 
 
-def _measure(decode: Decoder, config: DecodeConfig, params, tokenizer, drawn: list[Problem], batch: int) -> dict:
+def _measure(decode: Decoder, params, tokenizer, drawn: list[Problem], batch: int) -> dict:
     """Decodes all problems; wall time leaves out compiling, padding rows and turning tokens into text."""
     drawn = sorted(drawn, key=lambda p: len(tokenizer(p.prompt)["input_ids"]))
     right = collections.defaultdict(list)
@@ -125,12 +121,12 @@ def _measure(decode: Decoder, config: DecodeConfig, params, tokenizer, drawn: li
         part = drawn[i : i + batch]
         filled = part + part[:1] * (batch - len(part))
         prompt, mask = _bucketed(*encode_prompts(tokenizer, [p.prompt for p in filled], chat=False))
-        state = decode.start(params, prompt, mask, config=config)
-        decode.advance(params, state, 0, config=config)  # compiles and decodes nothing
+        state = decode.start(params, prompt, mask)
+        decode.advance(params, state, 0)  # compiles and decodes nothing
         began = time.perf_counter()
-        state = jax.block_until_ready(decode.advance(params, state, config.step_limit, config=config))
+        state = jax.block_until_ready(decode.advance(params, state, decode.config.step_limit))
         seconds += time.perf_counter() - began
-        result = decode.result(state, config)
+        result = decode.result(state)
         texts = decode_text(tokenizer, np.asarray(result.tokens), decode.model.config)
         for problem, text in zip(part, texts, strict=False):
             right[f"{problem.task}/{problem.grade}"].append(check(problem, text))

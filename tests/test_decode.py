@@ -22,6 +22,7 @@ from lrd_jax import (
     Threshold,
     make_decode,
 )
+from lrd_jax.decode import run_decode
 
 FAMILIES = ("tiny-llada-gqa", "tiny-dream")
 
@@ -236,15 +237,18 @@ def test_numbers_and_keys_recompile_nothing(checkpoint):
             8, mix=Mix(r_f, top_p), refine=Refine(tau), stop=Stop(tau), commit=rule, temperature=temperature
         )
 
+    before = run_decode._cache_size()
     decode = make_decode(model, config(r_f=0.1, top_p=0.9, tau=0.1, threshold=0.9, temperature=0.0))
     results = [decode(params, ids, mask)]
     for seed, r_f in enumerate((0.0, 0.3, 1.0)):
         other = config(r_f=r_f, top_p=0.5, tau=0.01, threshold=0.4, temperature=0.7 * seed)
         results.append(decode(params, ids, mask, jax.random.key(seed), config=other))
-    assert decode._decode._cache_size() == 1
+    again = make_decode(model, config(r_f=0.2, top_p=0.8, tau=0.2, threshold=0.8, temperature=0.0))
+    again(params, ids, mask)
+    assert run_decode._cache_size() == before + 1
     assert any((results[0].tokens != r.tokens).any() for r in results[1:])  # the numbers do reach the loop
     decode(params, ids[:1], mask[:1])
-    assert decode._decode._cache_size() == 2
+    assert run_decode._cache_size() == before + 2
 
 
 def test_another_structure_is_refused(checkpoint):

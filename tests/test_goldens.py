@@ -4,8 +4,6 @@ Runs that differ only in numbers share a compile; LRD's prompts are left-padded 
 and the padding is under test with them.
 """
 
-import functools
-
 import goldens
 import jax
 import jax.numpy as jnp
@@ -31,23 +29,12 @@ from lrd_jax.mixing import in_nucleus
 PROMPT_LENGTH = max(len(goldens.arrays("lrd")[f"{key}.prompt"]) for key in goldens.lrd_runs())
 
 
-@functools.cache
-def _decoder(model, structure, config):
-    return make_decode(model, config)
-
-
-def decoder(model, config):
-    """One decoder for all configs of a structure, whatever their numbers."""
-    structure = jax.tree.structure(config)
-    return _decoder(model, structure, jax.tree.unflatten(structure, [0.5] * len(jax.tree.leaves(config))))
-
-
 def steps_of(model, params, config, prompt, prompt_mask=None):
     """Decodes forward by forward; yields the state after each one."""
-    decode = decoder(model, config)
-    state = decode.start(params, prompt, prompt_mask, config=config)
+    decode = make_decode(model, config)
+    state = decode.start(params, prompt, prompt_mask)
     while bool(jnp.any(state.running)):
-        state = decode.advance(params, state, config=config)
+        state = decode.advance(params, state)
         yield state
 
 
@@ -78,7 +65,7 @@ def test_latent_refinement_decoding(checkpoint, key):
     pad = PROMPT_LENGTH - len(prompt)
     padded = np.pad(prompt, (pad, 0), constant_values=model.config.pad_id)[None]
     states = list(steps_of(model, params, config, padded, (np.arange(PROMPT_LENGTH) >= pad)[None]))
-    result = decoder(model, config).result(states[-1], config)
+    result = make_decode(model, config).result(states[-1])
     n = run["forwards"]
 
     assert (int(result.forwards[0]), int(result.refine_forwards[0])) == (n, run["refine_forwards"])
@@ -157,6 +144,6 @@ def test_reference_samplers(checkpoint, key):
     config = reference_config(key, model)
     states = list(steps_of(model, params, config, *goldens.prompts(key)))
     np.testing.assert_array_equal([state.tokens for state in states], goldens.canvases(key)[1:])
-    result = decoder(model, config).result(states[-1], config)
+    result = make_decode(model, config).result(states[-1])
     assert set(result.forwards.tolist()) == {run["nfe"]}
     assert set(result.stop_reason.tolist()) == {StopReason.FINISHED}
