@@ -75,9 +75,13 @@ class CanvasView:
             start = min(max(0, len(above) - room // 2), len(lines) - room)
             lines = lines[start : start + room]
         panel = Panel(
-            Text("\n").join(lines), title=self.title, title_align="left", subtitle=_status(state), subtitle_align="left"
+            Text("\n").join(lines),
+            title=self.title,
+            title_align="left",
+            subtitle=_status(state),
+            subtitle_align="left",
+            width=width,
         )
-        panel.width = width
         return Group(panel, legend())
 
 

@@ -190,6 +190,13 @@ def test_broken_weights_are_named(folder, tmp_path, capsys):
     assert ".safetensors" in refused(capsys, "generate", QUESTION, "--model", str(tmp_path))
 
 
+def test_a_folder_without_a_tokenizer_is_refused(folder, tmp_path, capsys):
+    for file in Path(folder).iterdir():
+        if "tokenizer" not in file.name:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert "has no tokenizer" in refused(capsys, "generate", QUESTION, "--model", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

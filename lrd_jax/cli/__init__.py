@@ -35,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     hook, sys.unraisablehook = sys.unraisablehook, _keep_interrupt
     try:
-        args = sys.argv[1:] if args is None else args
+        args = list(sys.argv[1:] if args is None else args)
         commands = _with_options_of_the_table(COMMANDS) if args[:1] == ["eval-tiny"] else COMMANDS
         options = tyro.extras.subcommand_cli_from_dict(
             commands,

@@ -12,7 +12,7 @@ def run(options: Generate) -> int:
     if options.json:
         answer = session.answer(options.question, chat=options.chat)
         asked = {"model": options.model, "preset": options.preset, "gen_length": options.gen_length}
-        print(json.dumps({**answer.to_json(), **asked}, ensure_ascii=False))
+        print(json.dumps({**answer.to_json(), **asked}, ensure_ascii=False), flush=True)
     else:
         answer = ask(session, options.question, options, chat=options.chat)
         say(answer)

@@ -82,6 +82,8 @@ class Session:
         use_compile_cache()
         self.seed = options.seed
         self.model, self.params, self.tokenizer, self.config = load(options.model)
+        if self.tokenizer is None:
+            raise ValueError(f"{options.model} has no tokenizer; copy tokenizer.json there from the model's release")
         self.decoder = make_decode(self.model, config)
 
     def answer(self, question: str, *, chat: bool = False, watch: Watch | None = None) -> Answer:
