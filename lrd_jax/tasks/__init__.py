@@ -1,4 +1,4 @@
-"""Tasks with exact checkers, graded difficulty and a held-out split: what the embedded models are trained and tested on."""
+"""Tasks with exact checkers, grades of difficulty and a held-out split, for the embedded models."""
 
 import itertools
 

@@ -1,6 +1,6 @@
 """Word problems: a number goes through a chain of events told in plain English, and the answer writes out every step.
 
-    Tom has 54 apples. Ann takes 13. Then the number doubles. How many apples are left?
+    Tom has 54 apples. Ann takes 13 apples. The number is doubled. How many are left?
     54 - 13 = 41 ; 41 * 2 = 82 # 82
 
 The grade is the number of events. Numbers stay within 0..99, so that every number is one token; what is added or taken
@@ -17,22 +17,22 @@ OBJECTS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pens", "shel
 LARGEST = 99
 LARGEST_CHANGE = 20
 
-_OPENINGS = ("{a} has {n} {o}.", "{a} starts with {n} {o}.", "{a} owns {n} {o}.", "{a} counts {n} {o}.")
+_OPENINGS = ("{a} has {n} {o}.", "{a} owns {n} {o}.", "{a} counts {n} {o}.")
 _EVENTS = {
-    "+": ("{a} buys {k} more.", "{a} finds {k}.", "{b} brings {k}.", "{b} gives {a} {k}.", "{k} are added."),
-    "-": ("{a} loses {k}.", "{a} sells {k}.", "{b} takes {k}.", "{a} gives {b} {k}.", "{k} are gone."),
-    "*2": ("The number doubles.", "{b} doubles them."),
-    "*": ("The number grows {k} times.", "{b} makes it {k} times as many."),
-    "/2": ("Half are gone.", "{a} gives {b} half."),
+    "+": ("{a} buys {k} {o}.", "{a} finds {k} {o}.", "{b} brings {k} {o}.", "{b} gives {a} {k}."),
+    "-": ("{a} loses {k} {o}.", "{a} sells {k} {o}.", "{b} takes {k} {o}.", "{a} gives {b} {k}."),
+    "*2": ("The number is doubled.",),
+    "*3": ("The number is tripled.",),
+    "/2": ("The number is halved.",),
 }
-_QUESTIONS = ("How many {o} now?", "How many are left?", "How many {o} does {a} have?")
+_QUESTIONS = ("How many are left?", "How many {o} now?", "How many {o} remain?")
 
 
 def _event(rng: random.Random, value: int) -> tuple[str, int]:
     """An operation and its operand that keep the value within 0..LARGEST."""
     allowed = ["-"] * 3 if value > 1 else []
     allowed += ["+"] * 3 if value < LARGEST else []
-    allowed += ["*"] * 2 if 0 < value <= LARGEST // 2 else []
+    allowed += ["*"] * 2 if value <= LARGEST // 2 else []
     allowed += ["/"] if value > 1 and value % 2 == 0 else []
     operation = rng.choice(allowed)
     if operation == "+":
@@ -40,7 +40,7 @@ def _event(rng: random.Random, value: int) -> tuple[str, int]:
     if operation == "-":
         return operation, rng.randint(1, min(LARGEST_CHANGE, value - 1))
     if operation == "*":
-        return operation, rng.randint(2, min(5, LARGEST // value))
+        return operation, rng.randint(2, min(3, LARGEST // value))
     return operation, 2
 
 
@@ -71,4 +71,4 @@ def check(problem: Problem, text: str) -> bool:
     return numbers[1] is not None and int(numbers[0][1]) == int(numbers[1][1])
 
 
-WORDS = Task(name="words", grades=tuple(range(1, 11)), generate=generate, check=check)
+WORDS = Task(name="words", grades=tuple(range(1, 9)), generate=generate, check=check)

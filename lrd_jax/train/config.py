@@ -8,6 +8,10 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from lrd_jax.tasks import TASKS
+
+DTYPES = ("bfloat16", "float16", "float32")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scratch:
@@ -47,12 +51,14 @@ class Data:
 
     Attributes:
       jsonl: file of {"prompt": ..., "answer": ...} lines.
-      tasks: names of built-in tasks, mixed evenly; their held-out problems are never drawn.
+      tasks: names of built-in tasks, drawn evenly (a name given twice counts twice); held-out problems never are.
+      chat: put every prompt into the tokenizer's chat template, to tune a model on conversations.
       buckets: the shapes of batches.
     """
 
     jsonl: str | None = None
     tasks: tuple[str, ...] = ()
+    chat: bool = False
     buckets: tuple[Bucket, ...]
 
 
@@ -100,6 +106,7 @@ class TrainConfig:
       init: checkpoint to fine-tune, anything `lrd_jax.load` takes; or
       model: sizes of a new one. Exactly one of the two.
       min_mask_ratio: the mask ratio t is uniform on [min_mask_ratio, 1].
+      dtype: of the trained model's files; training itself is in float32.
       checkpoint_every, log_every: in steps.
     """
 
@@ -113,6 +120,7 @@ class TrainConfig:
     soft_inputs: SoftInputs | None = None
     mesh: Mesh = Mesh()
     min_mask_ratio: float = 1e-3
+    dtype: str = "bfloat16"
     checkpoint_every: int = 500
     log_every: int = 20
 
@@ -122,6 +130,8 @@ class TrainConfig:
             problems.append("set exactly one of init (a checkpoint to start from) and [model] (sizes of a new one)")
         if (self.data.jsonl is None) == (not self.data.tasks):
             problems.append("data: set exactly one of jsonl and tasks")
+        if unknown := [name for name in self.data.tasks if name not in TASKS]:
+            problems.append(f"data.tasks: {', '.join(unknown)} unknown; known: {', '.join(TASKS)}")
         if self.model and self.model.tokenizer is None and not self.data.tasks:
             problems.append("model.tokenizer: a new model on jsonl data needs a folder with tokenizer.json")
         if not self.data.buckets:
@@ -137,6 +147,8 @@ class TrainConfig:
             if bucket.batch % (self.mesh.data * self.mesh.fsdp):
                 problems.append(f"data.buckets[{i}].batch={bucket.batch} must divide over mesh.data * mesh.fsdp")
         problems += _outside_unit(self, "min_mask_ratio")
+        if self.dtype not in DTYPES:
+            problems.append(f"dtype={self.dtype!r} must be one of {', '.join(DTYPES)}")
         problems += _outside_unit(self.optimizer, "b2", prefix="optimizer.")
         if self.soft_inputs:
             problems += _outside_unit(self.soft_inputs, "share", "max_r_f", "top_p", prefix="soft_inputs.")

@@ -7,6 +7,8 @@ The answer is padded with end-of-text up to the canvas, and the padding counts a
 where to stop. Axes: B batch, P prompt, G canvas, D embed, V vocab.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ import optax
 from lrd_jax.models import LogitAlignment, Model, positions_of
 from lrd_jax.models.transformer import Params
 from lrd_jax.train.config import SoftInputs
-from lrd_jax.train.soft import soften
+from lrd_jax.train.soft import draw_feedback, soften
 
 
 @flax.struct.dataclass
@@ -66,7 +68,16 @@ def loss_fn(
     t, masked = draw_masks(mask_key, *batch.answer.shape, eps)
     canvas = model.embed(params, jnp.where(masked, model.config.mask_id, batch.answer))
     if soft_inputs is not None:
+        count, r_f = draw_feedback(soft_key, len(batch.answer), soft_inputs)
         frozen = jax.lax.stop_gradient(params)
-        forward = lambda canvas: canvas_logits(model, frozen, batch, canvas)  # noqa: E731
-        canvas = soften(forward, canvas, masked, frozen["table"], model.config.mask_id, soft_key, soft_inputs)
+        canvas = soften(
+            functools.partial(canvas_logits, model, frozen, batch),
+            canvas,
+            masked,
+            model.table(frozen),
+            model.config.mask_id,
+            count=count,
+            r_f=r_f,
+            top_p=soft_inputs.top_p,
+        )
     return weighted_loss(canvas_logits(model, params, batch, canvas), batch.answer, masked, t)

@@ -1,30 +1,58 @@
 """Where a run starts: random weights of a new model, or the weights and tokenizer of a checkpoint."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from lrd_jax.checkpoint import load
 from lrd_jax.models import LogitAlignment, Model, ModelConfig
 from lrd_jax.models.transformer import Params
+from lrd_jax.sharding import param_shardings
 from lrd_jax.tasks import TASKS
 from lrd_jax.tasks.tokenizer import build_tokenizer
 from lrd_jax.train.config import Scratch, TrainConfig
 
 
-def starting_point(config: TrainConfig) -> tuple[Model, Params, PreTrainedTokenizerBase]:
-    """Model, float32 parameters and tokenizer of a run."""
+def starting_point(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[Model, Params, PreTrainedTokenizerBase]:
+    """Model, float32 parameters on the mesh, and tokenizer of a run.
+
+    Raises:
+      ValueError: the checkpoint cannot be loaded or brings no tokenizer, or a new model cannot be as asked.
+    """
     if config.init is not None:
-        raise NotImplementedError
-    if config.model.tokenizer is None:
-        tokenizer = build_tokenizer(tuple(TASKS[name] for name in config.data.tasks))
-    else:
+        model, params, tokenizer, _ = load(config.init, mesh=mesh, dtype=jnp.float32)
+        if tokenizer is None:
+            raise ValueError(f"init: {config.init} has no tokenizer; copy its tokenizer.json beside the weights")
+        return model, params, tokenizer
+    if config.model.tokenizer is not None:
         tokenizer = AutoTokenizer.from_pretrained(config.model.tokenizer)
+    else:
+        tokenizer = build_tokenizer(tuple(TASKS[name] for name in dict.fromkeys(config.data.tasks)))
     model = Model(new_model_config(config.model, tokenizer))
-    return model, model.init(jax.random.key(config.seed), jnp.float32), tokenizer
+    init = jax.jit(functools.partial(new_params, model), out_shardings=param_shardings(model, mesh))
+    return model, init(jax.random.key(config.seed)), tokenizer
+
+
+def new_params(model: Model, key: jax.Array) -> Params:
+    """Random float32 parameters that small widths learn from.
+
+    `Model.init` draws with a standard deviation of 0.02, right for thousands of channels; here everything is scaled to
+    1 / sqrt(D). The head starts as the transpose of the table: copying a token then is one direction to learn for the
+    whole vocabulary, instead of one for each token.
+    """
+    params = model.init(key, jnp.float32)
+    scale = model.config.embed_dim**-0.5 / 0.02
+    params = jax.tree.map_with_path(lambda path, x: x if path[-1].key.endswith("norm") else scale * x, params)
+    return params | {"head": params["table"].T}
 
 
 def new_model_config(sizes: Scratch, tokenizer: PreTrainedTokenizerBase) -> ModelConfig:
     """LLaDA's architecture at the given sizes, with the tokenizer's vocabulary and special tokens."""
+    special = {"mask_token": tokenizer.mask_token_id, "eos_token": tokenizer.eos_token_id}
+    if missing := [name for name, token in special.items() if token is None]:
+        raise ValueError(f"model.tokenizer: {sizes.tokenizer} names no {' and no '.join(missing)}")
     return ModelConfig(
         family="llada",
         vocab_size=len(tokenizer),
@@ -43,5 +71,5 @@ def new_model_config(sizes: Scratch, tokenizer: PreTrainedTokenizerBase) -> Mode
         alignment=LogitAlignment.SAME_POSITION,
         mask_id=tokenizer.mask_token_id,
         eos_id=tokenizer.eos_token_id,
-        pad_id=tokenizer.pad_token_id,
+        pad_id=tokenizer.eos_token_id,
     )

@@ -1,49 +1,59 @@
-"""The training loop: AdamW on the masked-diffusion loss, checkpoints that resume at the exact step, a log, a bar."""
+"""The training loop: AdamW on the masked-diffusion loss, with a log, a progress bar and checkpoints to resume from."""
 
 import dataclasses
 import functools
 import json
+import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from orbax.checkpoint import v1 as ocp
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import PreTrainedTokenizerBase
 
+from lrd_jax.convert.writer import write_hf
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
+from lrd_jax.sharding import make_mesh, shard_batch
+from lrd_jax.train.checkpoints import TrainState, restore, save
 from lrd_jax.train.config import Optimizer, TrainConfig
 from lrd_jax.train.data import make_batches
 from lrd_jax.train.loss import Batch, loss_fn
 from lrd_jax.train.start import starting_point
 
 
-@flax.struct.dataclass
-class TrainState:
-    """Everything that a step changes."""
+def train(config: TrainConfig) -> Path:
+    """Runs to the last step, from the newest checkpoint in the output folder if there is one.
 
-    params: Params
-    opt_state: Any
-    step: jax.Array  # int32, steps done
+    Writes `log.jsonl` (step, mean loss since the last line, tokens per second, prompt and padding counted),
+    `checkpoints/<step>` and at the end `model`, a Hugging Face folder that `lrd_jax.load` takes.
 
+    Returns:
+      The folder of the trained model.
 
-def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """AdamW as `Optimizer` says; matrices and embeddings decay, norms and biases don't."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.peak_lr, config.warmup_steps, steps, end_value=0.1 * config.peak_lr
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay, mask=_decays),
-    )
-
-
-def _decays(params: Params) -> Params:
-    return jax.tree.map_with_path(lambda path, _: "norm" not in str(path[-1]) and "bias" not in str(path[-1]), params)
+    Raises:
+      ValueError: what the config asks for cannot be had; nothing has been written then.
+    """
+    mesh = make_mesh(**dataclasses.asdict(config.mesh))
+    model, params, tokenizer = starting_point(config, mesh)
+    batches = make_batches(config.data, tokenizer, config.seed, model.config)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    output = Path(config.output).absolute()
+    state = restore(output, config, TrainState(params=params, opt_state=optimizer.init(params), step=jnp.int32(0)))
+    output.mkdir(parents=True, exist_ok=True)
+    with Log(output / "log.jsonl", config.steps, int(state.step)) as log:
+        for step in range(int(state.step), config.steps):
+            batch = batches(step)
+            state, loss = train_step(state, shard_batch(batch, mesh), model=model, optimizer=optimizer, config=config)
+            log.add(loss, tokens=batch.prompt.size + batch.answer.size)
+            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+                log.write(step + 1)
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                save(output, config, state)
+    write_model(output / "model", config, model, state.params, tokenizer)
+    return output / "model"
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "config"), donate_argnames="state")
@@ -60,77 +70,71 @@ def train_step(
     return TrainState(params=params, opt_state=opt_state, step=state.step + 1), loss
 
 
-def train(config: TrainConfig) -> Path:
-    """Runs to the last step, from the newest checkpoint in the output folder if there is one.
-
-    Returns:
-      The output folder.
-    """
-    output = Path(config.output).absolute()
-    model, params, tokenizer = starting_point(config)
-    batches = make_batches(config.data, tokenizer, config.seed, model.config.eos_id)
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    state = TrainState(params=params, opt_state=optimizer.init(params), step=jnp.int32(0))
-    state = restore(output, config, state)
-    step = int(state.step)
-    output.mkdir(parents=True, exist_ok=True)
-    log = output / "log.jsonl"
-    truncate_log(log, step)
-    losses, tokens, since = [], 0, time.perf_counter()
-    with progress_bar() as bar, log.open("a") as file:
-        task = bar.add_task("training", total=config.steps, completed=step, loss=float("nan"), speed=0.0)
-        while step < config.steps:
-            batch = batches(step)
-            state, loss = train_step(state, batch, model=model, optimizer=optimizer, config=config)
-            step += 1
-            losses.append(loss)
-            tokens += batch.prompt.size + batch.answer.size
-            if step % config.log_every == 0 or step == config.steps:
-                mean = float(jnp.mean(jnp.stack(losses)))
-                speed = tokens / (time.perf_counter() - since)
-                file.write(json.dumps({"step": step, "loss": mean, "tokens_per_second": round(speed, 1)}) + "\n")
-                file.flush()
-                bar.update(task, completed=step, loss=mean, speed=speed)
-                losses, tokens, since = [], 0, time.perf_counter()
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                save(output, config, state)
-    return output
-
-
-def progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:,.0f} tokens/s"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
+    """AdamW as `Optimizer` says; matrices and embeddings decay, norms and biases don't."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.peak_lr, config.warmup_steps, steps, end_value=0.1 * config.peak_lr
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay, mask=_decays),
     )
 
 
-def save(output: Path, config: TrainConfig, state: TrainState) -> None:
-    """Writes checkpoints/<step> and deletes the ones before it."""
-    folder = output / "checkpoints"
-    name = str(int(state.step))
-    tree = dataclasses.asdict(state) if False else {"params": state.params, "opt_state": state.opt_state}
-    ocp.save(folder / name, tree, custom_metadata={"train_config": config.to_json()}, overwrite=True)
+def _decays(params: Params) -> Params:
+    """Which parameters decay, by name: the stacked layer axis makes a norm look like a matrix."""
+    return jax.tree.map_with_path(lambda path, _: not path[-1].key.endswith(("norm", "bias")), params)
 
 
-def restore(output: Path, config: TrainConfig, state: TrainState) -> TrainState:
-    folder = output / "checkpoints"
-    steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
-    if not steps:
-        return state
-    path = folder / str(steps[-1])
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-        {"params": state.params, "opt_state": state.opt_state},
-    )
-    tree = ocp.load(path, abstract)
-    return TrainState(step=jnp.int32(steps[-1]), **tree)
+def write_model(
+    dest: Path, config: TrainConfig, model: Model, params: Params, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """The trained weights and their tokenizer; a run that had already ended leaves them as they are."""
+    if dest.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        write_hf(params, model.config, dest, dtype=config.dtype, tokenizer=Path(folder))
 
 
-def truncate_log(log: Path, step: int) -> None:
-    if log.exists():
-        kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
-        log.write_text("".join(line + "\n" for line in kept))
+class Log:
+    """A JSON line and a progress bar every few steps; lines after the step that a run resumes from are dropped."""
+
+    def __init__(self, path: Path, steps: int, start: int):
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= start]
+            path.write_text("".join(f"{line}\n" for line in kept))
+        self._file = path.open("a")
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._task = self._bar.add_task("training", total=steps, completed=start, facts="")
+        self._reset()
+
+    def __enter__(self):
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error):
+        self._bar.stop()
+        self._file.close()
+
+    def add(self, loss: jax.Array, tokens: int) -> None:
+        self._losses.append(loss)  # still being computed: reading it here would wait for the device
+        self._tokens += tokens
+
+    def write(self, step: int) -> None:
+        loss = float(jnp.mean(jnp.stack(self._losses)))
+        speed = self._tokens / (time.perf_counter() - self._since)
+        self._file.write(json.dumps({"step": step, "loss": loss, "tokens_per_second": round(speed)}) + "\n")
+        self._file.flush()
+        self._bar.update(self._task, completed=step, facts=f"loss {loss:.4f}  {speed:,.0f} tokens/s")
+        self._reset()
+
+    def _reset(self) -> None:
+        self._losses, self._tokens, self._since = [], 0, time.perf_counter()
