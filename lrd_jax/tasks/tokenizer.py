@@ -1,4 +1,4 @@
-"""The embedded models' tokenizer: one token a word, a number from 0 to 99, or a sign; built from the tasks' own text.
+"""The embedded models' tokenizer: one token a word, a number from 0 to 20, or a sign; built from the tasks' own text.
 
 Text is read in lower case, so prompts may be written in ordinary English. A word that no problem uses becomes
 `<|unk|>`. A name is one token with the bracket that follows it ("sum("), a line break is one with its indentation.
@@ -10,10 +10,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from lrd_jax.tasks.problem import Task, stream
+from lrd_jax.tasks.words import LARGEST
 
 END, MASK, UNKNOWN = "<|endoftext|>", "<|mdm_mask|>", "<|unk|>"
 _TOKEN = r"\n    |::-1|-x|[a-z]+[(\[]?|[0-9]+|//|[^\sa-z0-9]"
-_LARGEST_NUMBER = 99
 _TIGHT = (("( ", "("), (" )", ")"), ("[ ", "["), (" ]", "]"), (" :", ":"), ("[: ", "[:"))
 
 
@@ -24,7 +24,7 @@ def build_tokenizer(tasks: tuple[Task, ...], sample: int = 3000) -> PreTrainedTo
       sample: problems of each task whose words make the vocabulary; enough for every template to occur.
     """
     splitter = _pre_tokenizer()
-    words = {str(n) for n in range(_LARGEST_NUMBER + 1)}
+    words = {str(n) for n in range(LARGEST + 1)}
     for task in tasks:
         for problem in itertools.islice(stream(task, "train", seed=0), sample):
             for text in (problem.prompt, problem.answer):

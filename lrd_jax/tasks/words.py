@@ -1,10 +1,10 @@
 """Word problems: a number goes through a chain of events told in plain English, and the answer writes out every step.
 
-    Tom has 54 apples. Ann takes 13 apples. The number is doubled. How many are left?
-    54 - 13 = 41 ; 41 * 2 = 82 # 82
+    Tom has 14 apples. Ann takes 5 apples. The number is doubled. How many are left?
+    14 - 5 = 9 ; 9 * 2 = 18 # 18
 
-The grade is the number of events. Numbers stay within 0..99, so that every number is one token; what is added or taken
-away stays within 20.
+The grade is the number of events. Numbers stay within 0..20, and what is added or taken away within 9: some three
+hundred sums, each number one token, so that a small model can know them all.
 """
 
 import random
@@ -14,8 +14,8 @@ from lrd_jax.tasks.problem import Problem, Task
 
 NAMES = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gus", "Ida", "Leo", "Mia", "Sam", "Tom")
 OBJECTS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pens", "shells", "stamps", "stones")
-LARGEST = 99
-LARGEST_CHANGE = 20
+LARGEST = 20
+LARGEST_CHANGE = 9
 
 _OPENINGS = ("{a} has {n} {o}.", "{a} owns {n} {o}.", "{a} counts {n} {o}.")
 _EVENTS = {

@@ -12,7 +12,7 @@ from orbax.checkpoint import v1 as ocp
 from lrd_jax.models.transformer import Params
 from lrd_jax.train.config import TrainConfig
 
-_MAY_CHANGE = ("output", "checkpoint_every", "log_every", "mesh")  # the rest decides the numbers
+_MAY_CHANGE = ("output", "stop_after", "checkpoint_every", "log_every", "mesh", "dtype")  # the rest decides the numbers
 
 
 @flax.struct.dataclass

@@ -18,7 +18,7 @@ from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
 from lrd_jax.sharding import make_mesh, shard_batch
 from lrd_jax.train.checkpoints import TrainState, restore, save
-from lrd_jax.train.config import Optimizer, TrainConfig
+from lrd_jax.train.config import Optimizer, SoftInputs, TrainConfig
 from lrd_jax.train.data import make_batches
 from lrd_jax.train.loss import Batch, loss_fn
 from lrd_jax.train.start import starting_point
@@ -40,36 +40,54 @@ def train(config: TrainConfig) -> Path:
     model, params, tokenizer = starting_point(config, mesh)
     batches = make_batches(config.data, tokenizer, config.seed, model.config)
     optimizer = make_optimizer(config.optimizer, config.steps)
+    step_fn = functools.partial(
+        train_step,
+        model=model,
+        optimizer=optimizer,
+        seed=config.seed,
+        min_mask_ratio=config.min_mask_ratio,
+        soft_inputs=config.soft_inputs,
+    )
     output = Path(config.output).absolute()
     state = restore(output, config, TrainState(params=params, opt_state=optimizer.init(params), step=jnp.int32(0)))
     output.mkdir(parents=True, exist_ok=True)
-    with Log(output / "log.jsonl", config.steps, int(state.step)) as log:
-        for step in range(int(state.step), config.steps):
+    with Log(output / "log.jsonl", config.last_step, int(state.step)) as log:
+        for step in range(int(state.step), config.last_step):
             batch = batches(step)
-            state, loss = train_step(state, shard_batch(batch, mesh), model=model, optimizer=optimizer, config=config)
+            state, loss = step_fn(state, shard_batch(batch, mesh))
             log.add(loss, tokens=batch.prompt.size + batch.answer.size)
-            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+            if (step + 1) % config.log_every == 0 or step + 1 == config.last_step:
                 log.write(step + 1)
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.last_step:
                 save(output, config, state)
     write_model(output / "model", config, model, state.params, tokenizer)
     return output / "model"
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer", "config"), donate_argnames="state")
+@functools.partial(
+    jax.jit,
+    static_argnames=("model", "optimizer", "seed", "min_mask_ratio", "soft_inputs"),
+    donate_argnames="state",
+)
 def train_step(
-    state: TrainState, batch: Batch, *, model: Model, optimizer: optax.GradientTransformation, config: TrainConfig
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    min_mask_ratio: float,
+    soft_inputs: SoftInputs | None,
 ) -> tuple[TrainState, jax.Array]:
     """One update and its loss; the randomness is a function of the seed and the step alone."""
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    loss, gradients = jax.value_and_grad(loss_fn)(
-        state.params, model, batch, key, config.min_mask_ratio, config.soft_inputs
-    )
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    loss, gradients = jax.value_and_grad(loss_fn)(state.params, model, batch, key, min_mask_ratio, soft_inputs)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(params=params, opt_state=opt_state, step=state.step + 1), loss
 
 
+@functools.cache  # equal configs share the object, and with it the compiled step
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
     """AdamW as `Optimizer` says; matrices and embeddings decay, norms and biases don't."""
     schedule = optax.warmup_cosine_decay_schedule(
