@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lrd_jax.config import DecodeConfig as DecodeConfig
     from lrd_jax.decode import make_decode as make_decode
     from lrd_jax.mixing import Mix as Mix
+    from lrd_jax.parallel import KLASS as KLASS
+    from lrd_jax.parallel import EntropyBound as EntropyBound
+    from lrd_jax.parallel import Factor as Factor
+    from lrd_jax.parallel import Margin as Margin
     from lrd_jax.state import DecodeResult as DecodeResult
     from lrd_jax.state import DecodeState as DecodeState
     from lrd_jax.state import StopReason as StopReason
@@ -34,6 +38,7 @@ _HOMES = {
     "config": ("DecodeConfig",),
     "decode": ("make_decode",),
     "mixing": ("Mix",),
+    "parallel": ("KLASS", "EntropyBound", "Factor", "Margin"),
     "state": ("DecodeResult", "DecodeState", "StopReason"),
     "stopping": ("Divergence", "Refine", "Stop"),
 }

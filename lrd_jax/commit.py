@@ -33,10 +33,15 @@ class CommitRule:
         False  # belief of the tempered and filtered logits (Dream) instead of the model's own
     )
     needs_margin: ClassVar[bool] = False  # belief.margin must be filled
+    needs_kl: ClassVar[bool] = False  # `observe` must be told the KL of every position
 
-    def start(self, batch: int) -> Any:
+    def start(self, batch: int, window: int) -> Any:
         """The rule's state at the start of a block: a pytree of arrays `[B, ...]`."""
         return ()
+
+    def observe(self, kl: jax.Array, state: Any) -> Any:
+        """The state after a forward, refining ones too; kl `[B, W]` nats, +inf on a block's first forward."""
+        return state
 
     def __call__(self, turn: Turn, state: Any) -> tuple[jax.Array, Any]:
         """bool `[B, W]`, the positions to commit, all of them masked; and the new state."""
@@ -54,15 +59,19 @@ class CommitRule:
         """Raises ValueError where the rule does not fit the canvas."""
 
 
-def best(score: jax.Array, masked: jax.Array, count: jax.Array | int) -> jax.Array:
-    """bool `[B, W]`: the `count` (`[B]` or one number) masked positions of highest score, lowest index on a tie."""
+def ranks(score: jax.Array, masked: jax.Array) -> jax.Array:
+    """int `[B, W]`: 0 for the masked position of highest score, lowest index on a tie; the committed come last."""
     score = jnp.where(masked, score, -jnp.inf)
     position = jnp.arange(score.shape[-1])
     earlier = position[None, :] < position[:, None]
     # A position's rank is how many go before it: W^2 comparisons, which fuse, where two sorts would not.
     mine, other = score[:, :, None], score[:, None, :]
-    rank = jnp.sum((other > mine) | ((other == mine) & earlier), axis=-1)
-    return (rank < jnp.broadcast_to(jnp.asarray(count), masked.shape[:1])[:, None]) & masked
+    return jnp.sum((other > mine) | ((other == mine) & earlier), axis=-1)
+
+
+def best(score: jax.Array, masked: jax.Array, count: jax.Array | int) -> jax.Array:
+    """bool `[B, W]`: the `count` (`[B]` or one number) masked positions of highest score, lowest index on a tie."""
+    return (ranks(score, masked) < jnp.broadcast_to(jnp.asarray(count), masked.shape[:1])[:, None]) & masked
 
 
 @setting
@@ -211,7 +220,7 @@ class DreamThreshold(CommitRule):
     def check_canvas(self, gen_length, block_length):
         _check_steps(self, gen_length // block_length)
 
-    def start(self, batch):
+    def start(self, batch, window):
         return jnp.zeros(batch, jnp.int32)  # held back
 
     def __call__(self, turn, held):

@@ -84,7 +84,7 @@ class DecodeConfig:
     @property
     def measures_divergence(self) -> bool:
         """Whether a step needs the previous belief."""
-        return self.refine is not None or self.stop is not None or self.trace
+        return self.refine is not None or self.stop is not None or self.trace or self.commit.needs_kl
 
     @property
     def step_limit(self) -> int:

@@ -56,7 +56,7 @@ def init_state(model: Denoiser, params, config: DecodeConfig, prompt, prompt_mas
         thoughts=zeros,
         committing=jnp.full(B, config.refine is None),
         settled=jnp.zeros(B, bool),
-        rule=config.commit.start(B),
+        rule=config.commit.start(B, W),
         steps=zeros,
         refine_steps=zeros,
         reason=jnp.full(B, StopReason.RUNNING, jnp.int32),
@@ -78,13 +78,13 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
 
     logits = _observe(model, params, config, state, start)
     with jax.named_scope("belief"):
-        belief = beliefs.read(logits)
+        belief = beliefs.read(logits, margin=config.commit.needs_margin)
         finite = jnp.all(jnp.isfinite(belief.entropy), axis=-1)
     divergence = jnp.full(B, jnp.inf)
     if config.measures_divergence:
         with jax.named_scope("divergence"):  # Eq. 6
-            kl = beliefs.kl(logits, state.previous)
-            divergence = jnp.where(first, jnp.inf, config.divergence(kl, masked))
+            kl = jnp.where(first[:, None], jnp.inf, beliefs.kl(logits, state.previous))
+            divergence = config.divergence(kl, masked)
 
     commits = state.committing
     if config.refine is not None:
@@ -100,9 +100,10 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
         keys = jax.vmap(jax.random.fold_in)(state.keys, state.steps)
         proposal = _propose(config, model.config, logits, belief, keys)
         turn = Turn(masked=masked, belief=proposal, number=state.turns, keys=keys, num_blocks=config.num_blocks)
-        chosen, rule = config.commit(turn, state.rule)
+        seen = config.commit.observe(kl, state.rule) if config.commit.needs_kl else state.rule
+        chosen, rule = config.commit(turn, seen)
         chosen = jnp.where(fills[:, None], masked, chosen & commits[:, None])
-        rule = _where(commits, rule, state.rule)
+        rule = _where(commits, rule, seen)
         left = masked & ~chosen
         tokens = put_window(state.tokens, jnp.where(chosen, proposal.token, take_window(state.tokens, start, W)), start)
 
@@ -216,7 +217,7 @@ def _next_block(model: Denoiser, params, config: DecodeConfig, state: DecodeStat
         thoughts=jnp.where(done, 0, state.thoughts),
         committing=jnp.where(done, config.refine is None, state.committing),
         soft=jnp.where(done[:, None, None], fresh, state.soft),
-        rule=_where(done, config.commit.start(done.shape[0]), state.rule),
+        rule=_where(done, config.commit.start(done.shape[0], config.window), state.rule),
         reason=jnp.where(done & last, ended, state.reason),
     )
 

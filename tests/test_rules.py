@@ -1,11 +1,14 @@
 """Beliefs, mixing and commit rules by themselves, against plain NumPy."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import twin
 
-from lrd_jax import belief, commit, mixing
+from lrd_jax import belief, commit, mixing, parallel
 from lrd_jax.schedule import dream_fractions, llada_counts
 
 SEEDS = range(5)
@@ -167,3 +170,48 @@ def test_filters_are_dreams(alg, name, top_p, top_k):
     score = {"maskgit_plus": seen.confidence, "topk_margin": seen.margin, "entropy": -seen.entropy}[alg][0]
     np.testing.assert_allclose(score, stored[f"sample.{alg}_{name}.conf"], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(seen.token[0], stored[f"sample.{alg}_{name}.x0"])
+
+
+def random_turn(seed):
+    """Beliefs of very different sureness, some positions committed."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(4, 9, 12)) * rng.choice([0.5, 4.0, 12.0], (4, 9, 1))
+    masked = rng.random((4, 9)) < 0.7
+    masked[:, 4] = True  # a rule is only asked where something is masked
+    turn = turn_of(jnp.asarray(logits, jnp.float32), jnp.asarray(masked))
+    return turn.replace(belief=belief.read(jnp.asarray(logits, jnp.float32), margin=True)), softmax(logits)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("bound", [0.0, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize(
+    ("make", "slow"),
+    [
+        (parallel.Factor, twin.factor),
+        (parallel.Margin, twin.margin),
+        (parallel.EntropyBound, twin.entropy_bound),
+        (commit.Threshold, twin.fast_threshold),
+    ],
+)
+def test_parallel_rules_equal_the_slow_twins(seed, bound, make, slow):
+    turn, p = random_turn(seed)
+    chosen, _ = make(bound)(turn, ())
+    for row in range(len(p)):
+        entropy = np.array([twin.entropy_of(q) for q in p[row]])
+        seen = SimpleNamespace(probs=p[row], conf=p[row].max(axis=-1), entropy=entropy)
+        np.testing.assert_array_equal(chosen[row], slow(bound)(seen, np.asarray(turn.masked[row]), 0))
+
+
+@pytest.mark.parametrize("order", ["entropy", "confidence", "margin"])
+def test_the_entropy_bound_holds_for_what_is_committed(order):
+    """And one position more, in the same order, would break it."""
+    turn, _ = random_turn(0)
+    chosen, _ = parallel.EntropyBound(1.0, order)(turn, ())
+    score = -turn.belief.entropy if order == "entropy" else getattr(turn.belief, order)
+    rank = np.asarray(commit.ranks(score, turn.masked))
+    for row in range(len(rank)):
+        entropy, n = np.asarray(turn.belief.entropy[row]), int(chosen[row].sum())
+        prefix = [entropy[(rank[row] < k) & turn.masked[row]] for k in (n, n + 1)]
+        np.testing.assert_array_equal(chosen[row], (rank[row] < n) & turn.masked[row])
+        assert n == 1 or prefix[0].sum() - prefix[0].max() <= 1.0
+        assert len(prefix[1]) == n or prefix[1].sum() - prefix[1].max() > 1.0

@@ -124,6 +124,58 @@ def dream_threshold(steps, threshold):
     return rule
 
 
+def factor(f):
+    """Fast-dLLM: of the most confident masked positions the largest n with (n + 1)(1 - c_n) < f, at least one."""
+
+    def rule(belief, masked, step):
+        conf = np.sort(belief.conf[masked])[::-1]
+        fits = [n for n in range(1, len(conf) + 1) if (n + 1) * (1 - conf[n - 1]) < f]
+        return highest(belief.conf, masked, max(fits, default=1))
+
+    return rule
+
+
+def margin(threshold):
+    """Every masked position whose two best tokens are at least `threshold` apart, and the one where they are most."""
+
+    def rule(belief, masked, step):
+        best = np.sort(belief.probs, axis=-1)
+        gap = best[:, -1] - best[:, -2]
+        return highest(gap, masked, 1) | (masked & (gap >= threshold))
+
+    return rule
+
+
+def entropy_bound(gamma):
+    """EB-Sampler: as many of the lowest entropies as keep their sum without the largest within gamma, at least one."""
+
+    def rule(belief, masked, step):
+        entropy = np.sort(belief.entropy[masked])
+        fits = [n for n in range(1, len(entropy) + 1) if entropy[:n].sum() - entropy[:n].max() <= gamma]
+        return highest(-belief.entropy, masked, max(fits))
+
+    return rule
+
+
+class Klass:
+    """KLASS: all sure positions whose KL was small `patience` times running, else the most confident one."""
+
+    def __init__(self, kl, confidence, patience):
+        self.kl, self.confidence, self.patience = kl, confidence, patience
+        self.history = []
+
+    def observe(self, kl):
+        if np.isinf(kl).any():  # a new block
+            self.history = []
+        self.history.append(kl)
+
+    def __call__(self, belief, masked, step):
+        recent = self.history[-self.patience :]
+        calm = np.all(np.array(recent) < self.kl, axis=0) & (len(recent) == self.patience)
+        stable = masked & calm & (belief.conf > self.confidence)
+        return stable if stable.any() else highest(belief.conf, masked, 1)
+
+
 def twin_decode(
     model,
     prompt,
@@ -184,16 +236,20 @@ def twin_decode(
             belief = SimpleNamespace(logits=logits, probs=p, entropy=entropy, conf=p.max(axis=-1))
             # 4. Divergence from the previous belief.
             kl = np.inf
+            belief.kl = np.full(W, np.inf)  # on a block's first forward
             if previous is not None:
                 scope = np.ones(W, bool) if divergence[1] == "block" else masked[window]
                 reduce = {"mean": np.mean, "sum": np.sum, "max": np.max}[divergence[0]]
-                kl = reduce([kl_of(p[i], previous[i]) for i in np.flatnonzero(scope)])
+                belief.kl = np.array([kl_of(p[i], previous[i]) for i in range(W)])
+                kl = reduce(belief.kl[scope])
             previous = p
             out.kl.append(kl)
             out.phase.append(in_commit)
             out.entropy.append(entropy)
             # 5. Refine until settled; the forward that settles commits.
             quiet += 1
+            if hasattr(commit, "observe"):
+                commit.observe(belief.kl)
             if not in_commit:
                 tau, max_steps, before = refine
                 in_commit = kl < tau or quiet == max_steps
