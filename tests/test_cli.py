@@ -26,14 +26,14 @@ from lrd_jax.convert import write_hf
 from lrd_jax.decode import make_decode
 from lrd_jax.live import END, MASKED, SOFT, CanvasView
 from lrd_jax.models import Model
-from lrd_jax.tasks import TASKS
+from lrd_jax.tasks import TASKS, problems
 from lrd_jax.tasks.tokenizer import build_tokenizer
 from lrd_jax.text import unknown_words
 from lrd_jax.train.config import Scratch
 from lrd_jax.train.start import new_model_config
 
 COMMAND = str(Path(sys.executable).parent / "lrd-jax")
-QUESTION = "Tom has 54 apples. Ann takes 13. How many apples are left?"
+QUESTION = problems("words", "held-out", seed=0, count=1, grade=2)[0].prompt
 SHORT = ("--gen-length", "16")
 
 
@@ -176,8 +176,8 @@ def test_generate_refuses(folder, capsys, args, message):
 
 
 def test_unknown_words_are_named_beside_two_questions_that_the_model_knows(folder, capsys):
-    err = refused(capsys, "generate", "Tom has 54 zebras. Ann takes 2 unicorns.", "--model", folder)
-    assert "does not know 'zebras', 'unicorns'" in err
+    err = refused(capsys, "generate", f"{QUESTION} Zebras? 99 unicorns!", "--model", folder)
+    assert "does not know 'Zebras', '99', 'unicorns', '!'" in err
     examples = [line.strip().strip('"') for line in err.splitlines()[1:]]
     assert len(examples) == 2
     assert [unknown_words(load(folder).tokenizer, example) for example in examples] == [[], []]
