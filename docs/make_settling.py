@@ -16,7 +16,7 @@ from lrd_jax.cli.session import Session
 from lrd_jax.live import CanvasView
 
 QUESTION = "Tom has 14 apples. Ann takes 5 apples. The number is doubled. How many are left?"
-MOMENTS = (0.02, 0.35, 0.8)  # shares of all forwards
+MOMENTS = (0.02, 0.5, 0.93)  # shares of all forwards
 WIDTH = 88
 
 
