@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import resource
 import signal
 import subprocess
@@ -85,6 +86,13 @@ def test_piped_output_is_the_answer_alone_and_the_facts_go_to_standard_error(fol
     assert "\x1b" not in out + err
     for fact in ("forwards (", " refining) | finished |", "s compiling)", "tokens/s"):
         assert fact in err
+
+
+def test_the_model_in_the_box_answers_the_readmes_question(capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (question,) = re.findall(r'^python3 -m venv .*/lrd-jax generate "(.*)"$', readme, re.MULTILINE)
+    assert main(["generate", question]) == 0
+    assert capsys.readouterr().out.strip().endswith("# 18")
 
 
 def test_json_is_one_object_that_tells_what_the_library_decodes(folder, capsys):
