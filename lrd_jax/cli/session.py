@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lrd_jax.checkpoint import load
+from lrd_jax.checkpoint import embedded_models, load
 from lrd_jax.cli.options import Decoding
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
@@ -81,7 +81,9 @@ class Session:
         config = decode_config(options)
         use_compile_cache()
         self.seed = options.seed
-        self.model, self.params, self.tokenizer, self.config = load(options.model)
+        # The models in the box are small enough for float32, in which padding a prompt cannot tip a close choice.
+        dtype = "float32" if options.model in embedded_models() else None
+        self.model, self.params, self.tokenizer, self.config = load(options.model, dtype=dtype)
         if self.tokenizer is None:
             raise ValueError(f"{options.model} has no tokenizer; copy tokenizer.json there from the model's release")
         self.decoder = make_decode(self.model, config)
