@@ -6,9 +6,11 @@ from lrd_jax.tasks.code import CODE
 from lrd_jax.tasks.problem import Problem as Problem
 from lrd_jax.tasks.problem import Task as Task
 from lrd_jax.tasks.problem import stream
+from lrd_jax.tasks.sums import SUMS
 from lrd_jax.tasks.words import WORDS
 
 TASKS: dict[str, Task] = {task.name: task for task in (WORDS, CODE)}
+TRAINABLE: dict[str, Task] = {**TASKS, SUMS.name: SUMS}  # with the drills, which nothing is measured on
 
 
 def problems(task: str, split: str, seed: int, count: int, grade: int | None = None) -> list[Problem]:

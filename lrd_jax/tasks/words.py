@@ -28,7 +28,7 @@ _EVENTS = {
 _QUESTIONS = ("How many are left?", "How many {o} now?", "How many {o} remain?")
 
 
-def _event(rng: random.Random, value: int) -> tuple[str, int]:
+def draw_event(rng: random.Random, value: int) -> tuple[str, int]:
     """An operation and its operand that keep the value within 0..LARGEST."""
     allowed = ["-"] * 3 if value > 1 else []
     allowed += ["+"] * 3 if value < LARGEST else []
@@ -44,7 +44,7 @@ def _event(rng: random.Random, value: int) -> tuple[str, int]:
     return operation, 2
 
 
-_APPLY = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
+APPLY = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}
 
 
 def generate(rng: random.Random, grade: int) -> Problem:
@@ -55,10 +55,10 @@ def generate(rng: random.Random, grade: int) -> Problem:
     prompt = [rng.choice(_OPENINGS).format(n=value, **words)]
     steps = []
     for _ in range(grade):
-        operation, operand = _event(rng, value)
+        operation, operand = draw_event(rng, value)
         template = rng.choice(_EVENTS.get(f"{operation}{operand}") or _EVENTS[operation])
         prompt.append(template.format(k=operand, **words))
-        result = _APPLY[operation](value, operand)
+        result = APPLY[operation](value, operand)
         steps.append(f"{value} {operation} {operand} = {result}")
         value = result
     prompt.append(rng.choice(_QUESTIONS).format(**words))

@@ -8,7 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from lrd_jax.tasks import TASKS
+from lrd_jax.tasks import TRAINABLE
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -37,12 +37,14 @@ class Bucket:
       prompt, canvas: lengths in tokens; a pair fits if neither is exceeded.
       batch: rows.
       share: relative number of steps that take this shape.
+      tasks: names of the tasks in these batches; none: those of the data.
     """
 
     prompt: int
     canvas: int
     batch: int
     share: float = 1.0
+    tasks: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,8 +134,11 @@ class TrainConfig:
             problems.append("set exactly one of init (a checkpoint to start from) and [model] (sizes of a new one)")
         if (self.data.jsonl is None) == (not self.data.tasks):
             problems.append("data: set exactly one of jsonl and tasks")
-        if unknown := [name for name in self.data.tasks if name not in TASKS]:
-            problems.append(f"data.tasks: {', '.join(unknown)} unknown; known: {', '.join(TASKS)}")
+        if self.data.jsonl and any(bucket.tasks for bucket in self.data.buckets):
+            problems.append("data.buckets: tasks of a bucket need data.tasks, not jsonl")
+        named = (*self.data.tasks, *(name for bucket in self.data.buckets for name in bucket.tasks))
+        if unknown := [name for name in named if name not in TRAINABLE]:
+            problems.append(f"data.tasks: {', '.join(unknown)} unknown; known: {', '.join(TRAINABLE)}")
         if self.model and self.model.tokenizer is None and not self.data.tasks:
             problems.append("model.tokenizer: a new model on jsonl data needs a folder with tokenizer.json")
         if not self.data.buckets:

@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lrd_jax.models import ModelConfig
-from lrd_jax.tasks import TASKS, stream
+from lrd_jax.tasks import TRAINABLE, stream
 from lrd_jax.text import encode_prompts
 from lrd_jax.train.config import Bucket, Data
 from lrd_jax.train.loss import Batch
@@ -76,7 +76,8 @@ def _fits(pair: Pair, bucket: Bucket) -> bool:
 
 def _draw_from_tasks(names: Sequence[str], encode: Encode) -> Draw:
     def draw(rng: random.Random, bucket: Bucket) -> list[Pair]:
-        sources = [stream(TASKS[name], "train", rng.getrandbits(64)) for name in names]
+        chosen = bucket.tasks or names
+        sources = [stream(TRAINABLE[name], "train", rng.getrandbits(64)) for name in chosen]
         pairs: list[Pair] = []
         for _ in range(_MOST_TRIES * bucket.batch):
             problem = next(rng.choice(sources))
@@ -85,7 +86,7 @@ def _draw_from_tasks(names: Sequence[str], encode: Encode) -> Draw:
                 pairs.append(pair)
             if len(pairs) == bucket.batch:
                 return pairs
-        raise ValueError(f"data.buckets: hardly any problem of {', '.join(names)} fits {bucket}; make it longer")
+        raise ValueError(f"data.buckets: hardly any problem of {', '.join(chosen)} fits {bucket}; make it longer")
 
     return draw
 

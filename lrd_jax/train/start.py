@@ -10,7 +10,7 @@ from lrd_jax.checkpoint import load
 from lrd_jax.models import LogitAlignment, Model, ModelConfig
 from lrd_jax.models.transformer import Params
 from lrd_jax.sharding import param_shardings
-from lrd_jax.tasks import TASKS
+from lrd_jax.tasks import TRAINABLE
 from lrd_jax.tasks.tokenizer import build_tokenizer
 from lrd_jax.train.config import Scratch, TrainConfig
 
@@ -29,7 +29,7 @@ def starting_point(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[Model,
     if config.model.tokenizer is not None:
         tokenizer = AutoTokenizer.from_pretrained(config.model.tokenizer)
     else:
-        tokenizer = build_tokenizer(tuple(TASKS[name] for name in dict.fromkeys(config.data.tasks)))
+        tokenizer = build_tokenizer(tuple(TRAINABLE[name] for name in dict.fromkeys(config.data.tasks)))
     model = Model(new_model_config(config.model, tokenizer))
     init = jax.jit(functools.partial(new_params, model), out_shardings=param_shardings(model, mesh))
     return model, init(jax.random.key(config.seed)), tokenizer
