@@ -6,6 +6,7 @@ already is not run again, so that a run which was cut short goes on.
 
 import collections
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from lrd_jax.checkpoint import load
 from lrd_jax.decode import Decoder, make_decode
 from lrd_jax.decoder_sets import DECODER_SETS
 from lrd_jax.state import StopReason
-from lrd_jax.tasks import Problem, check, problems
+from lrd_jax.tasks import TASKS, Problem, check, stream
 from lrd_jax.text import decode_text, encode_prompts
 
 # Three word problems to one function, as the models were trained.
@@ -103,12 +104,12 @@ def _key(cell: dict) -> tuple:
 
 def _held_out(count: int, seed: int, canvas: int, tokenizer) -> list[Problem]:
     """`count` held-out problems, all grades equally often, whose answers fit the canvas."""
-    total = sum(TASK_SHARES.values())
-    drawn = []
+    drawn, left, shares = [], count, sum(TASK_SHARES.values())
     for task, share in TASK_SHARES.items():
-        wanted = count * share // total
-        pool = problems(task, "held-out", seed, 2 * wanted)
-        drawn += [p for p in pool if len(tokenizer(p.answer)["input_ids"]) < canvas][:wanted]
+        wanted = round(left * share / shares)
+        left, shares = left - wanted, shares - share
+        fitting = (p for p in stream(TASKS[task], "held-out", seed) if len(tokenizer(p.answer)["input_ids"]) < canvas)
+        drawn += itertools.islice(fitting, wanted)
     return drawn
 
 

@@ -22,14 +22,14 @@ def setting(cls: type) -> type:
 
 
 def check_range(owner: Any, field: str, low: float, high: float = float("inf"), *, open_low: bool = False) -> None:
-    """Raises ValueError, naming field and value, unless it is None or a number in [low, high].
+    """Raises ValueError, naming field and value, unless it is None or a finite number in [low, high].
 
     Traced values pass: inside a compiled function the numbers are not known.
     """
     value = getattr(owner, field)
     if not isinstance(value, int | float):
         return
-    if not (low < value if open_low else low <= value) or not value <= high:
+    if not (low < value if open_low else low <= value) or not value <= high or value == float("inf"):
         bounds = f"{'(' if open_low else '['}{low:g}, {high:g}{']' if high < float('inf') else ')'}"
         raise ValueError(f"{type(owner).__name__}.{field}={value} must be in {bounds}")
 

@@ -11,6 +11,7 @@ REFUSED = {
     "r_f": (lambda: Mix(1.5), r"Mix.r_f=1.5 must be in \[0, 1\]"),
     "top_p": (lambda: Mix(top_p=-0.1), r"Mix.top_p=-0.1 must be in \[0, 1\]"),
     "nan": (lambda: Mix(float("nan")), "Mix.r_f=nan"),
+    "infinity": (lambda: DecodeConfig(8, temperature=float("inf")), "DecodeConfig.temperature=inf"),
     "tau": (lambda: Stop(-1.0), "Stop.tau=-1.0"),
     "guard": (lambda: Stop(0.1, min_confidence=2.0), "Stop.min_confidence=2.0"),
     "max_steps": (lambda: Refine(0.1, 0), "Refine.max_steps=0 must be an integer of at least 1"),
