@@ -1,10 +1,11 @@
 """The tasks: generators, checkers, the held-out split, the interpreter and the tokenizer."""
 
+import itertools
 import random
 
 import pytest
 
-from lrd_jax.tasks import TASKS, check, problems
+from lrd_jax.tasks import TASKS, TRAINABLE, check, problems, stream
 from lrd_jax.tasks.interpreter import Rejected, run
 from lrd_jax.tasks.problem import Problem, held_out
 from lrd_jax.tasks.tokenizer import build_tokenizer
@@ -74,6 +75,11 @@ def test_wrong_word_answers_are_rejected(text):
 @pytest.mark.parametrize("text", ["54 - 13 = 41 # 41", "# 41", "54 - 13 = 41 #41 "])
 def test_a_word_answer_is_its_last_number(text):
     assert check(words("54 - 13 = 41 # 41"), text)
+
+
+def test_sums_are_single_steps():
+    for problem in itertools.islice(stream(TRAINABLE["sums"], "train", 0), 300):
+        assert eval(problem.prompt.rstrip("= ").replace("/", "//")) == int(problem.answer) <= LARGEST
 
 
 REFERENCE = "def f(xs):\n    return [x * 2 for x in xs]"

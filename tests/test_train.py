@@ -6,12 +6,13 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import lrd_jax
 from lrd_jax.decode import make_decode
 from lrd_jax.models import LogitAlignment, Model, positions_of
-from lrd_jax.sharding import make_mesh
+from lrd_jax.sharding import make_mesh, shard, shard_batch
 from lrd_jax.tasks import TASKS, problems
 from lrd_jax.tasks.problem import held_out
 from lrd_jax.tasks.tokenizer import build_tokenizer
@@ -21,6 +22,7 @@ from lrd_jax.train.data import make_batches
 from lrd_jax.train.loss import canvas_logits, draw_masks, loss_fn, weighted_loss
 from lrd_jax.train.soft import draw_feedback, soften
 from lrd_jax.train.start import new_model_config, new_params, starting_point
+from lrd_jax.train.step import make_step
 
 SIZES = Scratch(num_layers=2, embed_dim=16, mlp_dim=32, num_heads=2, max_length=64)
 
@@ -199,6 +201,14 @@ def test_batches_hold_no_held_out_problem(tokenizer, model):
         assert not everything.keys() & {text.replace(" .", ".").replace(" ?", "?") for text in prompts}
 
 
+def test_a_bucket_may_have_its_own_tasks(tokenizer, model):
+    data = Data(tasks=("words",), buckets=(Bucket(prompt=4, canvas=2, batch=8, tasks=("sums",)),))
+    batch = make_batches(data, tokenizer, 0, model.config)(0)
+    for prompt, answer in zip(batch.prompt, batch.answer, strict=True):
+        left, operation, right, _ = tokenizer.decode(prompt).split()
+        assert eval(f"{left} {operation.replace('/', '//')} {right}") == int(tokenizer.decode(answer[:1]))
+
+
 def test_answers_are_padded_with_end_of_text(tokenizer, model, tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"prompt": "Tom has 2 pens.", "answer": "# 2"}\n')
@@ -254,18 +264,18 @@ def log_of(folder):
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
     soft = SoftInputs(share=0.5)
     whole = train(small_config(tmp_path / "whole", soft_inputs=soft))
-    step = trainer.train_step
+    write = trainer.Log.write
 
-    def killed_at_step_4(state, batch, **static):
-        if int(state.step) == 4:
+    def killed_at_step_4(log, step):
+        write(log, step)
+        if step == 4:  # after the checkpoint of step 3, with a line that the resumed run has to drop
             raise KeyboardInterrupt
-        return step(state, batch, **static)
 
-    monkeypatch.setattr(trainer, "train_step", killed_at_step_4)
+    monkeypatch.setattr(trainer.Log, "write", killed_at_step_4)
     with pytest.raises(KeyboardInterrupt):
         train(small_config(tmp_path / "killed", soft_inputs=soft))
     assert not (tmp_path / "killed/model").exists()
-    monkeypatch.setattr(trainer, "train_step", step)
+    monkeypatch.setattr(trainer.Log, "write", write)
     resumed = train(small_config(tmp_path / "killed", soft_inputs=soft))
     assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
     assert [step for step, _ in log_of(tmp_path / "killed")] == [2, 4, 6]
@@ -287,22 +297,17 @@ def test_a_mesh_trains_as_one_device_does(tmp_path):
         np.testing.assert_allclose(one, eight, rtol=1e-3, atol=1e-5)
 
 
-def test_state_stays_where_it_was_placed(tmp_path):
-    config = small_config(tmp_path, mesh=Mesh(data=2, fsdp=4), data=Data(tasks=("words",), buckets=(BUCKET_OF_8,)))
-    mesh = make_mesh(data=2, fsdp=4)
-    model, params, tokenizer = starting_point(config, mesh)
-    optimizer = trainer.make_optimizer(config.optimizer, config.steps)
-    state = trainer.TrainState(params=params, opt_state=optimizer.init(params), step=jnp.int32(0))
-    moments = state.opt_state[1][0].mu
-    assert jax.tree.map(lambda x: x.sharding, moments) == jax.tree.map(lambda x: x.sharding, params)
-    before = jax.tree.map(lambda x: x.sharding, (params, moments))
-    batch = trainer.shard_batch(make_batches(config.data, tokenizer, 0, model.config)(0), mesh)
-    state, _ = trainer.train_step(
-        state, batch, model=model, optimizer=optimizer, seed=0, min_mask_ratio=1e-3, soft_inputs=None
-    )
-    after = jax.tree.map(lambda x: x.sharding, (state.params, state.opt_state[1][0].mu))
-    same = jax.tree.map(lambda a, b, x: a.is_equivalent_to(b, x.ndim), before, after, (params, params))
-    assert all(jax.tree.leaves(same))
+def test_state_stays_where_it_was_placed(tokenizer, model, batch):
+    mesh = make_mesh(data=2, fsdp=2)
+    fixed = {"steps": 4, "seed": 0, "min_mask_ratio": 1e-3, "soft_inputs": None}
+    start, step = make_step(model, Optimizer(peak_lr=1e-3, warmup_steps=1), mesh, **fixed)
+    state = start(shard(model, model.init(jax.random.key(0)), mesh))
+    moments = optax.tree_utils.tree_get(state.opt_state, "mu")
+    assert jax.tree.map(lambda x: x.sharding, moments) == jax.tree.map(lambda x: x.sharding, state.params)
+    assert len(state.params["table"].addressable_shards[0].data.ravel()) * 2 == state.params["table"].size
+    before = jax.tree.map(lambda x: x.sharding, state)
+    state, _ = step(state, shard_batch(batch, mesh))
+    assert jax.tree.map(lambda x: x.sharding, state) == before
 
 
 def test_eight_pairs_are_learned_by_heart(tmp_path):
@@ -330,7 +335,7 @@ def test_fine_tuning_starts_from_the_checkpoint(tmp_path):
     config = small_config(tmp_path / "second", init=str(first), model=None, dtype="bfloat16")
     _, params, _ = starting_point(config, make_mesh())
     assert all(np.array_equal(a, b) for a, b in zip(weights(first), jax.tree.leaves(params), strict=True))
-    assert {leaf.dtype for leaf in weights(train(config))} == {jnp.bfloat16}
+    assert {leaf.dtype.name for leaf in weights(train(config))} == {"bfloat16"}
 
 
 # --- configs
@@ -369,18 +374,19 @@ def test_a_recipe_reads_as_a_config(tmp_path):
         ("steps = 10", "steps = 10\nstep = 1", "step is unknown; known: output, steps"),
         ("steps = 10", 'steps = "10"', "steps must be of type int, got '10'"),
         ("steps = 10", "steps = 0", "steps=0 must be positive"),
-        ("steps = 10", "steps = 10\nmin_mask_ratio = 2", "min_mask_ratio=2.0 must be in"),
+        ("steps = 10", "steps = 10\nmin_mask_ratio = 0", "min_mask_ratio=0.0 must be above 0"),
         ("steps = 10", 'steps = 10\ndtype = "int8"', "dtype='int8' must be one of bfloat16"),
         ("steps = 10", 'steps = 10\ninit = "x"', "set exactly one of init"),
         ("batch = 4", "batch = 4\nshare = -1", r"data.buckets\[0\].share=-1.0 must be positive"),
         ("prompt = 32", "", r"data.buckets\[0\].prompt is missing"),
         ("[[data.buckets]]", "[data.buckets]", "data.buckets must be a list"),
-        ('["words"]', '["sums"]', "data.tasks: sums unknown; known: words, code"),
+        ('["words"]', '["poems"]', "data.tasks: poems unknown; known: words, code, sums"),
         ('tasks = ["words"]', "", "data: set exactly one of jsonl and tasks"),
         ("peak_lr = 1e-3", "peak_lr = 1e-3\nb2 = 1.5", "optimizer.b2=1.5 must be in"),
         ("warmup_steps = 2", "warmup_steps = 10", "optimizer.warmup_steps=10 must be"),
         ("[optimizer]", "[mesh]\ndata = 3\n[optimizer]", r"data.buckets\[0\].batch=4 must divide over"),
         ("[optimizer]", "[soft_inputs]\nmax_r_f = 2\n[optimizer]", "soft_inputs.max_r_f=2.0 must be in"),
+        ("batch = 4", 'batch = 4\ntasks = ["poems"]', "data.tasks: poems unknown"),
         ("[model]", "[model", "Expected"),
     ],
 )

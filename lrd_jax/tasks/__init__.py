@@ -5,7 +5,7 @@ import itertools
 from lrd_jax.tasks.code import CODE
 from lrd_jax.tasks.problem import Problem as Problem
 from lrd_jax.tasks.problem import Task as Task
-from lrd_jax.tasks.problem import stream
+from lrd_jax.tasks.problem import stream as stream
 from lrd_jax.tasks.sums import SUMS
 from lrd_jax.tasks.words import WORDS
 

@@ -2,26 +2,15 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-import flax.struct
 import jax
-import jax.numpy as jnp
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from lrd_jax.models.transformer import Params
 from lrd_jax.train.config import TrainConfig
+from lrd_jax.train.step import TrainState
 
-_MAY_CHANGE = ("output", "stop_after", "checkpoint_every", "log_every", "mesh", "dtype")  # the rest decides the numbers
-
-
-@flax.struct.dataclass
-class TrainState:
-    """Everything that a step changes."""
-
-    params: Params
-    opt_state: Any
-    step: jax.Array  # int32, steps done
+_MAY_CHANGE = ("output", "checkpoint_every", "log_every", "mesh", "dtype")  # the rest decides the numbers
 
 
 def save(output: Path, config: TrainConfig, state: TrainState) -> None:
@@ -48,7 +37,8 @@ def restore(output: Path, config: TrainConfig, state: TrainState) -> TrainState:
     _check_same_run(path, config)
     current = {"params": state.params, "opt_state": state.opt_state}
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), current)
-    return TrainState(step=jnp.int32(steps[-1]), **ocp.load(path, abstract))
+    step = jax.device_put(np.int32(steps[-1]), state.step.sharding)
+    return TrainState(step=step, **ocp.load(path, abstract))
 
 
 def _steps(folder: Path) -> list[int]:

@@ -107,7 +107,6 @@ class TrainConfig:
       output: folder of the run: log.jsonl, checkpoints/, and the trained model in model/.
       init: checkpoint to fine-tune, anything `lrd_jax.load` takes; or
       model: sizes of a new one. Exactly one of the two.
-      stop_after: ends the run after this many steps of its schedule; None runs all of them.
       min_mask_ratio: the mask ratio t is uniform on [min_mask_ratio, 1].
       dtype: of the trained model's files; training itself is in float32.
       checkpoint_every, log_every: in steps.
@@ -115,7 +114,6 @@ class TrainConfig:
 
     output: str
     steps: int
-    stop_after: int | None = None
     seed: int = 0
     init: str | None = None
     model: Scratch | None = None
@@ -144,8 +142,6 @@ class TrainConfig:
         if not self.data.buckets:
             problems.append("data.buckets: at least one [[data.buckets]] is needed")
         problems += _not_positive(self, "steps", "checkpoint_every", "log_every")
-        if self.stop_after is not None and not 0 < self.stop_after <= self.steps:
-            problems.append(f"stop_after={self.stop_after} must be from 1 to steps={self.steps}")
         problems += _not_positive(self.optimizer, "peak_lr", "clip_norm", prefix="optimizer.")
         problems += _not_positive(self.mesh, "data", "fsdp", "tensor", prefix="mesh.")
         if self.model:
@@ -155,7 +151,8 @@ class TrainConfig:
             problems += _not_positive(bucket, "prompt", "canvas", "batch", "share", prefix=f"data.buckets[{i}].")
             if bucket.batch % (self.mesh.data * self.mesh.fsdp):
                 problems.append(f"data.buckets[{i}].batch={bucket.batch} must divide over mesh.data * mesh.fsdp")
-        problems += _outside_unit(self, "min_mask_ratio")
+        if not 0 < self.min_mask_ratio < 1:
+            problems.append(f"min_mask_ratio={self.min_mask_ratio} must be above 0 and below 1")
         if self.dtype not in DTYPES:
             problems.append(f"dtype={self.dtype!r} must be one of {', '.join(DTYPES)}")
         problems += _outside_unit(self.optimizer, "b2", prefix="optimizer.")
@@ -165,10 +162,6 @@ class TrainConfig:
             problems.append(f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be from 0 to below steps")
         if problems:
             raise ValueError("; ".join(problems))
-
-    @property
-    def last_step(self) -> int:
-        return self.stop_after or self.steps
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""

@@ -1,7 +1,6 @@
 """The training loop: AdamW on the masked-diffusion loss, with a log, a progress bar and checkpoints to resume from."""
 
 import dataclasses
-import functools
 import json
 import tempfile
 import time
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerBase
 
@@ -17,11 +15,11 @@ from lrd_jax.convert.writer import write_hf
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
 from lrd_jax.sharding import make_mesh, shard_batch
-from lrd_jax.train.checkpoints import TrainState, restore, save
-from lrd_jax.train.config import Optimizer, SoftInputs, TrainConfig
+from lrd_jax.train.checkpoints import restore, save
+from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.data import make_batches
-from lrd_jax.train.loss import Batch, loss_fn
 from lrd_jax.train.start import starting_point
+from lrd_jax.train.step import make_step
 
 
 def train(config: TrainConfig) -> Path:
@@ -39,69 +37,29 @@ def train(config: TrainConfig) -> Path:
     mesh = make_mesh(**dataclasses.asdict(config.mesh))
     model, params, tokenizer = starting_point(config, mesh)
     batches = make_batches(config.data, tokenizer, config.seed, model.config)
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    step_fn = functools.partial(
-        train_step,
-        model=model,
-        optimizer=optimizer,
+    start, step_fn = make_step(
+        model,
+        config.optimizer,
+        mesh,
+        steps=config.steps,
         seed=config.seed,
         min_mask_ratio=config.min_mask_ratio,
         soft_inputs=config.soft_inputs,
     )
     output = Path(config.output).absolute()
-    state = restore(output, config, TrainState(params=params, opt_state=optimizer.init(params), step=jnp.int32(0)))
+    state = restore(output, config, start(params))
     output.mkdir(parents=True, exist_ok=True)
-    with Log(output / "log.jsonl", config.last_step, int(state.step)) as log:
-        for step in range(int(state.step), config.last_step):
+    with Log(output / "log.jsonl", config.steps, int(state.step)) as log:
+        for step in range(int(state.step), config.steps):
             batch = batches(step)
             state, loss = step_fn(state, shard_batch(batch, mesh))
             log.add(loss, tokens=batch.prompt.size + batch.answer.size)
-            if (step + 1) % config.log_every == 0 or step + 1 == config.last_step:
+            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
                 log.write(step + 1)
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.last_step:
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 save(output, config, state)
     write_model(output / "model", config, model, state.params, tokenizer)
     return output / "model"
-
-
-@functools.partial(
-    jax.jit,
-    static_argnames=("model", "optimizer", "seed", "min_mask_ratio", "soft_inputs"),
-    donate_argnames="state",
-)
-def train_step(
-    state: TrainState,
-    batch: Batch,
-    *,
-    model: Model,
-    optimizer: optax.GradientTransformation,
-    seed: int,
-    min_mask_ratio: float,
-    soft_inputs: SoftInputs | None,
-) -> tuple[TrainState, jax.Array]:
-    """One update and its loss; the randomness is a function of the seed and the step alone."""
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
-    loss, gradients = jax.value_and_grad(loss_fn)(state.params, model, batch, key, min_mask_ratio, soft_inputs)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(params=params, opt_state=opt_state, step=state.step + 1), loss
-
-
-@functools.cache  # equal configs share the object, and with it the compiled step
-def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """AdamW as `Optimizer` says; matrices and embeddings decay, norms and biases don't."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.peak_lr, config.warmup_steps, steps, end_value=0.1 * config.peak_lr
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay, mask=_decays),
-    )
-
-
-def _decays(params: Params) -> Params:
-    """Which parameters decay, by name: the stacked layer axis makes a norm look like a matrix."""
-    return jax.tree.map_with_path(lambda path, _: not path[-1].key.endswith(("norm", "bias")), params)
 
 
 def write_model(

@@ -1,0 +1,88 @@
+"""One training step: gradients of the loss, AdamW, and where the state of both lives on a mesh."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lrd_jax.models import Model
+from lrd_jax.models.transformer import Params
+from lrd_jax.sharding import param_shardings
+from lrd_jax.train.config import Optimizer, SoftInputs
+from lrd_jax.train.loss import Batch, loss_fn
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step changes."""
+
+    params: Params
+    opt_state: Any
+    step: jax.Array  # int32, steps done
+
+
+def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
+    """AdamW as `Optimizer` says; matrices and embeddings decay, norms and biases don't."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.peak_lr, config.warmup_steps, steps, end_value=0.1 * config.peak_lr
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay, mask=_decays),
+    )
+
+
+def _decays(params: Params) -> Params:
+    """Which parameters decay, by name: the stacked layer axis makes a norm look like a matrix."""
+    return jax.tree.map_with_path(lambda path, _: not path[-1].key.endswith(("norm", "bias")), params)
+
+
+def state_shardings(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """A `NamedSharding` for every array of the state: moments lie as their parameters do, counters everywhere."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    params = param_shardings(model, mesh)
+    opt_state = optax.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        jax.eval_shape(optimizer.init, model.abstract_params()),
+        params,
+        transform_non_params=lambda _: everywhere,
+    )
+    return TrainState(params=params, opt_state=opt_state, step=everywhere)
+
+
+@functools.cache  # equal runs share one compiled step
+def make_step(
+    model: Model,
+    optimizer: Optimizer,
+    mesh: Mesh,
+    *,
+    steps: int,
+    seed: int,
+    min_mask_ratio: float,
+    soft_inputs: SoftInputs | None,
+) -> tuple[Callable[[Params], TrainState], Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]]:
+    """Two jitted functions: parameters -> the state before the first step; state, batch -> next state, loss.
+
+    A step gives its state's memory to the next one. Its randomness is a function of the seed and the step alone.
+    """
+    transformation = make_optimizer(optimizer, steps)
+    shardings = state_shardings(model, transformation, mesh)
+
+    def start(params: Params) -> TrainState:
+        return TrainState(params=params, opt_state=transformation.init(params), step=jnp.int32(0))
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        loss, gradients = jax.value_and_grad(loss_fn)(state.params, model, batch, key, min_mask_ratio, soft_inputs)
+        updates, opt_state = transformation.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params=params, opt_state=opt_state, step=state.step + 1), loss
+
+    start = jax.jit(start, out_shardings=shardings)
+    return start, jax.jit(step, out_shardings=(shardings, None), donate_argnums=0)
