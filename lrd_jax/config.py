@@ -107,10 +107,12 @@ class DecodeConfig:
 
     @classmethod
     def lrd(cls, gen_length: int = 256, **changes) -> "DecodeConfig":
-        """Latent Refinement Decoding as shipped: the paper's phases with a guarded stop and an end-of-text stop."""
+        """Latent Refinement Decoding as shipped: the paper's phases with a guarded stop, an end-of-text stop, and
+        commits of every position that is sure, see docs/evaluation.md."""
         defaults = {
             "mix": Mix(),
             "refine": Refine(),
+            "commit": LowestEntropy(threshold=0.9),
             "stop": Stop(max_entropy=0.2),
             "end_of_text": True,
         }

@@ -42,7 +42,7 @@ class EvalTiny:
       output: JSON-lines file that cells are appended to.
     """
 
-    models: tuple[str, ...] = ("lrd-tiny", "lrd-tiny-soft")
+    models: tuple[str, ...] = ("lrd-tiny",)
     canvases: tuple[int, ...] = (64, 128, 256)
     counts: tuple[int, ...] = (1000, 200, 200)
     decoders: str = "table"
