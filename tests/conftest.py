@@ -14,6 +14,8 @@ from lrd_jax.convert.reader import read_hf
 from lrd_jax.models import Model
 
 jax.config.update("jax_num_cpu_devices", 8)
+# A test may turn the command line's cache on for the whole process; writing a program of eight devices to it can abort.
+jax.config.update("jax_enable_compilation_cache", False)
 
 
 @functools.cache
