@@ -6,6 +6,7 @@ leading `layers` axis and scanned. Every parameter names its axes; `lrd_jax.shar
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -31,6 +32,16 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     x32 = x.astype(jnp.float32)
     x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
     return x32.astype(x.dtype) * scale
+
+
+def _dot(x: jax.Array, kernel: jax.Array, contracted: int = 1) -> jax.Array:
+    """Product of x `[B, L, ...]` and a kernel over x's last axes, the kernel's first, as one matrix times another.
+
+    The values are those of an einsum; XLA's CPU backend has a fast path for two dimensions only.
+    """
+    inner = math.prod(kernel.shape[:contracted])
+    out = x.reshape(-1, inner) @ kernel.reshape(inner, -1)
+    return out.reshape(*x.shape[:2], *kernel.shape[contracted:])
 
 
 class Blocks(nnx.Module):
@@ -61,18 +72,16 @@ class Blocks(nnx.Module):
         return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps))
 
     def _attend(self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array) -> jax.Array:
-        q = jnp.einsum("BLD,DNH->BLNH", x, self.q[...])
-        k = jnp.einsum("BLD,DKH->BLKH", x, self.k[...])
-        v = jnp.einsum("BLD,DKH->BLKH", x, self.v[...])
+        q, k, v = (_dot(x, kernel[...]) for kernel in (self.q, self.k, self.v))
         if self.config.qkv_bias:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
         q = rotate(q, cos, sin, full_precision=self.config.rope_full_precision)
         k = rotate(k, cos, sin, full_precision=self.config.rope_full_precision)
-        return jnp.einsum("BLNH,NHD->BLD", attention(q, k, v, mask), self.out[...])
+        return _dot(attention(q, k, v, mask), self.out[...], contracted=2)
 
     def _mlp(self, x: jax.Array) -> jax.Array:
-        gated = jax.nn.silu(x @ self.gate[...]) * (x @ self.up[...])
-        return gated @ self.down[...]
+        gated = jax.nn.silu(_dot(x, self.gate[...])) * _dot(x, self.up[...])
+        return _dot(gated, self.down[...])
 
 
 class Transformer(nnx.Module):

@@ -82,7 +82,7 @@ def test_latent_refinement_decoding(checkpoint, key):
 
 
 def assert_same_nuclei(logits, top_p, want):
-    """Equal sizes, but where float32 and float64 fall on two sides of top_p: there the mass between is at top_p.
+    """Equal sizes, but for one token where float32 cannot tell: the mass is at top_p, or the next token ties.
 
     With top_p = 1 the recorded sizes are V +- 1 by the rounding of a sum of 1: all of the vocabulary but [MASK].
     """
@@ -91,7 +91,8 @@ def assert_same_nuclei(logits, top_p, want):
     for i in np.flatnonzero(got != want):
         p = np.sort(np.asarray(jax.nn.softmax(logits[i])))[::-1].astype(np.float64)
         assert abs(got[i] - want[i]) == 1
-        np.testing.assert_allclose(p[: min(got[i], want[i])].sum(), top_p, atol=1e-5)
+        if p[want[i] - 1] != p[got[i] - 1]:
+            np.testing.assert_allclose(p[: min(got[i], want[i])].sum(), top_p, atol=1e-5)
 
 
 @jax.jit
