@@ -29,9 +29,7 @@ class Turn:
 class CommitRule:
     """What the loop asks of a rule. The defaults suit a rule that remembers nothing."""
 
-    reads_filtered: ClassVar[bool] = (
-        False  # belief of the tempered and filtered logits (Dream) instead of the model's own
-    )
+    reads_filtered: ClassVar[bool] = False  # belief of the tempered, filtered logits (Dream), not the model's own
     needs_margin: ClassVar[bool] = False  # belief.margin must be filled
     needs_kl: ClassVar[bool] = False  # `observe` must be told the KL of every position
 
@@ -106,8 +104,26 @@ class Threshold(CommitRule):
         return sure | best(turn.belief.confidence, turn.masked, 1), state
 
 
+class PlannedRule(CommitRule):
+    """A rule that plans its forwards: `steps` for the whole canvas, shared evenly by its blocks; None: one a token."""
+
+    steps: int | None
+
+    def block_steps(self, turn: Turn) -> int:
+        """Forwards planned for one block."""
+        return self.steps // turn.num_blocks if self.steps else turn.masked.shape[1]
+
+    def check_canvas(self, gen_length, block_length):
+        num_blocks = gen_length // block_length
+        if self.steps is not None and self.steps % num_blocks:
+            raise ValueError(f"{type(self).__name__}.steps={self.steps} must be a multiple of the {num_blocks} blocks")
+
+    def max_turns(self, gen_length, block_length):
+        return max(self.steps or 0, gen_length)
+
+
 @setting
-class Scheduled(CommitRule):
+class Scheduled(PlannedRule):
     """LLaDA: a fixed number of tokens each step, by confidence ("low_confidence") or anywhere ("random").
 
     Attributes:
@@ -124,17 +140,8 @@ class Scheduled(CommitRule):
         check_count(self, "steps")
         check_name(self, "order", ("low_confidence", "random"))
 
-    def check_canvas(self, gen_length, block_length):
-        _check_steps(self, gen_length // block_length)
-
-    def max_turns(self, gen_length, block_length):
-        return max(self.steps or 0, gen_length)
-
-    def _block_steps(self, turn: Turn) -> int:
-        return self.steps // turn.num_blocks if self.steps else turn.masked.shape[1]
-
     def __call__(self, turn, state):
-        steps = self._block_steps(turn)
+        steps = self.block_steps(turn)
         counts = jnp.asarray(llada_counts(turn.masked.shape[1], steps))
         count = jnp.where(turn.number < steps, counts[jnp.minimum(turn.number, steps - 1)], 1)
         score = turn.belief.confidence
@@ -143,11 +150,11 @@ class Scheduled(CommitRule):
         return best(score, turn.masked, count), state
 
     def wants_more(self, turn):
-        return turn.number + 1 < self._block_steps(turn) if self.spend_all else None
+        return turn.number + 1 < self.block_steps(turn) if self.spend_all else None
 
 
 @setting
-class Dream(CommitRule):
+class Dream(PlannedRule):
     """Dream's orders with its own schedule: at step i, int(masks left * (1 - s/t)) tokens, all of them at the last.
 
     Attributes:
@@ -169,15 +176,8 @@ class Dream(CommitRule):
     def needs_margin(self) -> bool:
         return self.alg == "topk_margin"
 
-    def check_canvas(self, gen_length, block_length):
-        _check_steps(self, gen_length // block_length)
-
-    def max_turns(self, gen_length, block_length):
-        return max(self.steps or 0, gen_length)
-
     def __call__(self, turn, state):
-        window = turn.masked.shape[1]
-        steps = self.steps // turn.num_blocks if self.steps else window
+        steps = self.block_steps(turn)
         fraction = jnp.asarray(dream_fractions(steps))[jnp.minimum(turn.number, steps - 1)]  # [B]
         if self.alg == "origin":
             return turn.masked & (self.uniform(turn) < fraction[:, None]), state
@@ -196,7 +196,7 @@ class Dream(CommitRule):
 
 
 @setting
-class DreamThreshold(CommitRule):
+class DreamThreshold(PlannedRule):
     """Fast-dLLM's `confidence_threshold` for Dream: a budget a step, from which doubtful tokens are held back.
 
     Each step may commit masks // steps tokens plus those held back before: of the most confident ones, the first is
@@ -217,22 +217,13 @@ class DreamThreshold(CommitRule):
         check_range(self, "threshold", 0)
         check_count(self, "steps")
 
-    def check_canvas(self, gen_length, block_length):
-        _check_steps(self, gen_length // block_length)
-
     def start(self, batch, window):
         return jnp.zeros(batch, jnp.int32)  # held back
 
     def __call__(self, turn, held):
-        window = turn.masked.shape[1]
-        planned = self.steps // turn.num_blocks if self.steps else window
-        budget = held + jnp.where(turn.number < planned, window // planned, 0)
+        planned = self.block_steps(turn)
+        budget = held + jnp.where(turn.number < planned, turn.masked.shape[1] // planned, 0)
         first = best(turn.belief.confidence, turn.masked, 1)
         allowed = first | best(turn.belief.confidence, turn.masked, budget)
         chosen = allowed & (first | (turn.belief.confidence >= self.threshold))
         return chosen, jnp.sum(allowed & ~chosen, axis=-1).astype(jnp.int32)
-
-
-def _check_steps(rule: Any, num_blocks: int) -> None:
-    if rule.steps is not None and rule.steps % num_blocks:
-        raise ValueError(f"{type(rule).__name__}.steps={rule.steps} must be a multiple of the {num_blocks} blocks")

@@ -112,17 +112,6 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
         mix, mask_id = config.mix, model.config.mask_id
         soft = soft_embeddings(logits, belief.entropy, model.table(params), mask_id, mix.r_f, mix.top_p)
 
-    trace = state.trace
-    if trace is not None:
-        mean_entropy = jnp.sum(jnp.where(masked, belief.entropy, 0.0), -1) / jnp.maximum(jnp.sum(masked, -1), 1)
-        at = (jnp.arange(B), jnp.where(state.running, state.steps, config.step_limit))  # out of range: dropped
-        trace = Trace(
-            divergence=trace.divergence.at[at].set(divergence, mode="drop"),
-            entropy=trace.entropy.at[at].set(mean_entropy, mode="drop"),
-            committed=trace.committed.at[at].set(jnp.sum(chosen, -1), mode="drop"),
-            refining=trace.refining.at[at].set(~state.committing, mode="drop"),
-        )
-
     running = state.running
     refine_once = config.refine is None or config.refine.before == "block"
     state = state.replace(
@@ -139,7 +128,7 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
         steps=state.steps + running,
         refine_steps=state.refine_steps + (running & ~state.committing),
         reason=jnp.where(running & ~finite, StopReason.NON_FINITE, state.reason),
-        trace=trace,
+        trace=_record(config, state, divergence, belief.entropy, masked, chosen),
     )
     block_done = running & finite & ~jnp.any(left, axis=-1)
     more = config.commit.wants_more(turn)
@@ -203,6 +192,22 @@ def _propose(config: DecodeConfig, special: ModelConfig, logits, belief: Belief,
             margin=None if belief.margin is None else jnp.where(is_end, 0.0, belief.margin),
         )
     return belief
+
+
+def _record(config: DecodeConfig, state: DecodeState, divergence, entropy, masked, chosen) -> Trace | None:
+    """The trace with this step's entries: D_t `[B]`, entropies, masks before the commit and commits `[B, W]`."""
+    trace = state.trace
+    if trace is None:
+        return None
+    mean_entropy = jnp.sum(jnp.where(masked, entropy, 0.0), -1) / jnp.maximum(jnp.sum(masked, -1), 1)
+    step = jnp.where(state.running, state.steps, config.step_limit)  # out of range, and so dropped, where a row ended
+    at = (jnp.arange(len(step)), step)
+    return Trace(
+        divergence=trace.divergence.at[at].set(divergence, mode="drop"),
+        entropy=trace.entropy.at[at].set(mean_entropy, mode="drop"),
+        committed=trace.committed.at[at].set(jnp.sum(chosen, -1), mode="drop"),
+        refining=trace.refining.at[at].set(~state.committing, mode="drop"),
+    )
 
 
 def _next_block(model: Denoiser, params, config: DecodeConfig, state: DecodeState, done: jax.Array) -> DecodeState:
