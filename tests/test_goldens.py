@@ -72,27 +72,36 @@ def test_latent_refinement_decoding(checkpoint, key):
     np.testing.assert_array_equal([state.tokens[0] for state in states], stored[f"{key}.canvas"])
     np.testing.assert_array_equal(result.tokens[0], stored[f"{key}.tokens"])
     np.testing.assert_array_equal(~result.trace.refining[0, :n], stored[f"{key}.phase"])
-    np.testing.assert_allclose(result.trace.divergence[0, :n], stored[f"{key}.kl"], rtol=1e-3, atol=1e-4)
     assert result.stop_reason[0] == (StopReason.SETTLED if run["stopped"] else StopReason.FINISHED)
-    entropy = np.stack([entropy_of(state.previous[0]) for state in states])
-    np.testing.assert_allclose(entropy, stored[f"{key}.entropy"], rtol=1e-3, atol=1e-4)
-    if config.mix.r_f > 0:
-        for state, want in zip(states, stored[f"{key}.nucleus"], strict=True):
-            assert_same_nuclei(state.previous[0], config.mix.top_p, want)
+    logits = np.stack([state.previous[0] for state in states])
+    certain = n if config.mix.r_f == 0 else assert_same_nuclei(logits, config.mix.top_p, stored[f"{key}.nucleus"])
+    for got, name in ((result.trace.divergence[0, :n], "kl"), (entropy_of(logits), "entropy")):
+        want = stored[f"{key}.{name}"]
+        np.testing.assert_allclose(got[:certain], want[:certain], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(got[certain:], want[certain:], rtol=1e-2, atol=1e-2)
 
 
 def assert_same_nuclei(logits, top_p, want):
-    """Equal sizes, but for one token where float32 cannot tell: the mass is at top_p, or the next token ties.
+    """Sizes of nuclei equal the recorded `[n, W]`; returns how many steps see only what float32 is certain of.
 
+    The record is in float64. Where float32 cannot tell which token is a nucleus's last (its mass is at top_p, or two
+    tokens tie there), one token more or less is fed back, and the steps that follow see slightly other numbers.
     With top_p = 1 the recorded sizes are V +- 1 by the rounding of a sum of 1: all of the vocabulary but [MASK].
     """
-    most = logits.shape[-1] - 1
-    got, want = np.minimum(nucleus_sizes(logits, top_p), most), np.minimum(want, most)
-    for i in np.flatnonzero(got != want):
-        p = np.sort(np.asarray(jax.nn.softmax(logits[i])))[::-1].astype(np.float64)
-        assert abs(got[i] - want[i]) == 1
-        if p[want[i] - 1] != p[got[i] - 1]:
-            np.testing.assert_allclose(p[: min(got[i], want[i])].sum(), top_p, atol=1e-5)
+    n, V = len(logits), logits.shape[-1]
+    p = np.sort(np.asarray(jax.nn.softmax(logits, axis=-1), np.float64), axis=-1)[..., ::-1]
+    got, want = np.stack([nucleus_sizes(step, top_p) for step in logits]), np.minimum(want, V - 1)
+    got = np.minimum(got, V - 1)
+    last, after = (np.take_along_axis(p, want[..., None] + i, axis=-1)[..., 0] for i in (-1, 0))
+    mass = np.take_along_axis(np.cumsum(p, axis=-1), want[..., None] - 1, axis=-1)[..., 0]
+    tie = last - after < 1e-5 * last
+    tie |= np.take_along_axis(p, np.maximum(want - 2, 0)[..., None], axis=-1)[..., 0] - last < 1e-5 * last
+    at_top_p = (np.abs(mass - top_p) < 1e-5) | (np.abs(mass - last - top_p) < 1e-5)
+    doubtful = (tie | at_top_p) & (top_p < 1)
+    np.testing.assert_array_equal(got[~doubtful], want[~doubtful])
+    assert np.all(np.abs(got - want) <= 1)
+    doubtful_steps = np.flatnonzero(doubtful.any(axis=-1))
+    return int(doubtful_steps[0]) + 1 if len(doubtful_steps) else n
 
 
 @jax.jit
