@@ -14,8 +14,14 @@ from lrd_jax.convert.reader import read_hf
 from lrd_jax.models import Model
 
 jax.config.update("jax_num_cpu_devices", 8)
-# A test may turn the command line's cache on for the whole process; writing a program of eight devices to it can abort.
-jax.config.update("jax_enable_compilation_cache", False)
+jax.config.update("jax_enable_compilation_cache", False)  # the command line's own would write to the user's folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+    """Every program maps memory, and a process may hold 65,530 maps on Linux: the whole suite's would not fit."""
+    yield
+    jax.clear_caches()
 
 
 @functools.cache
