@@ -1,5 +1,6 @@
 """Where a run starts: random weights of a new model, or the weights and tokenizer of a checkpoint."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lrd_jax.checkpoint import load
-from lrd_jax.models import LogitAlignment, Model, ModelConfig
+from lrd_jax.models import Model, ModelConfig
+from lrd_jax.models.presets import PRESETS
 from lrd_jax.models.transformer import Params
 from lrd_jax.sharding import param_shardings
 from lrd_jax.tasks import TRAINABLE
@@ -53,8 +55,8 @@ def new_model_config(sizes: Scratch, tokenizer: PreTrainedTokenizerBase) -> Mode
     special = {"mask_token": tokenizer.mask_token_id, "eos_token": tokenizer.eos_token_id}
     if missing := [name for name, token in special.items() if token is None]:
         raise ValueError(f"model.tokenizer: {sizes.tokenizer} names no {' and no '.join(missing)}")
-    return ModelConfig(
-        family="llada",
+    return dataclasses.replace(
+        PRESETS["llada-8b-base"].config,
         vocab_size=len(tokenizer),
         num_layers=sizes.num_layers,
         embed_dim=sizes.embed_dim,
@@ -63,13 +65,9 @@ def new_model_config(sizes: Scratch, tokenizer: PreTrainedTokenizerBase) -> Mode
         num_kv_heads=sizes.num_heads,
         max_length=sizes.max_length,
         rope_theta=10000.0,
-        rope_full_precision=True,
-        norm_eps=1e-5,
-        qkv_bias=False,
-        tied_head=False,
-        scale_logits=False,
-        alignment=LogitAlignment.SAME_POSITION,
         mask_id=tokenizer.mask_token_id,
         eos_id=tokenizer.eos_token_id,
         pad_id=tokenizer.eos_token_id,
+        bos_id=None,
+        eot_id=None,
     )
