@@ -74,11 +74,11 @@ def test_latent_refinement_decoding(checkpoint, key):
     np.testing.assert_array_equal(~result.trace.refining[0, :n], stored[f"{key}.phase"])
     np.testing.assert_allclose(result.trace.divergence[0, :n], stored[f"{key}.kl"], rtol=1e-3, atol=1e-4)
     assert result.stop_reason[0] == (StopReason.SETTLED if run["stopped"] else StopReason.FINISHED)
-    entropy = np.stack([entropy_of(state.previous[0]) for state in states])
+    entropy = np.stack([entropy_of(state.previous.window[0]) for state in states])
     np.testing.assert_allclose(entropy, stored[f"{key}.entropy"], rtol=1e-3, atol=1e-4)
     if config.mix.r_f > 0:
         for state, want in zip(states, stored[f"{key}.nucleus"], strict=True):
-            assert_same_nuclei(state.previous[0], config.mix.top_p, want)
+            assert_same_nuclei(state.previous.window[0], config.mix.top_p, want)
 
 
 def assert_same_nuclei(logits, top_p, want):
