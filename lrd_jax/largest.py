@@ -13,7 +13,7 @@ FEW = CHUNK * LARGEST  # a vocabulary of no more is looked at whole
 
 
 def argmax(logits: jax.Array) -> jax.Array:
-    """int32 `[...]`: the id of the largest logit of `[..., V]`, the lowest on a tie, the first NaN if there is one."""
+    """int32 `[...]`: the id of the largest logit of `[..., V]`, the lowest on a tie; any id beside a NaN."""
     if logits.shape[-1] <= FEW:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     return jax.lax.platform_dependent(

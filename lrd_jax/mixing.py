@@ -7,6 +7,8 @@ T_i, the nucleus, is the smallest set of most probable tokens whose mass reaches
 Axes: B batch, W active window, V vocab, D embed.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -34,23 +36,29 @@ class Mix:
 def nucleus_floor(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
     """The smallest probability in the nucleus, `[..., ]` for p `[..., V]`: T = {v : p(v) >= floor}.
 
-    Found by bisection on the bits of the float, which are ordered as the non-negative floats are: 30 masked sums,
-    exact, and with no sort, so that a vocabulary sharded over devices stays where it is. Tokens that tie with the one
-    which crosses top_p are all in. At top_p = 1 the floor is 0: only the whole vocabulary has mass 1, whatever a sum
-    rounds to.
+    Found digit by digit on the bits of the float, which are ordered as the non-negative floats are: masked sums, exact,
+    and with no sort, so that a vocabulary sharded over devices stays where it is. Tokens that tie with the one which
+    crosses top_p are all in. At top_p = 1 the floor is 0: only the whole vocabulary has mass 1, whatever a sum rounds
+    to.
     """
+    # Sums over the same p share one reading of it on GPU and TPU; on CPU each is a reading of its own.
+    return jax.lax.platform_dependent(
+        p, jnp.float32(top_p), cpu=functools.partial(_floor, digit=1), default=functools.partial(_floor, digit=3)
+    )
 
-    def halve(_, bounds):
-        low, high = bounds  # mass above low reaches top_p (or low is 0); mass above high does not
-        middle = low + (high - low) // 2
-        floor = jax.lax.bitcast_convert_type(middle, jnp.float32)
-        reached = jnp.sum(jnp.where(p >= floor[..., None], p, 0.0), axis=-1) >= top_p
-        reached &= jnp.asarray(top_p) < 1
-        return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
 
-    low = jnp.zeros(p.shape[:-1], jnp.int32)
-    above_one = jax.lax.bitcast_convert_type(jnp.float32(1.0), jnp.int32) + 1
-    low, _ = jax.lax.fori_loop(0, 30, halve, (low, jnp.full_like(low, above_one)))
+def _floor(p: jax.Array, top_p: jax.Array, *, digit: int) -> jax.Array:
+    """`nucleus_floor` by `digit` bits at a time, of the 30 that a float of at most 1 has."""
+
+    def refine(i, low):
+        reached = 0
+        for step in range(1, 2**digit):  # the mass above a floor falls as the floor rises: count those that reach top_p
+            floor = jax.lax.bitcast_convert_type(low + (step << (30 - digit * (i + 1))), jnp.float32)
+            mass = jnp.sum(jnp.where(p >= floor[..., None], p, 0.0), axis=-1)
+            reached += ((mass >= top_p) & (top_p < 1)).astype(jnp.int32)
+        return low + (reached << (30 - digit * (i + 1)))
+
+    low = jax.lax.fori_loop(0, 30 // digit, refine, jnp.zeros(p.shape[:-1], jnp.int32))
     return jax.lax.bitcast_convert_type(low, jnp.float32)
 
 
