@@ -20,8 +20,8 @@ import tyro
 
 from lrd_jax import DecodeConfig, LowestEntropy, Mix, Refine, make_decode
 from lrd_jax.compiling import compiler_options
-from lrd_jax.mixing import in_nucleus
 from lrd_jax.models import PRESETS, Model, positions_of
+from lrd_jax.nucleus import in_nucleus
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

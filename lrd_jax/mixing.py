@@ -7,12 +7,11 @@ T_i, the nucleus, is the smallest set of most probable tokens whose mass reaches
 Axes: B batch, W active window, V vocab, D embed.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 from lrd_jax.largest import largest
+from lrd_jax.nucleus import nucleus_floor
 from lrd_jax.settings import check_range, setting
 
 
@@ -33,43 +32,12 @@ class Mix:
         check_range(self, "top_p", 0, 1)
 
 
-def nucleus_floor(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
-    """The smallest probability in the nucleus, `[..., ]` for p `[..., V]`: T = {v : p(v) >= floor}.
+def mean_of_nucleus(p: jax.Array, floor: jax.Array, table: jax.Array) -> jax.Array:
+    """sum_{v in T} pbar(v) e_v, float32 `[..., D]`, T all tokens of probability >= floor `[...]` in p `[..., V]`.
 
-    Found digit by digit on the bits of the float, which are ordered as the non-negative floats are: masked sums, exact,
-    and with no sort, so that a vocabulary sharded over devices stays where it is. Tokens that tie with the one which
-    crosses top_p are all in. At top_p = 1 the floor is 0: only the whole vocabulary has mass 1, whatever a sum rounds
-    to.
+    A product with the whole table.
     """
-    # Sums over the same p share one reading of it on GPU and TPU; on CPU each is a reading of its own.
-    return jax.lax.platform_dependent(
-        p, jnp.float32(top_p), cpu=functools.partial(_floor, digit=1), default=functools.partial(_floor, digit=3)
-    )
-
-
-def _floor(p: jax.Array, top_p: jax.Array, *, digit: int) -> jax.Array:
-    """`nucleus_floor` by `digit` bits at a time, of the 30 that a float of at most 1 has."""
-
-    def refine(i, low):
-        reached = 0
-        for step in range(1, 2**digit):  # the mass above a floor falls as the floor rises: count those that reach top_p
-            floor = jax.lax.bitcast_convert_type(low + (step << (30 - digit * (i + 1))), jnp.float32)
-            mass = jnp.sum(jnp.where(p >= floor[..., None], p, 0.0), axis=-1)
-            reached += ((mass >= top_p) & (top_p < 1)).astype(jnp.int32)
-        return low + (reached << (30 - digit * (i + 1)))
-
-    low = jax.lax.fori_loop(0, 30 // digit, refine, jnp.zeros(p.shape[:-1], jnp.int32))
-    return jax.lax.bitcast_convert_type(low, jnp.float32)
-
-
-def in_nucleus(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
-    """Which tokens are in the nucleus: bool `[..., V]` for float32 probabilities p `[..., V]`."""
-    return (p >= nucleus_floor(p, top_p)[..., None]) & (p > 0) & (top_p > 0)
-
-
-def mean_of_nucleus(p: jax.Array, table: jax.Array, top_p: jax.Array | float) -> jax.Array:
-    """sum_{v in T} pbar(v) e_v, float32 `[..., D]`, for probabilities p `[..., V]`: a product with the whole table."""
-    nucleus = jnp.where(in_nucleus(p, top_p), p, 0.0)
+    nucleus = jnp.where(p >= floor[..., None], p, 0.0)
     mass = jnp.sum(nucleus, axis=-1, keepdims=True)
     pbar = (nucleus / jnp.where(mass > 0, mass, 1.0)).astype(table.dtype)
     mean = pbar.reshape(-1, pbar.shape[-1]) @ table
@@ -125,5 +93,6 @@ def soft_embeddings(
       `[B, W, D]` in the table's dtype; the mixing itself is float32 but for the product with the table.
     """
     with jax.named_scope("mixing"):
-        mean = mean_of_nucleus(jax.nn.softmax(logits, axis=-1), table, top_p)
+        p = jax.nn.softmax(logits, axis=-1)
+        mean = mean_of_nucleus(p, nucleus_floor(p, top_p), table)
         return blend(mean, entropy, table, mask_id, r_f, top_p)

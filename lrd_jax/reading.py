@@ -21,6 +21,7 @@ from lrd_jax.belief import Belief, confidence_of
 from lrd_jax.config import DecodeConfig
 from lrd_jax.largest import FEW
 from lrd_jax.models import ModelConfig
+from lrd_jax.nucleus import nucleus_floor
 from lrd_jax.sampling import draw, filtered, suppress
 from lrd_jax.sharding import vocab_is_split
 
@@ -137,18 +138,24 @@ def read_logits(model: Head, params, config: DecodeConfig, logits, before, befor
                 mean, holds = mixing.mean_of_largest(logits, belief.log_z, table, config.mix.top_p)
         return Reading(belief, proposal, kl, mean), holds
 
-    def whole_nuclei(log_z):
+    def whole_nuclei(log_z, at_once=config.window):
+        def floor(logits, log_z):
+            return nucleus_floor(jnp.exp(logits - log_z[..., None]), config.mix.top_p)
+
         with jax.named_scope("mixing"):
-            return mixing.mean_of_nucleus(jnp.exp(logits - log_z[..., None]), table, config.mix.top_p)
+            floors = by_chunks(floor, at_once, (logits, log_z))
+            return mixing.mean_of_nucleus(jnp.exp(logits - log_z[..., None]), floors, table)
 
     def on_cpu(*args):
         cached = max(1, CACHED_BYTES // (4 * logits.shape[0] * logits.shape[-1]))
         reading, holds = by_chunks(lambda *args: read(guess, *args), cached, args)
         if guess:
             missed = open_ & ~holds
-            exact = jax.lax.cond(jnp.any(missed), whole_nuclei, lambda _: reading.mean, reading.belief.log_z)
+            exact = jax.lax.cond(
+                jnp.any(missed), lambda z: whole_nuclei(z, cached), lambda _: reading.mean, reading.belief.log_z
+            )
             return reading.replace(mean=jnp.where(missed[..., None], exact, reading.mean))
-        return reading if table is None else reading.replace(mean=whole_nuclei(reading.belief.log_z))
+        return reading if table is None else reading.replace(mean=whole_nuclei(reading.belief.log_z, cached))
 
     def elsewhere(*args):
         reading, _ = read(False, *args)

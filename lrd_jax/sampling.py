@@ -6,7 +6,7 @@ Axes: B batch, W active window, V vocab. Logits are float32.
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.mixing import in_nucleus
+from lrd_jax.nucleus import in_nucleus
 
 
 def suppress(logits: jax.Array, ids: tuple[int, ...]) -> jax.Array:

@@ -24,7 +24,7 @@ from lrd_jax import (
     Threshold,
     make_decode,
 )
-from lrd_jax.mixing import in_nucleus
+from lrd_jax.nucleus import in_nucleus
 
 PROMPT_LENGTH = max(len(goldens.arrays("lrd")[f"{key}.prompt"]) for key in goldens.lrd_runs())
 

@@ -10,8 +10,9 @@ import pytest
 
 from lrd_jax import DecodeConfig, LowestEntropy, Margin, Mix, Refine, Stop, make_decode
 from lrd_jax.largest import LARGEST, argmax_by_chunks, largest
-from lrd_jax.mixing import in_nucleus, mean_of_largest, mean_of_nucleus
+from lrd_jax.mixing import mean_of_largest, mean_of_nucleus
 from lrd_jax.models import PRESETS, Model
+from lrd_jax.nucleus import floor_by_digits, floor_by_narrowing
 from lrd_jax.reading import Previous, by_chunks, chunk_of, read_window, window_logits
 
 SIZES = [8193, 8320, 9000]  # a last chunk of one token, whole chunks, a broken one
@@ -60,8 +61,9 @@ def test_the_largest_are_the_first_of_a_sort(kind, size):
 def both_means(logits, table, top_p):
     log_z = jax.nn.logsumexp(logits, axis=-1)
     p = jnp.exp(logits - log_z[..., None])
-    size = jnp.sum(in_nucleus(p, top_p), axis=-1)
-    return mean_of_largest(logits, log_z, table, top_p), mean_of_nucleus(p, table, top_p), size
+    floor = floor_by_digits(p, top_p, digit=1)
+    size = jnp.sum((p >= floor[..., None]) & (p > 0), axis=-1)
+    return mean_of_largest(logits, log_z, table, top_p), mean_of_nucleus(p, floor, table), size
 
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "impossible", "nan"])
@@ -81,6 +83,34 @@ def test_a_nucleus_within_the_largest_has_the_same_mean(kind, size):
             assert np.all(np.isfinite(mean))
             seen |= set(holds.tolist())
     assert seen == {True, False}
+
+
+@jax.jit
+def all_floors(logits, top_p):
+    p = jax.nn.softmax(logits, axis=-1)
+    slow, fast, by_threes = (
+        floor_by_digits(p, top_p, digit=1),
+        floor_by_narrowing(p, top_p),
+        floor_by_digits(p, top_p, digit=3),
+    )
+    return p, slow, fast, by_threes
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "impossible", "nan"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_way_to_a_floor_gives_the_same_nucleus(kind, size):
+    for seed in range(4):
+        for top_p in (0.0, 0.2, 0.9, 0.99, 1.0):
+            p, slow, fast, by_threes = all_floors(random_logits(kind, size, seed), jnp.float32(top_p))
+            np.testing.assert_array_equal(by_threes, slow)
+            p = np.asarray(p, np.float64)
+            want, got = p >= np.asarray(slow)[:, None], p >= np.asarray(fast)[:, None]
+            for row in np.flatnonzero((want != got).any(axis=-1)):
+                # In float32 the mass of one of the two is top_p; it is one token, or those that tie with it, apart.
+                values = p[row][want[row] != got[row]]
+                assert len(set(values.tolist())) == 1
+                masses = [p[row][chosen[row]].sum() for chosen in (want, got)]
+                assert min(abs(mass - top_p) for mass in masses) < 1e-5
 
 
 def test_a_tie_across_the_64th_is_not_held():
