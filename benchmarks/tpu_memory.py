@@ -1,4 +1,4 @@
-"""Memory per chip of a decode on a TPU slice, from the TPU compiler alone: no TPU, no weights.
+"""Memory per chip of LRD as the paper prints it on a TPU slice, from the TPU compiler alone: no TPU, no weights.
 
     pip install libtpu
     python benchmarks/tpu_memory.py --model llada-8b-instruct --tensor 8
@@ -57,8 +57,8 @@ def slice_devices(topology: str) -> list[jax.Device]:
     return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
 
 
-def compile_decode(plan: Plan) -> jax.stages.Compiled:
-    """LRD as the paper prints it, compiled for the slice with parameters in bfloat16."""
+def compile_decode(plan: Plan, config: DecodeConfig) -> jax.stages.Compiled:
+    """A decode compiled for the slice with parameters in bfloat16."""
     model = Model(PRESETS[plan.model].config)
     mesh = make_mesh(plan.data, plan.fsdp, plan.tensor, slice_devices(plan.topology))
 
@@ -73,14 +73,13 @@ def compile_decode(plan: Plan) -> jax.stages.Compiled:
         jax.eval_shape(lambda: jax.random.split(jax.random.key(0), plan.batch)),
     )
     inputs = jax.tree.map(lambda leaf: placed(leaf, batch_sharding(mesh)), inputs)
-    decode = make_decode(model, DecodeConfig.paper(plan.gen_length, block_length=plan.block_length))
     with jax.set_mesh(mesh):
-        return decode.lower(params, *inputs).compile()
+        return make_decode(model, config).lower(params, *inputs).compile()
 
 
 def main(plan: Plan) -> None:
     start = time.perf_counter()
-    compiled = compile_decode(plan)
+    compiled = compile_decode(plan, DecodeConfig.paper(plan.gen_length, block_length=plan.block_length))
     memory = compiled.memory_analysis()
     rows = {
         "arguments (parameters, prompts)": memory.argument_size_in_bytes,

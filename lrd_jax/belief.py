@@ -7,6 +7,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from lrd_jax.largest import argmax
+
 
 @flax.struct.dataclass
 class Belief:
@@ -15,6 +17,7 @@ class Belief:
     token: jax.Array  # [B, W] int32, the token that would be committed
     confidence: jax.Array  # [B, W] probability of that token
     entropy: jax.Array  # [B, W] nats
+    log_z: jax.Array  # [B, W] log of the softmax denominator
     margin: jax.Array | None = None  # [B, W] probability of the best token minus the second best's, where asked for
 
 
@@ -28,9 +31,10 @@ def read(logits: jax.Array, *, margin: bool = False) -> Belief:
     z = jnp.sum(weights, axis=-1)
     # H = log z - E[x - top]; an impossible token has weight 0 and must not meet its -inf.
     mean = jnp.sum(jnp.where(weights > 0, weights * (logits - top), 0.0), axis=-1) / z
-    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    token = argmax(logits)
     gap = (1.0 - jnp.exp(_second(logits, token) - top[..., 0])) / z if margin else None
-    return Belief(token=token, confidence=1.0 / z, entropy=jnp.log(z) - mean, margin=gap)
+    log_z = top[..., 0] + jnp.log(z)
+    return Belief(token=token, confidence=1.0 / z, entropy=jnp.log(z) - mean, log_z=log_z, margin=gap)
 
 
 def _second(logits: jax.Array, token: jax.Array) -> jax.Array:
@@ -43,12 +47,15 @@ def log_z(logits: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits, axis=-1)
 
 
-def kl(logits: jax.Array, previous: jax.Array) -> jax.Array:
-    """KL(p_t || p_{t-1}) per position `[B, W]`, nats, of two float32 logits `[B, W, V]` (the inside of Eq. 6)."""
-    p = jax.nn.softmax(logits, axis=-1)
-    difference = jnp.where(p > 0, logits - previous, 0.0)
-    divergence = jnp.sum(p * difference, axis=-1) - log_z(logits) + log_z(previous)
-    return jnp.maximum(divergence, 0.0)  # rounding may dip below
+def kl(logits: jax.Array, log_z: jax.Array, previous: jax.Array, previous_log_z: jax.Array) -> jax.Array:
+    """KL(p_t || p_{t-1}) per position `[B, W]`, nats, the inside of Eq. 6.
+
+    Both beliefs come as float32 logits `[B, W, V]` with the logs of their denominators `[B, W]`:
+    E_t[x - y] - log z_x + log z_y takes one exp a logit.
+    """
+    p = jnp.exp(logits - log_z[..., None])
+    difference = jnp.sum(jnp.where(p > 0, p * (logits - previous), 0.0), axis=-1)
+    return jnp.maximum(difference - log_z + previous_log_z, 0.0)  # rounding may dip below
 
 
 def confidence_of(logits: jax.Array, token: jax.Array) -> jax.Array:

@@ -32,6 +32,9 @@ class DecodeConfig:
         end-of-text.
       max_forwards: a row ends after so many steps; what is still masked holds the mask id. None: no limit.
       trace: record what every step saw, see `Trace`.
+      logit_chunk: positions of the window whose logits exist at a time. The whole window: the previous belief is kept
+        as logits, which is fastest. Fewer: it is computed again from hidden states, one more head a step, and no array
+        of window x vocabulary exists. None: by size, see `lrd_jax.reading.chunk_of`.
     """
 
     gen_length: int = static()
@@ -52,12 +55,14 @@ class DecodeConfig:
     end_of_text: bool = static(False)
     max_forwards: int | None = static(None)
     trace: bool = static(False)
+    logit_chunk: int | None = static(None)
 
     def __post_init__(self):
         check_count(self, "gen_length")
         check_count(self, "block_length")
         check_count(self, "max_forwards")
         check_count(self, "top_k")
+        check_count(self, "logit_chunk")
         check_range(self, "temperature", 0)
         check_range(self, "cfg_scale", 0)
         check_range(self, "top_p", 0, 1, open_low=True)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lrd_jax.canvas import check_prompt
+from lrd_jax.compiling import PlatformJit
 from lrd_jax.config import DecodeConfig
 from lrd_jax.state import DecodeResult, DecodeState
 from lrd_jax.step import Denoiser, init_state, should_continue, step
@@ -110,13 +111,13 @@ def _row_keys(key: jax.Array | None, batch: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch)) if key.ndim == 0 else key
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@PlatformJit
 def run_start(model, params, prompt, prompt_mask, keys, config) -> DecodeState:
     """`Decoder.start` on checked arguments."""
     return init_state(model, params, config, prompt, prompt_mask, keys)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@PlatformJit
 def run_advance(model, params, state, n, config) -> DecodeState:
     """`Decoder.advance` on checked arguments."""
 
@@ -127,7 +128,7 @@ def run_advance(model, params, state, n, config) -> DecodeState:
     return jax.lax.while_loop(lambda carry: should_continue(carry[0]) & (carry[1] > 0), body, (state, n))[0]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@PlatformJit
 def run_decode(model, params, prompt, prompt_mask, keys, config) -> DecodeResult:
     """`Decoder.__call__` on checked arguments: the whole decode in one `lax.while_loop`."""
     state = init_state(model, params, config, prompt, prompt_mask, keys)

@@ -3,8 +3,6 @@
 import time
 from typing import TYPE_CHECKING, Self
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -127,19 +125,14 @@ class Pieces:
 def best_guesses(state: DecodeState, config: DecodeConfig) -> np.ndarray | None:
     """int `[G]` of row 0: the likeliest token of each position of the active window, -1 elsewhere.
 
-    None where the last forward's logits are not kept, or belong to another block.
+    None where no forward's belief is kept, or it belongs to another block.
     """
     if state.previous is None or int(state.block_steps[0]) == 0:
         return None
     start = int(state.block[0]) * config.window
     guesses = np.full(config.gen_length, -1)
-    guesses[start : start + config.window] = np.asarray(_likeliest(state.previous))
+    guesses[start : start + config.window] = np.asarray(state.previous.token[0])
     return guesses
-
-
-@jax.jit
-def _likeliest(logits: jax.Array) -> jax.Array:
-    return jnp.argmax(logits[0], axis=-1)
 
 
 def legend() -> Text:

@@ -10,6 +10,8 @@ Axes: B batch, W active window, V vocab, D embed.
 import jax
 import jax.numpy as jnp
 
+from lrd_jax.largest import largest
+from lrd_jax.nucleus import nucleus_floor
 from lrd_jax.settings import check_range, setting
 
 
@@ -30,32 +32,44 @@ class Mix:
         check_range(self, "top_p", 0, 1)
 
 
-def nucleus_floor(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
-    """The smallest probability in the nucleus, `[..., ]` for p `[..., V]`: T = {v : p(v) >= floor}.
+def mean_of_nucleus(p: jax.Array, floor: jax.Array, table: jax.Array) -> jax.Array:
+    """sum_{v in T} pbar(v) e_v, float32 `[..., D]`, T all tokens of probability >= floor `[...]` in p `[..., V]`.
 
-    Found by bisection on the bits of the float, which are ordered as the non-negative floats are: 30 masked sums,
-    exact, and with no sort, so that a vocabulary sharded over devices stays where it is. Tokens that tie with the one
-    which crosses top_p are all in. At top_p = 1 the floor is 0: only the whole vocabulary has mass 1, whatever a sum
-    rounds to.
+    A product with the whole table.
     """
-
-    def halve(_, bounds):
-        low, high = bounds  # mass above low reaches top_p (or low is 0); mass above high does not
-        middle = low + (high - low) // 2
-        floor = jax.lax.bitcast_convert_type(middle, jnp.float32)
-        reached = jnp.sum(jnp.where(p >= floor[..., None], p, 0.0), axis=-1) >= top_p
-        reached &= jnp.asarray(top_p) < 1
-        return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
-
-    low = jnp.zeros(p.shape[:-1], jnp.int32)
-    above_one = jax.lax.bitcast_convert_type(jnp.float32(1.0), jnp.int32) + 1
-    low, _ = jax.lax.fori_loop(0, 30, halve, (low, jnp.full_like(low, above_one)))
-    return jax.lax.bitcast_convert_type(low, jnp.float32)
+    nucleus = jnp.where(p >= floor[..., None], p, 0.0)
+    mass = jnp.sum(nucleus, axis=-1, keepdims=True)
+    pbar = (nucleus / jnp.where(mass > 0, mass, 1.0)).astype(table.dtype)
+    mean = pbar.reshape(-1, pbar.shape[-1]) @ table
+    return mean.reshape(*p.shape[:-1], -1).astype(jnp.float32)
 
 
-def in_nucleus(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
-    """Which tokens are in the nucleus: bool `[..., V]` for float32 probabilities p `[..., V]`."""
-    return (p >= nucleus_floor(p, top_p)[..., None]) & (p > 0) & (top_p > 0)
+def mean_of_largest(
+    logits: jax.Array, log_z: jax.Array, table: jax.Array, top_p: jax.Array | float
+) -> tuple[jax.Array, jax.Array]:
+    """`mean_of_nucleus` of softmax(logits) from the 64 largest of logits `[..., V]`, where they hold the nucleus.
+
+    Returns:
+      float32 `[..., D]`, and bool `[...]`: whether the nucleus ends before the 64th, so that no token outside ties with
+      its last one. Where it does not, the mean is finite and meaningless.
+    """
+    values, ids = largest(logits)
+    p = jnp.exp(values - log_z[..., None])
+    mass = jnp.cumsum(p, axis=-1)
+    crossing = jnp.argmax(mass >= top_p, axis=-1, keepdims=True)
+    floor = jnp.take_along_axis(p, crossing, axis=-1)
+    holds = (mass[..., -1] >= top_p) & (floor[..., 0] > p[..., -1]) & (jnp.asarray(top_p) < 1)
+    nucleus = jnp.where(p >= floor, p, 0.0)
+    total = jnp.sum(nucleus, axis=-1, keepdims=True)
+    rows = table.at[ids].get(mode="clip").astype(jnp.float32)
+    return jnp.einsum("...K,...KD->...D", nucleus / jnp.where(total > 0, total, 1.0), rows), holds
+
+
+def blend(mean: jax.Array, entropy: jax.Array, table: jax.Array, mask_id: int, r_f, top_p) -> jax.Array:
+    """Eq. 4: [MASK] and the mean embedding `[..., D]` of the nucleus, in the table's dtype."""
+    alpha = r_f * (1.0 - entropy / jnp.log(float(table.shape[0])))
+    alpha = jnp.where((top_p > 0) & jnp.isfinite(alpha), alpha, 0.0)[..., None]
+    return ((1.0 - alpha) * table[mask_id].astype(jnp.float32) + alpha * mean).astype(table.dtype)
 
 
 def soft_embeddings(
@@ -80,11 +94,5 @@ def soft_embeddings(
     """
     with jax.named_scope("mixing"):
         p = jax.nn.softmax(logits, axis=-1)
-        nucleus = jnp.where(in_nucleus(p, top_p), p, 0.0)
-        mass = jnp.sum(nucleus, axis=-1, keepdims=True)
-        pbar = nucleus / jnp.where(mass > 0, mass, 1.0)
-        mean = jnp.einsum("BWV,VD->BWD", pbar.astype(table.dtype), table).astype(jnp.float32)
-        alpha = r_f * (1.0 - entropy / jnp.log(float(table.shape[0])))
-        alpha = jnp.where(mass[..., 0] > 0, alpha, 0.0)[..., None]
-        soft = (1.0 - alpha) * table[mask_id].astype(jnp.float32) + alpha * mean
-        return soft.astype(table.dtype)
+        mean = mean_of_nucleus(p, nucleus_floor(p, top_p), table)
+        return blend(mean, entropy, table, mask_id, r_f, top_p)

@@ -6,7 +6,7 @@ Axes: B batch, W active window, V vocab. Logits are float32.
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.mixing import in_nucleus
+from lrd_jax.nucleus import in_nucleus
 
 
 def suppress(logits: jax.Array, ids: tuple[int, ...]) -> jax.Array:
@@ -33,6 +33,6 @@ def filtered(logits: jax.Array, temperature, top_p, top_k: int | None) -> jax.Ar
 
 
 def draw(logits: jax.Array, keys: jax.Array) -> jax.Array:
-    """One token a position, int32 `[B, W]`, from softmax(logits `[B, W, V]`) by the Gumbel maximum; one key a row."""
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], jnp.float32))(keys)
+    """One token a position, int32 `[B, W]`, from softmax(logits `[B, W, V]`) by the Gumbel maximum; keys `[B, W]`."""
+    noise = jax.vmap(jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32)))(keys)
     return jnp.argmax(logits + noise, axis=-1).astype(jnp.int32)

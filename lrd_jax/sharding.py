@@ -117,6 +117,12 @@ def constrain_batch(x: jax.Array, rules: Rules = RULES) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(target, *[None] * (x.ndim - 1)))
 
 
+def vocab_is_split(rules: Rules = RULES) -> bool:
+    """Inside jit: whether the mesh of `jax.set_mesh` cuts the vocabulary into parts."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and _parts(mesh, rules["vocab"]) > 1
+
+
 def _with_small_kv_heads_whole(config: ModelConfig, mesh: Mesh, rules: Rules) -> Rules:
     grouped = config.num_kv_heads < config.num_heads
     target = rules.get("kv_heads")

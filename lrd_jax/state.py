@@ -41,7 +41,7 @@ class DecodeState:
     tokens: jax.Array  # [B, G] int32, the mask id where nothing is committed
     masked: jax.Array  # [B, G] bool; state, never `tokens == mask_id`: a prompt or an answer may hold that id
     soft: jax.Array  # [B, W, D] what masked positions of the window feed back, params' dtype
-    previous: jax.Array | None  # [B, W, V] float32 logits of the forward before, where a divergence is measured
+    previous: Any  # `lrd_jax.reading.Previous`, what is kept of the forward before, where a divergence is measured
     block: jax.Array  # [B] int32, the active block
     block_steps: jax.Array  # [B] int32, forwards in this block
     turns: jax.Array  # [B] int32, forwards in this block that could commit

@@ -9,14 +9,12 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from lrd_jax import belief as beliefs
-from lrd_jax.belief import Belief, confidence_of
 from lrd_jax.canvas import logit_positions, put_window, take_window
 from lrd_jax.commit import Turn
 from lrd_jax.config import DecodeConfig
-from lrd_jax.mixing import soft_embeddings
+from lrd_jax.mixing import blend
 from lrd_jax.models import ModelConfig, positions_of
-from lrd_jax.sampling import draw, filtered, suppress
+from lrd_jax.reading import no_previous, read_window
 from lrd_jax.sharding import constrain_batch
 from lrd_jax.state import DecodeState, StopReason, Trace
 
@@ -36,6 +34,7 @@ def init_state(model: Denoiser, params, config: DecodeConfig, prompt, prompt_mas
     """The state before the first forward: everything masked, every soft embedding e_[MASK]."""
     B, G, W, S = prompt.shape[0], config.gen_length, config.window, config.step_limit
     zeros = jnp.zeros(B, jnp.int32)
+    soft = model.embed(params, jnp.full((B, W), model.config.mask_id))
     trace = Trace(
         divergence=jnp.full((B, S), jnp.nan),
         entropy=jnp.full((B, S), jnp.nan),
@@ -48,8 +47,8 @@ def init_state(model: Denoiser, params, config: DecodeConfig, prompt, prompt_mas
         keys=keys,
         tokens=jnp.full((B, G), model.config.mask_id, jnp.int32),
         masked=jnp.ones((B, G), bool),
-        soft=model.embed(params, jnp.full((B, W), model.config.mask_id)),
-        previous=jnp.zeros((B, W, model.config.vocab_size)) if config.measures_divergence else None,
+        soft=soft,
+        previous=no_previous(model, config, soft) if config.measures_divergence else None,
         block=zeros,
         block_steps=zeros,
         turns=zeros,
@@ -76,15 +75,18 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
     masked = take_window(state.masked, start, W)
     first = state.block_steps == 0
 
-    logits = _observe(model, params, config, state, start)
-    with jax.named_scope("belief"):
-        belief = beliefs.read(logits, margin=config.commit.needs_margin)
-        finite = jnp.all(jnp.isfinite(belief.entropy), axis=-1)
+    hidden = _observe(model, params, config, state, start)
+    keys = jax.vmap(jax.random.fold_in)(state.keys, state.steps)
+    wanted = masked & state.running[:, None]
+    reading, previous = read_window(
+        model, params, config, hidden, state.previous, wanted, jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+    )
+    belief, proposal = reading.belief, reading.proposal
+    finite = jnp.all(jnp.isfinite(belief.entropy), axis=-1)
     divergence = jnp.full(B, jnp.inf)
     if config.measures_divergence:
-        with jax.named_scope("divergence"):  # Eq. 6
-            kl = jnp.where(first[:, None], jnp.inf, beliefs.kl(logits, state.previous))
-            divergence = config.divergence(kl, masked)
+        kl = jnp.where(first[:, None], jnp.inf, reading.kl)
+        divergence = config.divergence(kl, masked)  # Eq. 6
 
     commits = state.committing
     if config.refine is not None:
@@ -97,8 +99,6 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
     commits = (commits & state.running & finite) | fills
 
     with jax.named_scope("commit"):  # Eq. 7
-        keys = jax.vmap(jax.random.fold_in)(state.keys, state.steps)
-        proposal = _propose(config, model.config, logits, belief, keys)
         turn = Turn(masked=masked, belief=proposal, number=state.turns, keys=keys, num_blocks=config.num_blocks)
         seen = config.commit.observe(kl, state.rule) if config.commit.needs_kl else state.rule
         chosen, rule = config.commit(turn, seen)
@@ -110,7 +110,8 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
     soft = state.soft
     if config.mix is not None:
         mix, mask_id = config.mix, model.config.mask_id
-        soft = soft_embeddings(logits, belief.entropy, model.table(params), mask_id, mix.r_f, mix.top_p)
+        with jax.named_scope("mixing"):  # Eq. 4
+            soft = blend(reading.mean, belief.entropy, model.table(params), mask_id, mix.r_f, mix.top_p)
 
     running = state.running
     refine_once = config.refine is None or config.refine.before == "block"
@@ -118,7 +119,7 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
         tokens=tokens,
         masked=put_window(state.masked, left, start),
         soft=soft,
-        previous=logits if config.measures_divergence else None,
+        previous=previous,
         block_steps=state.block_steps + running,
         turns=state.turns + commits,
         thoughts=jnp.where(commits, 0, state.thoughts + running),
@@ -138,7 +139,7 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
 
 
 def _observe(model: Denoiser, params, config: DecodeConfig, state: DecodeState, start: jax.Array) -> jax.Array:
-    """One forward: float32 logits `[B, W, V]` of the window, aligned, guided, impossible tokens at -inf."""
+    """One forward: hidden states `[B, W, E, D]` that hold the window's logits; E is 2 with guidance, else 1."""
     special, P, W = model.config, state.prompt.shape[1], config.window
     mask_embedding = model.embed(params, jnp.int32(special.mask_id))
     canvas = jnp.where(state.masked[..., None], mask_embedding, model.embed(params, state.tokens))
@@ -151,47 +152,13 @@ def _observe(model: Denoiser, params, config: DecodeConfig, state: DecodeState, 
     def forward(prompt):
         x = constrain_batch(jnp.concatenate([prompt, canvas], axis=1))
         hidden = constrain_batch(model.hidden(params, x, positions_of(mask), mask))
-        return model.logits(params, take_window(hidden, P + logit_positions(start, special.alignment), W))
+        return take_window(hidden, P + logit_positions(start, special.alignment), W)
 
     with jax.named_scope("forward"):
-        logits = forward(prompt)
+        hidden = [forward(prompt)]
         if config.cfg_scale is not None:
-            without = forward(jnp.broadcast_to(mask_embedding, prompt.shape))
-            logits = without + (config.cfg_scale + 1.0) * (logits - without)
-    impossible = [special.mask_id] * config.suppress_mask + [special.eos_id] * config.logits_eos_inf
-    return suppress(logits, tuple(impossible))
-
-
-def _propose(config: DecodeConfig, special: ModelConfig, logits, belief: Belief, keys) -> Belief:
-    """The belief as the commit rule reads it: with the token that would be committed, drawn if the temperature asks."""
-    hot = config.temperature > 0
-    draw_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-    if config.commit.reads_filtered or config.top_p is not None or config.top_k is not None:
-        q = filtered(logits, config.temperature, config.top_p, config.top_k)
-        seen = beliefs.read(q, margin=config.commit.needs_margin)
-        token = jax.lax.cond(hot, draw, lambda q, _: seen.token, q, draw_keys)
-        if config.commit.reads_filtered:
-            belief = seen.replace(confidence=jax.lax.cond(hot, confidence_of, lambda *_: seen.confidence, q, token))
-        else:
-            belief = belief.replace(confidence=confidence_of(logits, token))
-        belief = belief.replace(token=token)
-    else:
-
-        def tempered(logits, keys):
-            token = draw(filtered(logits, config.temperature, None, None), keys)
-            return token, confidence_of(logits, token)
-
-        token, confidence = jax.lax.cond(hot, tempered, lambda *_: (belief.token, belief.confidence), logits, draw_keys)
-        belief = belief.replace(token=token, confidence=confidence)
-    if config.confidence_eos_eot_inf:
-        ends = _end_ids(special)
-        is_end = jnp.isin(belief.token, jnp.asarray(ends))
-        belief = belief.replace(
-            confidence=confidence_of(suppress(logits, ends), belief.token),
-            entropy=jnp.where(is_end, jnp.finfo(jnp.float32).max, belief.entropy),
-            margin=None if belief.margin is None else jnp.where(is_end, 0.0, belief.margin),
-        )
-    return belief
+            hidden.append(forward(jnp.broadcast_to(mask_embedding, prompt.shape)))
+        return jnp.stack(hidden, axis=2)
 
 
 def _record(config: DecodeConfig, state: DecodeState, divergence, entropy, masked, chosen) -> Trace | None:
@@ -230,7 +197,7 @@ def _next_block(model: Denoiser, params, config: DecodeConfig, state: DecodeStat
 def _end_rows(model: Denoiser, config: DecodeConfig, state: DecodeState) -> DecodeState:
     """Ends running rows at an end token with nothing masked before it, and at the step limit."""
     if config.end_of_text:
-        is_end = jnp.isin(state.tokens, jnp.asarray(_end_ids(model.config))) & ~state.masked
+        is_end = jnp.isin(state.tokens, jnp.asarray(model.config.end_ids)) & ~state.masked
         decided = jnp.cumsum(state.masked, axis=-1) == 0
         ends = state.running & jnp.any(is_end & decided, axis=-1)
         fill = ends[:, None] & state.masked
@@ -243,10 +210,6 @@ def _end_rows(model: Denoiser, config: DecodeConfig, state: DecodeState) -> Deco
         over = state.running & (state.steps >= config.max_forwards)
         state = state.replace(reason=jnp.where(over, StopReason.STEP_LIMIT, state.reason))
     return state
-
-
-def _end_ids(special: ModelConfig) -> tuple[int, ...]:
-    return (special.eos_id,) if special.eot_id is None else (special.eos_id, special.eot_id)
 
 
 def _where(rows: jax.Array, new: Any, old: Any) -> Any:

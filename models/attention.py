@@ -6,6 +6,8 @@ Axes: B batch, T query, S key, N heads, K kv heads, H head dim.
 import jax
 import jax.numpy as jnp
 
+SCORE_BYTES = 256 * 2**20  # of float32 attention scores at a time on CPU
+
 
 def rope_tables(positions: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
     """cos and sin of the half-split rotary embedding, float32 `[B, T, 1, H]`, for int32 positions `[B, T]`."""
@@ -36,8 +38,14 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.
 
 
 def _einsum_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """Heads before positions: on CPU both products then run as plain matmuls, about four times the fused op's speed."""
+    """Heads before positions: on CPU both products then run as plain matmuls, about four times the fused op's speed.
+
+    Row by row where the scores of all rows would be large.
+    """
     B, T, N, H = q.shape
+    if B > 1 and 4 * B * N * T * k.shape[1] > SCORE_BYTES:
+        one = jax.lax.map(lambda row: _einsum_attention(*(x[None] for x in row)), (q, k, v, mask))
+        return one[:, 0]
     K = k.shape[2]
     q = q.transpose(0, 2, 1, 3).reshape(B, K, N // K, T, H)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)

@@ -77,6 +77,11 @@ class ModelConfig:
     def head_dim(self) -> int:
         return self.embed_dim // self.num_heads
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end a text: end-of-text and, where there is one, end-of-turn."""
+        return (self.eos_id,) if self.eot_id is None else (self.eos_id, self.eot_id)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_json` reads it back."""
         return dataclasses.asdict(self) | {"alignment": self.alignment.value}

@@ -304,7 +304,7 @@ def test_the_window_shows_guesses_and_the_later_block_stays_masked(decoding):
 def test_guesses_are_the_likeliest_tokens(decoding):
     asked, states = decoding
     words, _ = drawn(view_of(asked), states[1])
-    likeliest = asked.tokenizer.convert_ids_to_tokens(jnp.argmax(states[1].previous[0], -1).tolist())
+    likeliest = asked.tokenizer.convert_ids_to_tokens(jnp.argmax(states[1].previous.window[0], -1).tolist())
     assert words[:8] == [SOFT + token for token in likeliest]
 
 

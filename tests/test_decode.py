@@ -281,7 +281,7 @@ def test_numbers_and_keys_recompile_nothing(checkpoint):
             8, mix=Mix(r_f, top_p), refine=Refine(tau), stop=Stop(tau), commit=rule, temperature=temperature
         )
 
-    before = run_decode._cache_size()
+    before = run_decode.cache_size()
     decode = make_decode(model, config(r_f=0.1, top_p=0.9, tau=0.1, threshold=0.9, temperature=0.0))
     results = [decode(params, ids, mask)]
     for seed, r_f in enumerate((0.0, 0.3, 1.0)):
@@ -289,10 +289,10 @@ def test_numbers_and_keys_recompile_nothing(checkpoint):
         results.append(decode(params, ids, mask, jax.random.key(seed), config=other))
     again = make_decode(model, config(r_f=0.2, top_p=0.8, tau=0.2, threshold=0.8, temperature=0.0))
     again(params, ids, mask)
-    assert run_decode._cache_size() == before + 1
+    assert run_decode.cache_size() == before + 1
     assert any((results[0].tokens != r.tokens).any() for r in results[1:])  # the numbers do reach the loop
     decode(params, ids[:1], mask[:1])
-    assert run_decode._cache_size() == before + 2
+    assert run_decode.cache_size() == before + 2
 
 
 def test_another_structure_is_refused(checkpoint):
@@ -332,7 +332,7 @@ def test_temperature_zero_is_the_argmax_and_heat_reaches_the_softmax(checkpoint)
     decode = make_decode(model, DecodeConfig(1, temperature=T))
     tokens = np.asarray(decode(params, prompt, key=jax.random.key(1)).tokens[:, 0])
     state = make_decode(model, DecodeConfig(1, trace=True))
-    logits = np.asarray(state.advance(params, state.start(params, prompt[:1])).previous[0, 0])
+    logits = np.asarray(state.advance(params, state.start(params, prompt[:1])).previous.window[0, 0])
     p = np.exp(logits / T - np.logaddexp.reduce(logits / T))
     top = np.argsort(-p)[:5]
     counted = np.array([(tokens == token).mean() for token in top])

@@ -24,7 +24,7 @@ from lrd_jax import (
     Threshold,
     make_decode,
 )
-from lrd_jax.mixing import in_nucleus
+from lrd_jax.nucleus import in_nucleus
 
 PROMPT_LENGTH = max(len(goldens.arrays("lrd")[f"{key}.prompt"]) for key in goldens.lrd_runs())
 
@@ -73,7 +73,7 @@ def test_latent_refinement_decoding(checkpoint, key):
     np.testing.assert_array_equal(result.tokens[0], stored[f"{key}.tokens"])
     np.testing.assert_array_equal(~result.trace.refining[0, :n], stored[f"{key}.phase"])
     assert result.stop_reason[0] == (StopReason.SETTLED if run["stopped"] else StopReason.FINISHED)
-    logits = np.stack([state.previous[0] for state in states])
+    logits = np.stack([state.previous.window[0] for state in states])
     certain = n if config.mix.r_f == 0 else assert_same_nuclei(logits, config.mix.top_p, stored[f"{key}.nucleus"])
     for got, name in ((result.trace.divergence[0, :n], "kl"), (entropy_of(logits), "entropy")):
         want = stored[f"{key}.{name}"]

@@ -178,6 +178,13 @@ def hf_config(name):
     return json.loads((goldens.GOLDEN / name / "config.json").read_text())
 
 
+def test_attention_row_by_row_is_that_of_all_rows(monkeypatch):
+    inputs = [jnp.asarray(x) for x in _attention_inputs(4, 2)]
+    whole = attention_module._einsum_attention(*inputs)
+    monkeypatch.setattr(attention_module, "SCORE_BYTES", 0)
+    np.testing.assert_allclose(attention_module._einsum_attention(*inputs), whole, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "name, field, value",
     [
