@@ -14,8 +14,9 @@ from lrd_jax.belief import Belief, confidence_of
 from lrd_jax.canvas import logit_positions, put_window, take_window
 from lrd_jax.commit import Turn
 from lrd_jax.config import DecodeConfig
+from lrd_jax.forward import cached_hidden, waiting
 from lrd_jax.mixing import soft_embeddings
-from lrd_jax.models import ModelConfig, positions_of
+from lrd_jax.models import KeyValues, ModelConfig, positions_of
 from lrd_jax.sampling import draw, filtered, suppress
 from lrd_jax.sharding import constrain_batch
 from lrd_jax.state import DecodeState, StopReason, Trace
@@ -29,6 +30,8 @@ class Denoiser(Protocol):
     def table(self, params: Any) -> jax.Array: ...
     def embed(self, params: Any, ids: jax.Array) -> jax.Array: ...
     def hidden(self, params: Any, embeddings: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array: ...
+    def hidden_and_cache(self, params, embeddings, positions, mask, cache=None) -> tuple[jax.Array, KeyValues]: ...
+    def empty_cache(self, params: Any, batch: int, length: int) -> KeyValues: ...
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array: ...
 
 
@@ -50,6 +53,7 @@ def init_state(model: Denoiser, params, config: DecodeConfig, prompt, prompt_mas
         masked=jnp.ones((B, G), bool),
         soft=model.embed(params, jnp.full((B, W), model.config.mask_id)),
         previous=jnp.zeros((B, W, model.config.vocab_size)) if config.measures_divergence else None,
+        cache=model.empty_cache(params, B, prompt.shape[1] + G) if config.cache is not None else None,
         block=zeros,
         block_steps=zeros,
         turns=zeros,
@@ -70,13 +74,22 @@ def should_continue(state: DecodeState) -> jax.Array:
 
 
 def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> DecodeState:
-    """One forward of every row, and what follows from it (DESIGN: steps 1 to 8)."""
+    """One forward, and what follows from it, of every row that takes part: all, unless some wait for a refresh."""
+    after = _step(model, params, config, state)
+    if config.cache is None or state.prompt.shape[0] == 1:
+        return after
+    rest = _where(waiting(config, state), state.replace(cache=None), after.replace(cache=None))
+    return rest.replace(cache=after.cache)
+
+
+def _step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> DecodeState:
+    """DESIGN: steps 1 to 8."""
     B, W = state.prompt.shape[0], config.window
     start = state.block * W
     masked = take_window(state.masked, start, W)
     first = state.block_steps == 0
 
-    logits = _observe(model, params, config, state, start)
+    logits, cache = _observe(model, params, config, state, start)
     with jax.named_scope("belief"):
         belief = beliefs.read(logits, margin=config.commit.needs_margin)
         finite = jnp.all(jnp.isfinite(belief.entropy), axis=-1)
@@ -119,6 +132,7 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
         masked=put_window(state.masked, left, start),
         soft=soft,
         previous=logits if config.measures_divergence else None,
+        cache=cache,
         block_steps=state.block_steps + running,
         turns=state.turns + commits,
         thoughts=jnp.where(commits, 0, state.thoughts + running),
@@ -137,8 +151,10 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
     return _end_rows(model, config, _next_block(model, params, config, state, block_done))
 
 
-def _observe(model: Denoiser, params, config: DecodeConfig, state: DecodeState, start: jax.Array) -> jax.Array:
-    """One forward: float32 logits `[B, W, V]` of the window, aligned, guided, impossible tokens at -inf."""
+def _observe(
+    model: Denoiser, params, config: DecodeConfig, state: DecodeState, start: jax.Array
+) -> tuple[jax.Array, KeyValues | None]:
+    """One forward: float32 logits `[B, W, V]` of the window, aligned, guided, impossible tokens at -inf; the cache."""
     special, P, W = model.config, state.prompt.shape[1], config.window
     mask_embedding = model.embed(params, jnp.int32(special.mask_id))
     canvas = jnp.where(state.masked[..., None], mask_embedding, model.embed(params, state.tokens))
@@ -150,16 +166,19 @@ def _observe(model: Denoiser, params, config: DecodeConfig, state: DecodeState, 
 
     def forward(prompt):
         x = constrain_batch(jnp.concatenate([prompt, canvas], axis=1))
+        if config.cache is not None:
+            hidden, cache = cached_hidden(model, params, config, state, x, mask)
+            return model.logits(params, hidden), cache
         hidden = constrain_batch(model.hidden(params, x, positions_of(mask), mask))
-        return model.logits(params, take_window(hidden, P + logit_positions(start, special.alignment), W))
+        return model.logits(params, take_window(hidden, P + logit_positions(start, special.alignment), W)), None
 
     with jax.named_scope("forward"):
-        logits = forward(prompt)
+        logits, cache = forward(prompt)
         if config.cfg_scale is not None:
-            without = forward(jnp.broadcast_to(mask_embedding, prompt.shape))
+            without, _ = forward(jnp.broadcast_to(mask_embedding, prompt.shape))
             logits = without + (config.cfg_scale + 1.0) * (logits - without)
     impossible = [special.mask_id] * config.suppress_mask + [special.eos_id] * config.logits_eos_inf
-    return suppress(logits, tuple(impossible))
+    return suppress(logits, tuple(impossible)), cache
 
 
 def _propose(config: DecodeConfig, special: ModelConfig, logits, belief: Belief, keys) -> Belief:
