@@ -54,19 +54,27 @@ def cached_hidden(
 
     def refresh(_):
         hidden, fresh = model.hidden_and_cache(params, embeddings, positions, mask)
-        return take_window(constrain_batch(hidden), seen_from, W), constrain_cache(fresh, model.config)
+        return (
+            jnp.bool_(False),
+            take_window(constrain_batch(hidden), seen_from, W),
+            constrain_cache(fresh, model.config),
+        )
 
-    def recompute(size, old):
+    def recompute(size):
         at, T = P + (stop - size) * W - lead, size * W + lead
         own = in_region(at[:, None] + jnp.arange(T))  # what is asked outside of its region keeps its cached keys
         kept = mask & ~in_region(jnp.arange(L)[None])
         x = constrain_batch(take_window(embeddings, at, T))
         visible = jnp.concatenate([kept, own], axis=1)
-        hidden, _ = model.hidden_and_cache(params, x, take_window(positions, at, T), visible, old)
-        return take_window(constrain_batch(hidden), seen_from - at, W), old
+        hidden, _ = model.hidden_and_cache(params, x, take_window(positions, at, T), visible, kv)
+        return take_window(constrain_batch(hidden), seen_from - at, W)
 
     served, sizes = _served_by_cache(config, state), cache.sizes(blocks)
     needed = jnp.max(jnp.where(served, stop - state.block, 1))
     smallest = jnp.sum(jnp.asarray(sizes) >= needed)  # counted from 1, as the branches below
-    branches = [refresh, *(functools.partial(recompute, size) for size in sizes)]
-    return jax.lax.switch(jnp.where(jnp.any(served), smallest, 0), branches, state.cache)
+    recomputes = jnp.any(served)
+    # A loop of at most one turn: unlike a conditional, it hands the cache on in place where it makes no turn.
+    unread = jnp.zeros((embeddings.shape[0], W, embeddings.shape[2]), embeddings.dtype)
+    _, hidden, kv = jax.lax.while_loop(lambda carry: carry[0], refresh, (~recomputes, unread, state.cache))
+    branches = [lambda: hidden, *(functools.partial(recompute, size) for size in sizes)]
+    return jax.lax.switch(jnp.where(recomputes, smallest, 0), branches), kv
