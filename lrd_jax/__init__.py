@@ -11,7 +11,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lrd_jax.cache import DualCache as DualCache
+    from lrd_jax.cache import PrefixCache as PrefixCache
     from lrd_jax.checkpoint import load as load
+    from lrd_jax.commit import AsFastDLLM as AsFastDLLM
     from lrd_jax.commit import CommitRule as CommitRule
     from lrd_jax.commit import Dream as Dream
     from lrd_jax.commit import DreamThreshold as DreamThreshold
@@ -33,8 +36,9 @@ if TYPE_CHECKING:
     from lrd_jax.stopping import Stop as Stop
 
 _HOMES = {
+    "cache": ("DualCache", "PrefixCache"),
     "checkpoint": ("load",),
-    "commit": ("CommitRule", "Dream", "DreamThreshold", "LowestEntropy", "Scheduled", "Threshold"),
+    "commit": ("AsFastDLLM", "CommitRule", "Dream", "DreamThreshold", "LowestEntropy", "Scheduled", "Threshold"),
     "config": ("DecodeConfig",),
     "decode": ("make_decode",),
     "mixing": ("Mix",),

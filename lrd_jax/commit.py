@@ -227,3 +227,54 @@ class DreamThreshold(PlannedRule):
         allowed = first | best(turn.belief.confidence, turn.masked, budget)
         chosen = allowed & (first | (turn.belief.confidence >= self.threshold))
         return chosen, jnp.sum(allowed & ~chosen, axis=-1).astype(jnp.int32)
+
+
+@setting
+class AsFastDLLM(CommitRule):
+    """A rule as Fast-dLLM's published cached loops run it, call by call; for parity, and only slower.
+
+    After the full forward that begins a block they always call the model once more, even where nothing is left masked.
+
+    Attributes:
+      rule: what chooses the positions.
+      dream: the loop for Dream: that full forward commits the block's first position and no other, however sure, and
+        the rule reads the tempered, filtered beliefs (its `top_k` is 50 where the caller says nothing).
+    """
+
+    rule: CommitRule = Threshold()
+    dream: bool = static(False)
+
+    @property
+    def reads_filtered(self) -> bool:
+        return self.dream or self.rule.reads_filtered
+
+    @property
+    def needs_margin(self) -> bool:
+        return self.rule.needs_margin
+
+    @property
+    def needs_kl(self) -> bool:
+        return self.rule.needs_kl
+
+    def start(self, batch, window):
+        return self.rule.start(batch, window)
+
+    def observe(self, kl, state):
+        return self.rule.observe(kl, state)
+
+    def __call__(self, turn, state):
+        chosen, state = self.rule(turn, state)
+        if self.dream:
+            only = turn.masked & (jnp.arange(turn.masked.shape[1]) == 0)
+            chosen = jnp.where((turn.number == 0)[:, None], only, chosen)
+        return chosen, state
+
+    def wants_more(self, turn):
+        more = self.rule.wants_more(turn)
+        return turn.number == 0 if more is None else more | (turn.number == 0)
+
+    def max_turns(self, gen_length, block_length):
+        return self.rule.max_turns(gen_length, block_length) + gen_length // block_length
+
+    def check_canvas(self, gen_length, block_length):
+        self.rule.check_canvas(gen_length, block_length)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from lrd_jax.cache import Cache
 from lrd_jax.commit import CommitRule, Dream, LowestEntropy, Scheduled, Threshold
 from lrd_jax.mixing import Mix
 from lrd_jax.settings import check_count, check_range, setting, static
@@ -24,6 +25,7 @@ class DecodeConfig:
       top_p, top_k: Dream's filters on the draw; None: off.
       cfg_scale: classifier-free guidance against the prompt replaced by [MASK], un + (s + 1) (cond - un); a step then
         costs two forwards. None: off.
+      cache: what a forward recomputes; None: everything.
       suppress_mask: the [MASK] logit is -inf.
       logits_eos_inf: the end-of-text logit is -inf (LLaDA's HumanEval setting).
       confidence_eos_eot_inf: positions that would become end-of-text or end-of-turn are committed last: their
@@ -49,6 +51,7 @@ class DecodeConfig:
     top_p: float | None = None
     top_k: int | None = static(None)
     cfg_scale: float | None = None
+    cache: Cache | None = None
     suppress_mask: bool = static(True)
     logits_eos_inf: bool = static(False)
     confidence_eos_eot_inf: bool = static(False)
@@ -66,13 +69,18 @@ class DecodeConfig:
         check_range(self, "temperature", 0)
         check_range(self, "cfg_scale", 0)
         check_range(self, "top_p", 0, 1, open_low=True)
-        for field, kind in (("mix", Mix), ("refine", Refine), ("stop", Stop)):
+        for field, kind in (("mix", Mix), ("refine", Refine), ("stop", Stop), ("cache", Cache)):
             _check_kind(self, field, kind, optional=True)
         _check_kind(self, "commit", CommitRule)
         _check_kind(self, "divergence", Divergence)
         if self.gen_length % self.window:
             raise ValueError(
                 f"DecodeConfig.gen_length={self.gen_length} must be a multiple of block_length={self.block_length}"
+            )
+        if self.cache is not None and self.cfg_scale is not None:
+            raise ValueError(
+                f"DecodeConfig.cache={self.cache!r} and cfg_scale={self.cfg_scale!r} exclude each other: the forward "
+                "without the prompt would need a cache of its own; leave one of them out"
             )
         if isinstance(self.commit, CommitRule):
             self.commit.check_canvas(self.gen_length, self.window)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lrd_jax.models import Model, ModelConfig
+from lrd_jax.models import KeyValues, Model, ModelConfig
 
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
@@ -121,6 +121,24 @@ def vocab_is_split(rules: Rules = RULES) -> bool:
     """Inside jit: whether the mesh of `jax.set_mesh` cuts the vocabulary into parts."""
     mesh = jax.sharding.get_abstract_mesh()
     return not mesh.empty and _parts(mesh, rules["vocab"]) > 1
+
+
+def constrain_cache(cache: KeyValues, config: ModelConfig, rules: Rules = RULES) -> KeyValues:
+    """Inside jit: keeps cached keys and values `[layers, B, S, K, H]` split as the rows and the heads that made them.
+
+    Does nothing outside `jax.set_mesh(mesh)`; rows or grouped heads that do not split are held whole.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    rules = {name: rules[name] for name in ("batch", "kv_heads")}
+    if mesh.empty or not {axis for target in rules.values() for axis in _axes(target)} <= set(mesh.axis_names):
+        return cache
+    rows, heads = cache.keys.shape[1], config.num_kv_heads
+    batch, kv_heads = (
+        target if size % _parts(mesh, target) == 0 else None
+        for size, target in ((rows, rules["batch"]), (heads, rules["kv_heads"]))
+    )
+    spec = PartitionSpec(None, batch, None, kv_heads, None)
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), cache)
 
 
 def _with_small_kv_heads_whole(config: ModelConfig, mesh: Mesh, rules: Rules) -> Rules:

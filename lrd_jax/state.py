@@ -9,6 +9,8 @@ from typing import Any
 import flax.struct
 import jax
 
+from lrd_jax.models import KeyValues
+
 
 class StopReason(enum.IntEnum):
     """Why a row ended."""
@@ -42,6 +44,7 @@ class DecodeState:
     masked: jax.Array  # [B, G] bool; state, never `tokens == mask_id`: a prompt or an answer may hold that id
     soft: jax.Array  # [B, W, D] what masked positions of the window feed back, params' dtype
     previous: Any  # `lrd_jax.reading.Previous`, what is kept of the forward before, where a divergence is measured
+    cache: KeyValues | None  # of prompt and canvas at the last refresh, where the config has a cache
     block: jax.Array  # [B] int32, the active block
     block_steps: jax.Array  # [B] int32, forwards in this block
     turns: jax.Array  # [B] int32, forwards in this block that could commit

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from lrd_jax.canvas import logit_positions, put_window, take_window
 from lrd_jax.commit import Turn
 from lrd_jax.config import DecodeConfig
+from lrd_jax.forward import cached_hidden, waiting
 from lrd_jax.mixing import blend
-from lrd_jax.models import ModelConfig, positions_of
+from lrd_jax.models import KeyValues, ModelConfig, positions_of
 from lrd_jax.reading import no_previous, read_window
 from lrd_jax.sharding import constrain_batch
 from lrd_jax.state import DecodeState, StopReason, Trace
@@ -27,6 +28,8 @@ class Denoiser(Protocol):
     def table(self, params: Any) -> jax.Array: ...
     def embed(self, params: Any, ids: jax.Array) -> jax.Array: ...
     def hidden(self, params: Any, embeddings: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array: ...
+    def hidden_and_cache(self, params, embeddings, positions, mask, cache=None) -> tuple[jax.Array, KeyValues]: ...
+    def empty_cache(self, params: Any, batch: int, length: int) -> KeyValues: ...
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array: ...
 
 
@@ -49,6 +52,7 @@ def init_state(model: Denoiser, params, config: DecodeConfig, prompt, prompt_mas
         masked=jnp.ones((B, G), bool),
         soft=soft,
         previous=no_previous(model, config, soft) if config.measures_divergence else None,
+        cache=model.empty_cache(params, B, prompt.shape[1] + G) if config.cache is not None else None,
         block=zeros,
         block_steps=zeros,
         turns=zeros,
@@ -69,13 +73,22 @@ def should_continue(state: DecodeState) -> jax.Array:
 
 
 def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> DecodeState:
-    """One forward of every row, and what follows from it (DESIGN: steps 1 to 8)."""
+    """One forward, and what follows from it, of every row that takes part: all, unless some wait for a refresh."""
+    after = _step(model, params, config, state)
+    if config.cache is None or state.prompt.shape[0] == 1:
+        return after
+    rest = _where(waiting(config, state), state.replace(cache=None), after.replace(cache=None))
+    return rest.replace(cache=after.cache)
+
+
+def _step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> DecodeState:
+    """DESIGN: steps 1 to 8."""
     B, W = state.prompt.shape[0], config.window
     start = state.block * W
     masked = take_window(state.masked, start, W)
     first = state.block_steps == 0
 
-    hidden = _observe(model, params, config, state, start)
+    hidden, cache = _observe(model, params, config, state, start)
     keys = jax.vmap(jax.random.fold_in)(state.keys, state.steps)
     wanted = masked & state.running[:, None]
     reading, previous = read_window(
@@ -120,6 +133,7 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
         masked=put_window(state.masked, left, start),
         soft=soft,
         previous=previous,
+        cache=cache,
         block_steps=state.block_steps + running,
         turns=state.turns + commits,
         thoughts=jnp.where(commits, 0, state.thoughts + running),
@@ -138,8 +152,10 @@ def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> D
     return _end_rows(model, config, _next_block(model, params, config, state, block_done))
 
 
-def _observe(model: Denoiser, params, config: DecodeConfig, state: DecodeState, start: jax.Array) -> jax.Array:
-    """One forward: hidden states `[B, W, E, D]` that hold the window's logits; E is 2 with guidance, else 1."""
+def _observe(
+    model: Denoiser, params, config: DecodeConfig, state: DecodeState, start: jax.Array
+) -> tuple[jax.Array, KeyValues | None]:
+    """One forward: hidden states `[B, W, E, D]` that hold the window's logits, E 2 with guidance, else 1; the cache."""
     special, P, W = model.config, state.prompt.shape[1], config.window
     mask_embedding = model.embed(params, jnp.int32(special.mask_id))
     canvas = jnp.where(state.masked[..., None], mask_embedding, model.embed(params, state.tokens))
@@ -149,16 +165,21 @@ def _observe(model: Denoiser, params, config: DecodeConfig, state: DecodeState, 
     prompt = model.embed(params, state.prompt)
     mask = jnp.concatenate([state.prompt_mask, jnp.ones_like(state.masked)], axis=1)
 
+    def sequence(prompt):
+        return constrain_batch(jnp.concatenate([prompt, canvas], axis=1))
+
     def forward(prompt):
-        x = constrain_batch(jnp.concatenate([prompt, canvas], axis=1))
-        hidden = constrain_batch(model.hidden(params, x, positions_of(mask), mask))
+        hidden = constrain_batch(model.hidden(params, sequence(prompt), positions_of(mask), mask))
         return take_window(hidden, P + logit_positions(start, special.alignment), W)
 
     with jax.named_scope("forward"):
+        if config.cache is not None:
+            hidden, cache = cached_hidden(model, params, config, state, sequence(prompt), mask)
+            return hidden[:, :, None], cache
         hidden = [forward(prompt)]
         if config.cfg_scale is not None:
             hidden.append(forward(jnp.broadcast_to(mask_embedding, prompt.shape)))
-        return jnp.stack(hidden, axis=2)
+        return jnp.stack(hidden, axis=2), None
 
 
 def _record(config: DecodeConfig, state: DecodeState, divergence, entropy, masked, chosen) -> Trace | None:

@@ -4,6 +4,7 @@ from lrd_jax.models.config import LogitAlignment as LogitAlignment
 from lrd_jax.models.config import ModelConfig as ModelConfig
 from lrd_jax.models.presets import PRESETS as PRESETS
 from lrd_jax.models.presets import Preset as Preset
+from lrd_jax.models.transformer import KeyValues as KeyValues
 from lrd_jax.models.transformer import Model as Model
 from lrd_jax.models.transformer import Transformer as Transformer
 from lrd_jax.models.transformer import positions_of as positions_of

@@ -9,6 +9,7 @@ import functools
 import math
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -17,6 +18,14 @@ from lrd_jax.models.attention import attention, rope_tables, rotate
 from lrd_jax.models.config import ModelConfig
 
 Params = dict[str, Any]
+
+
+@flax.struct.dataclass
+class KeyValues:
+    """Keys (rotated) and values of every block, for other queries to attend to; params' dtype."""
+
+    keys: jax.Array  # [layers, B, S, K, H]
+    values: jax.Array  # [layers, B, S, K, H]
 
 
 def _normal(key: jax.Array, shape: tuple[int, ...], axes: tuple[str, ...], dtype, stddev: float) -> nnx.Param:
@@ -66,18 +75,29 @@ class Blocks(nnx.Module):
         self.up = _normal(rngs.params(), (n, D, F), ("layers", "embed", "mlp"), dtype, std_in)
         self.down = _normal(rngs.params(), (n, F, D), ("layers", "mlp", "embed"), dtype, std_out)
 
-    def __call__(self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array) -> jax.Array:
-        """One block on x `[B, L, D]`; called inside a scan, which has taken the layer axis off the parameters."""
-        x = x + self._attend(rms_norm(x, self.attn_norm[...], self.config.norm_eps), cos, sin, mask)
-        return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps))
+    def __call__(
+        self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array, cache: KeyValues | None = None
+    ) -> tuple[jax.Array, KeyValues]:
+        """One block on x `[B, L, D]`, and its keys and values of x, cached ones not included.
 
-    def _attend(self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array) -> jax.Array:
+        Called inside a scan, which has taken the layer axis off the parameters and off the cache.
+        """
+        attended, own = self._attend(rms_norm(x, self.attn_norm[...], self.config.norm_eps), cos, sin, mask, cache)
+        x = x + attended
+        return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps)), own
+
+    def _attend(
+        self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array, cache: KeyValues | None
+    ) -> tuple[jax.Array, KeyValues]:
         q, k, v = (_dot(x, kernel[...]) for kernel in (self.q, self.k, self.v))
         if self.config.qkv_bias:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
         q = rotate(q, cos, sin, full_precision=self.config.rope_full_precision)
         k = rotate(k, cos, sin, full_precision=self.config.rope_full_precision)
-        return _dot(attention(q, k, v, mask), self.out[...], contracted=2)
+        own = KeyValues(k, v)
+        if cache is not None:
+            k, v = jnp.concatenate([cache.keys, k], axis=1), jnp.concatenate([cache.values, v], axis=1)
+        return _dot(attention(q, k, v, mask), self.out[...], contracted=2), own
 
     def _mlp(self, x: jax.Array) -> jax.Array:
         gated = jax.nn.silu(_dot(x, self.gate[...])) * _dot(x, self.up[...])
@@ -102,10 +122,17 @@ class Transformer(nnx.Module):
     def blocks_out(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The raw output of the last block `[B, L, D]`, and the input of every block `[layers, B, L, D]`."""
         cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
-        return jax.lax.scan(lambda x, block: (block(x, cos, sin, mask), x), x, self.blocks)
+        return jax.lax.scan(lambda x, block: (block(x, cos, sin, mask)[0], x), x, self.blocks)
 
     def hidden(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
         return rms_norm(self.blocks_out(x, positions, mask)[0], self.final_norm[...], self.config.norm_eps)
+
+    def hidden_and_cache(
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: KeyValues | None
+    ) -> tuple[jax.Array, KeyValues]:
+        cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
+        x, own = jax.lax.scan(lambda x, layer: layer[0](x, cos, sin, mask, layer[1]), x, (self.blocks, cache))
+        return rms_norm(x, self.final_norm[...], self.config.norm_eps), own
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         if self.config.tied_head:
@@ -118,7 +145,7 @@ class Transformer(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """What a decoder sees of a network: three pure functions of `params`, and the config.
+    """What a decoder sees of a network: pure functions of `params`, and the config.
 
     `params` is a plain nested dict of arrays (`init`, `lrd_jax.load`), always an argument and never closed over.
     Hashable: two models of equal config share every compiled function.
@@ -146,6 +173,35 @@ class Model:
           `[B, L, D]` in the params' dtype; meaningless at padding.
         """
         return self.bind(params).hidden(embeddings, positions, mask)
+
+    def hidden_and_cache(
+        self,
+        params: Params,
+        embeddings: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        cache: KeyValues | None = None,
+    ) -> tuple[jax.Array, KeyValues]:
+        """Hidden states as `hidden` gives them, and the keys and values that they were computed with.
+
+        Given a cache of S positions, the L embeddings attend to its keys and values and to their own.
+
+        Args:
+          embeddings, positions: `[B, L, D]` and `[B, L]`, as for `hidden`; often a part of a sequence.
+          mask: bool `[B, S + L]`, which keys may be seen: the cached ones, then the embeddings' own.
+          cache: an earlier call's; None: S = 0.
+
+        Returns:
+          `[B, L, D]`, and the `KeyValues` of these L positions alone.
+        """
+        return self.bind(params).hidden_and_cache(embeddings, positions, mask, cache)
+
+    def empty_cache(self, params: Params, batch: int, length: int) -> KeyValues:
+        """A cache of `length` positions that holds zeros."""
+        config = self.config
+        shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
+        zeros = jnp.zeros(shape, params["blocks"]["k"].dtype)
+        return KeyValues(zeros, zeros)
 
     def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
         """float32 logits `[..., V]` of hidden states `[..., D]`, computed only where asked."""

@@ -24,9 +24,9 @@ def lrd_runs() -> dict[str, dict]:
 
 @functools.cache
 def reference_runs() -> dict[str, dict]:
-    """Every run of the reference samplers that needs no cache, by key."""
+    """Every run of the reference samplers, by key."""
     runs = json.loads((GOLDEN / "goldens" / "manifest.json").read_text())["runs"]
-    kinds = (".official.", ".fast.generate.", ".plain.")
+    kinds = (".official.", ".fast.", ".plain.", ".block.")
     return {key: run for key, run in runs.items() if any(kind in key for kind in kinds)}
 
 
@@ -42,6 +42,25 @@ def canvases(key: str) -> np.ndarray:
     """The canvas before the first call of a reference run and after every call, `[n + 1, B, G]`."""
     stored = arrays(reference_runs()[key]["file"].removesuffix(".npz"))
     return stored[f"{key}.canvases"][:, :, stored[f"{key}.prompt"].shape[1] :]
+
+
+def cache_of(key: str) -> tuple[str, None] | None:
+    """The cache of a reference run as the twin knows it: "prefix" or "dual" and no refresh within a block; or None."""
+    params = reference_runs()[key]["params"]
+    kind = {True: "dual", False: "prefix"}.get(params.get("dual_cache"), params.get("fn", ""))
+    return ("dual", None) if "dual" in kind else ("prefix", None) if "prefix" in kind else None
+
+
+def empty_calls(key: str) -> np.ndarray:
+    """bool `[n]`: the calls of a cached reference run whose block held no mask any more."""
+    params = reference_runs()[key]["params"]
+    before = canvases(key)[:-1]
+    if cache_of(key) is None:
+        return np.zeros(len(before), bool)
+    starts = arrays(reference_runs()[key]["file"].removesuffix(".npz"))[f"{key}.call_start"] - prompts(key)[0].shape[1]
+    block = starts[:, None] + np.arange(params["block_length"])
+    masked = before[np.arange(len(before))[:, None], 0, np.maximum(block, 0)] == params["mask_id"]
+    return (starts >= 0) & ~masked.any(axis=1)
 
 
 def uniforms(key: str, mask_id: int) -> np.ndarray:

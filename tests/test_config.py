@@ -3,7 +3,19 @@
 import jax
 import pytest
 
-from lrd_jax import DecodeConfig, Divergence, Dream, LowestEntropy, Mix, Refine, Scheduled, Stop, Threshold
+from lrd_jax import (
+    DecodeConfig,
+    Divergence,
+    Dream,
+    DualCache,
+    LowestEntropy,
+    Mix,
+    PrefixCache,
+    Refine,
+    Scheduled,
+    Stop,
+    Threshold,
+)
 
 REFUSED = {
     "gen_length": (lambda: DecodeConfig(0), r"DecodeConfig.gen_length=0"),
@@ -24,6 +36,12 @@ REFUSED = {
     "order": (lambda: Scheduled(order="worst"), "Scheduled.order='worst'"),
     "temperature": (lambda: DecodeConfig(8, temperature=-1.0), "DecodeConfig.temperature=-1.0"),
     "a number for a part": (lambda: DecodeConfig(8, mix=0.2), "DecodeConfig.mix=0.2 must be a Mix or None"),
+    "a name for a cache": (lambda: DecodeConfig(8, cache="dual"), "DecodeConfig.cache='dual' must be a Cache or None"),
+    "refresh_every": (lambda: PrefixCache(0), "PrefixCache.refresh_every=0 must be an integer of at least 1"),
+    "a cache and guidance": (
+        lambda: DecodeConfig(8, cache=DualCache(), cfg_scale=1.0),
+        r"cache=DualCache\(refresh_every=None\) and cfg_scale=1.0 exclude each other",
+    ),
     "no commit rule": (lambda: DecodeConfig(8, commit=None), "DecodeConfig.commit=None must be a CommitRule"),
 }
 

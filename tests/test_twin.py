@@ -51,6 +51,8 @@ def test_latent_refinement_decoding(models, key):
 
 def rule_of(params, blocks, draws):
     """The twin's commit rule for a reference run's parameters."""
+    if "dual_cache" in params:
+        return twin.dream_in_blocks(params["steps"] // blocks, params["threshold"], top_k=50)
     if "fn" in params:
         if params.get("threshold") is not None:
             return twin.fast_threshold(params["threshold"])
@@ -80,8 +82,9 @@ def test_reference_samplers(models, key):
             commit=rule_of(params, G // block_length, None if draws is None else draws[:, row]),
             suppress_mask=False,
             cfg_scale=params.get("cfg_scale", 0.0),
+            cache=goldens.cache_of(key),
         )
-        want = recorded[1:, row]
+        want = recorded[1:, row][~goldens.empty_calls(key)]
         if key == "tiny-llada.official.block8_steps64_cfg0.0":  # 16 steps for 8 tokens: the last 8 calls change nothing
             want = want[np.arange(len(want)) % 16 < 8]
         np.testing.assert_array_equal(got.canvases, want)

@@ -176,6 +176,20 @@ class Klass:
         return stable if stable.any() else highest(belief.conf, masked, 1)
 
 
+def dream_in_blocks(steps=None, threshold=None, top_k=None):
+    """Fast-dLLM for Dream: a block's first commit is its first position alone; then by threshold or by schedule."""
+
+    def rule(belief, masked, step):
+        if step == 0:
+            return np.arange(len(masked)) == 0
+        if threshold is None:
+            return dream("entropy", steps, top_k=top_k)(belief, masked, step)
+        conf = np.array([dream_confidence("maskgit_plus", row, top_k=top_k) for row in belief.logits])
+        return fast_threshold(threshold)(SimpleNamespace(conf=conf), masked, step)
+
+    return rule
+
+
 def twin_decode(
     model,
     prompt,
@@ -189,6 +203,7 @@ def twin_decode(
     divergence=("mean", "block"),
     suppress_mask=True,
     cfg_scale=0.0,
+    cache=None,
     end_ids=(),
 ):
     """Decodes one row.
@@ -198,6 +213,7 @@ def twin_decode(
       refine: `(tau, max_steps, before)`: once before the first commit of a "block", or anew before every "commit".
       commit: a rule of above; the default is `lowest_entropy()`.
       stop: `(tau, max_entropy, min_confidence)`, the guards may be None.
+      cache: `("prefix" or "dual", refresh_every or None)`.
       end_ids: tokens that end the row once nothing before them is masked; what is left becomes the first of them.
 
     Returns:
@@ -215,6 +231,7 @@ def twin_decode(
         window = np.arange(start, start + W)
         soft = np.tile(e_mask, (W, 1))
         in_commit, previous = refine is None, None
+        age = 0  # forwards of this block
         commits, quiet = 0, 0  # forwards that committed, and forwards since the last of them
         while masked[window].any():
             # 1. Input embeddings.
@@ -222,7 +239,15 @@ def twin_decode(
             for i in window[masked[window]]:
                 x[P + i] = soft[i - start]
             # 2. Logits of the window.
-            logits = model.logits(x)
+            if cache is None:
+                logits = model.logits(x)
+            elif age == 0 or (cache[1] and age % cache[1] == 0):
+                logits, kept = model.forward(x)
+            else:
+                place = np.arange(P + G)
+                fresh = (place >= P + start) & ((cache[0] == "prefix") | (place < P + start + W))
+                logits, _ = model.forward(x, kept, fresh)
+            age += 1
             if cfg_scale:
                 x[:P] = e_mask
                 unconditional = model.logits(x)

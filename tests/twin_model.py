@@ -71,16 +71,31 @@ class TwinModel:
 
     def logits(self, x):
         """Aligned logits `[L, V]` of embeddings `[L, D]`: row i speaks of position i, in both families."""
+        return self.forward(x)[0]
+
+    def forward(self, x, old=None, fresh=None):
+        """Aligned logits, and the keys and values of every block.
+
+        Given `old`, another forward's keys and values, they stand in for this one's outside of `fresh`, bool `[L]`.
+        Everything is recomputed all the same: what is not fresh is only not seen.
+        """
         L, D = x.shape
-        for (norm1, q, k, v, out, norm2, gate, up, down), (q_bias, k_bias, v_bias) in self.blocks:
+        seen = []
+        for block, ((norm1, q, k, v, out, norm2, gate, up, down), (q_bias, k_bias, v_bias)) in enumerate(self.blocks):
             h = self.norm(x, norm1)
             heads = [(h @ w.T + b).reshape(L, -1, D // self.N) for w, b in ((q, q_bias), (k, k_bias), (v, v_bias))]
-            x = x + self.attend(self.rope(heads[0]), self.rope(heads[1]), heads[2]).reshape(L, D) @ out.T
+            keys, values = self.rope(heads[1]), heads[2]
+            if old is not None:
+                keys, values = (
+                    np.where(fresh[:, None, None], *pair) for pair in zip((keys, values), old[block], strict=True)
+                )
+            seen.append((keys, values))
+            x = x + self.attend(self.rope(heads[0]), keys, values).reshape(L, D) @ out.T
             h = self.norm(x, norm2)
             gated = h @ gate.T
             x = x + (gated / (1 + np.exp(-gated)) * (h @ up.T)) @ down.T
         raw = self.norm(x, self.final_norm) @ self.head.T
-        return np.concatenate([raw[:1], raw[:-1]]) if self.dream else raw
+        return np.concatenate([raw[:1], raw[:-1]]) if self.dream else raw, seen
 
 
 def softmax(x):

@@ -1,0 +1,100 @@
+"""Time of a forward with no cache, with the prefix cache and with the dual cache, on one model with random weights.
+
+    python benchmarks/caches.py [--vocab 126464 1024] [--repeats 3]
+
+Every decode commits one token a forward; the caches take turns within a repeat, and medians are over the repeats. A
+refresh is the first forward of a block, "region" the mean of those after it; "a token" is the whole canvas, refreshes
+included, over its length.
+"""
+
+import dataclasses
+import os
+import platform
+import time
+
+import jax
+import numpy as np
+import tyro
+
+from lrd_jax import DecodeConfig, DualCache, PrefixCache, make_decode
+from lrd_jax.models import PRESETS, Model, ModelConfig
+
+CACHES = {"no cache": None, "prefix": PrefixCache(), "dual": DualCache()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What is measured."""
+
+    vocab: tuple[int, ...] = (126464, 1024)
+    embed_dim: int = 512
+    num_layers: int = 8
+    num_heads: int = 8
+    mlp_dim: int = 1376
+    batch: int = 1
+    prompt_length: int = 128
+    gen_length: int = 128
+    block_length: int = 32
+    repeats: int = 3
+
+
+def model_of(bench: Bench, vocab: int) -> Model:
+    sizes = {
+        "vocab_size": vocab,
+        "embed_dim": bench.embed_dim,
+        "num_layers": bench.num_layers,
+        "num_heads": bench.num_heads,
+        "num_kv_heads": bench.num_heads,
+        "mlp_dim": bench.mlp_dim,
+    }
+    special = dict(mask_id=vocab - 1, eos_id=vocab - 2, pad_id=vocab - 2, bos_id=None, eot_id=None)
+    return Model(ModelConfig.from_json(PRESETS["llada-8b-base"].config.to_json() | sizes | special))
+
+
+def decode_seconds(decode, params, prompt, bench: Bench) -> tuple[list[float], list[float]]:
+    """One decode in pieces: seconds of each block's first forward, and the mean seconds of its other forwards."""
+    state = jax.block_until_ready(decode.start(params, prompt))
+    first, others = [], []
+    for _ in range(bench.gen_length // bench.block_length):
+        for forwards, seconds in ((1, first), (bench.block_length - 1, others)):
+            began = time.perf_counter()
+            state = jax.block_until_ready(decode.advance(params, state, forwards))
+            seconds.append((time.perf_counter() - began) / forwards)
+    return first, others
+
+
+def measure(bench: Bench, vocab: int) -> None:
+    model = model_of(bench, vocab)
+    params = jax.block_until_ready(jax.jit(model.init)(jax.random.key(0)))
+    prompt = np.random.default_rng(0).integers(0, vocab - 2, (bench.batch, bench.prompt_length))
+    decodes = {
+        name: make_decode(model, DecodeConfig(bench.gen_length, block_length=bench.block_length, cache=cache))
+        for name, cache in CACHES.items()
+    }
+    for decode in decodes.values():
+        decode_seconds(decode, params, prompt, bench)
+    runs = {name: [] for name in decodes}
+    for _ in range(bench.repeats):
+        for name, decode in decodes.items():
+            runs[name].append(decode_seconds(decode, params, prompt, bench))
+
+    print(f"\nvocabulary {vocab}\n{'':10}{'refresh':>10}{'region, first block':>21}{'last block':>12}{'a token':>10}")
+    baseline = None
+    for name, passes in runs.items():
+        first, others = (np.median(np.array(x), axis=0) for x in zip(*passes, strict=True))
+        token = (first.sum() + others.sum() * (bench.block_length - 1)) / bench.gen_length
+        row = 1e3 * np.array([np.median(first), others[0], others[-1], token])
+        baseline = row[-1] if baseline is None else baseline
+        ms = "".join(f"{x:>{w}.1f}" for x, w in zip(row, (10, 21, 12, 10), strict=True))
+        print(f"{name:10}{ms} ms, {baseline / row[-1]:.2f}x")
+
+
+def main() -> None:
+    bench = tyro.cli(Bench, description=__doc__)
+    print(f"{bench}\n{platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}, {jax.default_backend()}")
+    for vocab in bench.vocab:
+        measure(bench, vocab)
+
+
+if __name__ == "__main__":
+    main()
