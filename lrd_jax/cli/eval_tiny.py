@@ -2,12 +2,14 @@
 
 import sys
 
+from lrd_jax.cli.compile_cache import use_compile_cache
 from lrd_jax.evaluate import EvalTiny, markdown
 from lrd_jax.evaluate import run as measure
 
 
 def run(options: EvalTiny) -> int:
     """Cells as they come on standard error, then the tables on standard output."""
+    use_compile_cache()
     print(markdown(measure(options, report=_report)))
     return 0
 
