@@ -163,13 +163,13 @@ def markdown(cells: list[dict]) -> str:
     for model, canvas in dict.fromkeys((c["model"], c["canvas"]) for c in cells):
         group = [c for c in cells if (c["model"], c["canvas"]) == (model, canvas)]
         lines += [f"**{model}, canvas {canvas}, {group[0]['problems']} problems**", ""]
-        lines += ["| decoder | accuracy % (95 %) | forwards | refine | seconds | ends |", "|---|---|---|---|---|---|"]
+        lines += ["| decoder | accuracy % (95 %) | forwards | refine | ms a problem | ends |", "|---" * 6 + "|"]
         for c in group:
             ends = ", ".join(f"{reason} {count}" for reason, count in sorted(c["stop_reasons"].items()))
             interval = f"{100 * c['accuracy']:.1f} ({100 * c['low']:.1f}-{100 * c['high']:.1f})"
             lines.append(
                 f"| {c['decoder']} | {interval} | {c['forwards']:.1f} | {c['refine_forwards']:.1f} "
-                f"| {c['seconds']:.1f} | {ends} |"
+                f"| {1000 * c['seconds'] / c['problems']:.1f} | {ends} |"
             )
         lines.append("")
     return "\n".join(lines)

@@ -24,7 +24,7 @@ from lrd_jax.cli.options import Chat, Generate
 from lrd_jax.cli.session import Session
 from lrd_jax.config import DecodeConfig
 from lrd_jax.convert import write_hf
-from lrd_jax.decode import make_decode, run_advance, run_start
+from lrd_jax.decode import make_decode
 from lrd_jax.live import END, MASKED, SOFT, CanvasView
 from lrd_jax.models import Model
 from lrd_jax.tasks import TASKS, problems
@@ -242,12 +242,18 @@ def test_a_bug_keeps_its_traceback(folder, monkeypatch):
 # Shapes and caches.
 
 
-def test_questions_of_one_bucket_share_their_compiles(folder):
+def test_questions_of_one_bucket_have_one_shape(folder, monkeypatch):
     asked = Session(Generate(question="", model=folder, gen_length=16))
-    asked.answer("How many apples?")
-    compiled = run_start._cache_size(), run_advance._cache_size()
-    asked.answer("Tom has 14 apples.")
-    assert (run_start._cache_size(), run_advance._cache_size()) == compiled
+    start, shapes = asked.decoder.start, []
+
+    def watched(params, prompt, *rest):
+        shapes.append(prompt.shape)
+        return start(params, prompt, *rest)
+
+    monkeypatch.setattr(asked.decoder, "start", watched)
+    for question in ("How many apples?", "Tom has 14 apples."):
+        asked.answer(question)
+    assert shapes == [(1, 16), (1, 16)]
 
 
 @pytest.fixture

@@ -148,14 +148,16 @@ def _matches(configs, references: list[Reference]) -> list[tuple[Reference, Coun
 def _model(options: Bench) -> tuple[Model, Params]:
     if options.model is not None:
         loaded = load(options.model, dtype=options.dtype)
-        model, params = loaded.model, loaded.params
-    else:
-        config = sized(options.sizes, **options.random_sizes)
-        model = Model(config)
-        params = random_params(config, dtype=options.dtype, logit_std=options.logit_std, seed=options.seed)
-    if options.reference and model.config.family != "llada":
+        _check_family(options, loaded.config)
+        return loaded.model, loaded.params
+    config = sized(options.sizes, **options.random_sizes)
+    _check_family(options, config)
+    return Model(config), random_params(config, dtype=options.dtype, logit_std=options.logit_std, seed=options.seed)
+
+
+def _check_family(options: Bench, config: ModelConfig) -> None:
+    if options.reference and config.family != "llada":
         raise ValueError(f"the references run LLaDA's architecture; {options.model or options.sizes} is of another")
-    return model, params
 
 
 def _hand_over(params: Params, config: ModelConfig, dtype: str, references: list[Reference]) -> None:

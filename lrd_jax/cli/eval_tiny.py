@@ -17,6 +17,6 @@ def run(options: EvalTiny) -> int:
 def _report(cell: dict) -> None:
     print(
         f"{cell['model']}, canvas {cell['canvas']}, {cell['decoder']}: {100 * cell['accuracy']:.1f} % right, "
-        f"{cell['forwards']:.1f} forwards, {cell['seconds']:.1f} s",
+        f"{cell['forwards']:.1f} forwards, {1000 * cell['seconds'] / cell['problems']:.1f} ms a problem",
         file=sys.stderr,
     )
