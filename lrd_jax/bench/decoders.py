@@ -38,17 +38,32 @@ class Canvas:
         return self.gen_length // self.steps
 
 
+Make = Callable[[Canvas], DecodeConfig]
+
+
 # The references leave [MASK] among the tokens that can be predicted, so the decoders that answer to them do too.
-DECODERS: dict[str, Callable[[Canvas], DecodeConfig]] = {
+def _llada(**changes) -> Make:
+    return lambda c: DecodeConfig.llada(
+        c.gen_length, steps=c.steps, block_length=c.block_length, suppress_mask=False, **changes
+    )
+
+
+def _threshold(**changes) -> Make:
+    return lambda c: DecodeConfig.fast(
+        c.gen_length, threshold=c.threshold, block_length=c.block_length, suppress_mask=False, **changes
+    )
+
+
+def _lrd(**changes) -> Make:
+    return lambda c: DecodeConfig.lrd(
+        c.gen_length, commit=LowestEntropy(c.per_step, c.threshold), block_length=c.block_length, **changes
+    )
+
+
+DECODERS: dict[str, Make] = {
     "plain": lambda c: DecodeConfig.plain(c.gen_length, per_step=c.per_step, block_length=c.block_length),
-    "llada": lambda c: DecodeConfig.llada(
-        c.gen_length, steps=c.steps, block_length=c.block_length, suppress_mask=False
-    ),
-    "threshold": lambda c: DecodeConfig.fast(
-        c.gen_length, threshold=c.threshold, block_length=c.block_length, suppress_mask=False
-    ),
-    "lrd": lambda c: DecodeConfig.lrd(
-        c.gen_length, commit=LowestEntropy(c.per_step, c.threshold), block_length=c.block_length
-    ),
+    "llada": _llada(),
+    "threshold": _threshold(),
+    "lrd": _lrd(),
     "paper": lambda c: DecodeConfig.paper(c.gen_length, commit=LowestEntropy(c.per_step), block_length=c.block_length),
 }
