@@ -283,9 +283,11 @@ def test_references_have_one_architecture(clone, capsys):
     assert "the references run LLaDA's architecture" in refused(capsys, *dream, "--reference", str(clone))
 
 
-def test_a_python_that_is_not_there_is_named(clone, capsys):
-    err = refused(capsys, *SIZES, "--reference", str(clone), "--reference-python", "no-such-python")
-    assert "reference_python=no-such-python cannot be run" in err
+@pytest.mark.parametrize(("python", "message"), [("no-such-python", "cannot be run"), ("false", "it said nothing")])
+def test_what_is_no_python_is_named(clone, capsys, python, message):
+    err = refused(capsys, *SIZES, "--reference", str(clone), "--reference-python", python)
+    assert python in err
+    assert message in err
 
 
 @pytest.mark.parametrize("args", [["--model", "x", "--num-layers", "2"], ["--logit-std", "0"], ["--repeats", "0"]])
