@@ -63,7 +63,7 @@ def _references(result: dict[str, Any]) -> Table:
             str(found["forwards"]),
             _spread(found["seconds_per_forward"], 1000, ".1f"),
             _spread(found["ratio_per_forward"], 1, ".2f"),
-            _spread(found["ratio"], 1, ".2f"),
+            f"{found['ratio']['median']:.2f}",
             "agree" if found["tokens_agree"] else "DIFFER",
         )
     return table
@@ -71,8 +71,8 @@ def _references(result: dict[str, Any]) -> Table:
 
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    for i, column in enumerate(columns):  # names give way where a terminal is narrow
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
     return table
 
 
