@@ -40,12 +40,12 @@ def _about(result: dict[str, Any]) -> str:
 
 
 def _decoders(result: dict[str, Any]) -> Table:
-    table = _table("decoder", "forwards", "ms a forward", "seconds", "tokens/s", "memory", "compiled in s")
+    table = _table(1, "decoder", "forwards", "ms a forward", "seconds", "tokens/s", "memory", "compile s")
     for found in result["decoders"]:
         table.add_row(
             found["decoder"],
             str(found["forwards"]),
-            _spread(found["seconds_per_forward"], 1000, ".1f"),
+            _spread(found["seconds_per_forward"], 1000, 1),
             f"{found['seconds']['median']:.2f}",
             f"{found['tokens_per_second']:.0f}",
             "" if found["compiled_memory_bytes"] is None else _size(found["compiled_memory_bytes"]),
@@ -55,30 +55,35 @@ def _decoders(result: dict[str, Any]) -> Table:
 
 
 def _references(result: dict[str, Any]) -> Table:
-    table = _table("reference", "decoder", "forwards", "ms a forward", "x ours", "x ours in all", "tokens")
+    table = _table(2, "reference", "decoder", "forwards", "ms a forward", "x ours", "in all", "tokens")
     for found in result["references"]:
         table.add_row(
             f"{found['reference']} {found['function']}",
             found["decoder"],
             str(found["forwards"]),
-            _spread(found["seconds_per_forward"], 1000, ".1f"),
-            _spread(found["ratio_per_forward"], 1, ".2f"),
+            _spread(found["seconds_per_forward"], 1000, 1),
+            _spread(found["ratio_per_forward"], 1, 2),
             f"{found['ratio']['median']:.2f}",
             "agree" if found["tokens_agree"] else "DIFFER",
         )
     return table
 
 
-def _table(*columns: str) -> Table:
+def _table(names: int, *columns: str) -> Table:
+    """A table whose first `names` columns fold where a terminal is narrow; figures stay whole."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, column in enumerate(columns):  # names give way where a terminal is narrow
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
+    for i, column in enumerate(columns):
+        if i < names:
+            table.add_column(column, min_width=9, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
-def _spread(spread: dict[str, float], factor: float, form: str) -> str:
-    median, low, high = (format(spread[key] * factor, form) for key in ("median", "low", "high"))
-    return f"{median} ({low}-{high})"
+def _spread(spread: dict[str, float], factor: float, digits: int) -> str:
+    median, low, high = (spread[key] * factor for key in ("median", "low", "high"))
+    digits = max(0, digits - (median >= 100))
+    return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def _size(size: int) -> str:
