@@ -20,11 +20,10 @@ from lrd_jax.decode import Decoder, make_decode
 from lrd_jax.decoder_sets import DECODER_SETS
 from lrd_jax.state import StopReason
 from lrd_jax.tasks import TASKS, Problem, check, stream
-from lrd_jax.text import decode_text, encode_prompts
+from lrd_jax.text import decode_text, encode_prompts, pad_to_bucket
 
 # Three word problems to one function, as the models were trained.
 TASK_SHARES = {"words": 3, "code": 1}
-PROMPT_BUCKET = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,10 +117,12 @@ def _measure(decode: Decoder, params, tokenizer, drawn: list[Problem], batch: in
     drawn = sorted(drawn, key=lambda p: len(tokenizer(p.prompt)["input_ids"]))
     right = collections.defaultdict(list)
     forwards, refines, reasons, seconds = [], [], collections.Counter(), 0.0
+    room = decode.model.config.max_length - decode.config.gen_length
     for i in range(0, len(drawn), batch):
         part = drawn[i : i + batch]
         filled = part + part[:1] * (batch - len(part))
-        prompt, mask = _bucketed(*encode_prompts(tokenizer, [p.prompt for p in filled], chat=False))
+        prompt, mask = encode_prompts(tokenizer, [p.prompt for p in filled], chat=False)
+        prompt, mask = pad_to_bucket(prompt, mask, room)
         state = decode.start(params, prompt, mask)
         decode.advance(params, state, 0)  # compiles and decodes nothing
         began = time.perf_counter()
@@ -148,12 +149,6 @@ def _measure(decode: Decoder, params, tokenizer, drawn: list[Problem], batch: in
     }
 
 
-def _bucketed(prompt: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pads on the left to a multiple of PROMPT_BUCKET, so that few shapes compile."""
-    pad = -prompt.shape[1] % PROMPT_BUCKET
-    return np.pad(prompt, ((0, 0), (pad, 0))), np.pad(mask, ((0, 0), (pad, 0)))
-
-
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson 1927)."""
     p, n = successes / trials, trials
@@ -168,13 +163,13 @@ def markdown(cells: list[dict]) -> str:
     for model, canvas in dict.fromkeys((c["model"], c["canvas"]) for c in cells):
         group = [c for c in cells if (c["model"], c["canvas"]) == (model, canvas)]
         lines += [f"**{model}, canvas {canvas}, {group[0]['problems']} problems**", ""]
-        lines += ["| decoder | accuracy % (95 %) | forwards | refine | seconds | ends |", "|---|---|---|---|---|---|"]
+        lines += ["| decoder | accuracy % (95 %) | forwards | refine | ms a problem | ends |", "|---" * 6 + "|"]
         for c in group:
             ends = ", ".join(f"{reason} {count}" for reason, count in sorted(c["stop_reasons"].items()))
             interval = f"{100 * c['accuracy']:.1f} ({100 * c['low']:.1f}-{100 * c['high']:.1f})"
             lines.append(
                 f"| {c['decoder']} | {interval} | {c['forwards']:.1f} | {c['refine_forwards']:.1f} "
-                f"| {c['seconds']:.1f} | {ends} |"
+                f"| {1000 * c['seconds'] / c['problems']:.1f} | {ends} |"
             )
         lines.append("")
     return "\n".join(lines)

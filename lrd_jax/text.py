@@ -48,6 +48,8 @@ _QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+_SHORTEST_PROMPT = 16  # smallest bucket of prompt lengths
+
 
 def has_tokenizer(folder: str | Path) -> bool:
     """Whether the folder brings a tokenizer."""
@@ -128,6 +130,19 @@ def encode_prompts(
         prompt[i, length - len(row) :] = row
         mask[i, length - len(row) :] = True
     return prompt, mask
+
+
+def pad_to_bucket(prompt: np.ndarray, mask: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pads prompts on the left to a power of two, so that few lengths are compiled, but to no more than `room`.
+
+    Args:
+      prompt, mask: `[B, P]`, as `encode_prompts` gives them.
+      room: tokens that the model's context leaves beside the canvas.
+    """
+    length = prompt.shape[1]
+    bucket = max(_SHORTEST_PROMPT, 1 << (length - 1).bit_length())
+    pad = ((0, 0), (max(0, min(bucket, room) - length), 0))
+    return np.pad(prompt, pad), np.pad(mask, pad)
 
 
 def decode_text(tokenizer: "PreTrainedTokenizerFast", tokens: Any, config: "ModelConfig") -> list[str]:

@@ -19,9 +19,9 @@ from rich.console import Console
 
 from lrd_jax import cli
 from lrd_jax.checkpoint import load
-from lrd_jax.cli import main, session
+from lrd_jax.cli import compile_cache, main, session
 from lrd_jax.cli.options import Chat, Generate
-from lrd_jax.cli.session import Session, pad_to_bucket
+from lrd_jax.cli.session import Session
 from lrd_jax.config import DecodeConfig
 from lrd_jax.convert import write_hf
 from lrd_jax.decode import make_decode
@@ -242,23 +242,49 @@ def test_a_bug_keeps_its_traceback(folder, monkeypatch):
 # Shapes and caches.
 
 
-def test_prompts_are_padded_on_the_left_to_powers_of_two_within_the_context():
-    prompt, mask = pad_to_bucket(np.arange(1, 21)[None], np.ones((1, 20), bool), room=128)
-    assert prompt.shape == mask.shape == (1, 32)
-    assert prompt[0, 12:].tolist() == list(range(1, 21))
-    assert mask[0].tolist() == [False] * 12 + [True] * 20
-    assert pad_to_bucket(prompt, mask, room=128)[0].shape == (1, 32)
-    assert pad_to_bucket(prompt[:, :5], mask[:, :5], room=128)[0].shape == (1, 16)
-    assert pad_to_bucket(prompt, mask, room=20)[0].shape == (1, 32)  # too long already: the decoder says so
-    assert pad_to_bucket(prompt[:, 12:], mask[:, 12:], room=25)[0].shape == (1, 25)
+def test_questions_of_one_bucket_have_one_shape(folder, monkeypatch):
+    asked = Session(Generate(question="", model=folder, gen_length=16))
+    start, shapes = asked.decoder.start, []
+
+    def watched(params, prompt, *rest):
+        shapes.append(prompt.shape)
+        return start(params, prompt, *rest)
+
+    monkeypatch.setattr(asked.decoder, "start", watched)
+    for question in ("How many apples?", "Tom has 14 apples."):
+        asked.answer(question)
+    assert shapes == [(1, 16), (1, 16)]
 
 
-def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    session.use_compile_cache()
-    assert jax.config.jax_compilation_cache_dir is None
+@pytest.fixture
+def cache_home(tmp_path, monkeypatch):
+    """A user's cache folder, on a machine of one device whose user has chosen no folder for JAX."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    chosen = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: chosen.append((name, value)))
+    return tmp_path, chosen
+
+
+def test_compiles_are_kept_in_the_users_cache_folder(cache_home):
+    home, chosen = cache_home
+    compile_cache.use_compile_cache()
+    assert ("jax_compilation_cache_dir", str(home / "lrd-jax" / "compiled")) in chosen
+    assert (home / "lrd-jax" / "compiled").is_dir()
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(cache_home):
+    home, chosen = cache_home
+    (home / "lrd-jax").write_text("")
+    compile_cache.use_compile_cache()
+    assert chosen == []
+
+
+def test_several_cpu_devices_go_without_a_cache(cache_home, monkeypatch):
+    home, chosen = cache_home
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    compile_cache.use_compile_cache()
+    assert chosen == [] == list(home.iterdir())
 
 
 # The live view.
@@ -345,7 +371,10 @@ def test_generate_shows_the_canvas_on_a_terminal_then_the_answer_alone(folder, t
     assert "forward 1, refining" in screen
     assert "tokens/s" in screen.splitlines()[-1]
     assert cursor_is_visible(screen)
-    assert list((tmp_path / "lrd-jax" / "compiled").glob("*advance*"))  # the next run starts faster
+    kept = set((tmp_path / "lrd-jax" / "compiled").glob("*-cache"))
+    assert any("advance" in file.name for file in kept)
+    in_a_terminal(tmp_path, "generate", QUESTION, "--model", folder, *SHORT)
+    assert set((tmp_path / "lrd-jax" / "compiled").glob("*-cache")) == kept  # nothing was compiled again
 
 
 def test_ctrl_c_leaves_a_clean_terminal(folder, tmp_path):

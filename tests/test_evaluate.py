@@ -37,7 +37,7 @@ def test_cells_are_appended_and_not_run_again(tmp_path):
 def test_the_table_says_what_was_counted():
     cell = {"model": "m", "canvas": 64, "decoder": "d", "problems": 20, "accuracy": 0.5, "low": 0.3, "high": 0.7}
     cell |= {"forwards": 3.25, "refine_forwards": 1.0, "seconds": 2.0, "stop_reasons": {"settled": 15, "finished": 5}}
-    assert "| d | 50.0 (30.0-70.0) | 3.2 | 1.0 | 2.0 | finished 5, settled 15 |" in evaluate.markdown([cell])
+    assert "| d | 50.0 (30.0-70.0) | 3.2 | 1.0 | 100.0 | finished 5, settled 15 |" in evaluate.markdown([cell])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from lrd_jax.models import PRESETS, ModelConfig
-from lrd_jax.text import CHAT_TEMPLATES, decode_text, encode_prompts, has_tokenizer, load_tokenizer, unknown_words
+from lrd_jax.text import (
+    CHAT_TEMPLATES,
+    decode_text,
+    encode_prompts,
+    has_tokenizer,
+    load_tokenizer,
+    pad_to_bucket,
+    unknown_words,
+)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
 DREAM = PRESETS["dream-7b-instruct"].config
@@ -212,3 +220,14 @@ assert "torch" not in sys.modules
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_prompts_are_padded_on_the_left_to_powers_of_two_within_the_context():
+    prompt, mask = pad_to_bucket(np.arange(1, 21)[None], np.ones((1, 20), bool), room=128)
+    assert prompt.shape == mask.shape == (1, 32)
+    assert prompt[0, 12:].tolist() == list(range(1, 21))
+    assert mask[0].tolist() == [False] * 12 + [True] * 20
+    assert pad_to_bucket(prompt, mask, room=128)[0].shape == (1, 32)
+    assert pad_to_bucket(prompt[:, :5], mask[:, :5], room=128)[0].shape == (1, 16)
+    assert pad_to_bucket(prompt, mask, room=20)[0].shape == (1, 32)  # too long already: the decoder says so
+    assert pad_to_bucket(prompt[:, 12:], mask[:, 12:], room=25)[0].shape == (1, 25)

@@ -2,12 +2,14 @@
 
 import sys
 
+from lrd_jax.cli.compile_cache import use_compile_cache
 from lrd_jax.evaluate import EvalTiny, markdown
 from lrd_jax.evaluate import run as measure
 
 
 def run(options: EvalTiny) -> int:
     """Cells as they come on standard error, then the tables on standard output."""
+    use_compile_cache()
     print(markdown(measure(options, report=_report)))
     return 0
 
@@ -15,6 +17,6 @@ def run(options: EvalTiny) -> int:
 def _report(cell: dict) -> None:
     print(
         f"{cell['model']}, canvas {cell['canvas']}, {cell['decoder']}: {100 * cell['accuracy']:.1f} % right, "
-        f"{cell['forwards']:.1f} forwards, {cell['seconds']:.1f} s",
+        f"{cell['forwards']:.1f} forwards, {1000 * cell['seconds'] / cell['problems']:.1f} ms a problem",
         file=sys.stderr,
     )

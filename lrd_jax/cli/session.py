@@ -1,29 +1,24 @@
 """A loaded model and a decoder for it: a question in, an answer with its facts out."""
 
-import contextlib
 import dataclasses
-import os
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from lrd_jax.checkpoint import embedded_models, load
+from lrd_jax.cli.compile_cache import use_compile_cache
 from lrd_jax.cli.options import Decoding
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
 from lrd_jax.presets import adjusted, preset
 from lrd_jax.state import DecodeState, StopReason
 from lrd_jax.tasks import TASKS, problems
-from lrd_jax.text import decode_text, encode_prompts, unknown_words
+from lrd_jax.text import decode_text, encode_prompts, pad_to_bucket, unknown_words
 
-_SHORTEST_PROMPT = 16  # smallest bucket of prompt lengths
 _PATIENCE_SECONDS = 0.25  # longest wait for Ctrl-C, unless one forward takes longer
-_CACHE_BYTES = 2**30
 
 Watch = Callable[[DecodeState], None]
 
@@ -166,26 +161,3 @@ def unknown_words_message(words: list[str]) -> str:
             *(f'  "{example}"' for example in examples),
         ]
     )
-
-
-def pad_to_bucket(prompt: np.ndarray, mask: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pads `[B, P]` on the left to a power of two, so that few lengths are compiled, but to no more than `room`."""
-    length = prompt.shape[1]
-    bucket = max(_SHORTEST_PROMPT, 1 << (length - 1).bit_length())
-    extra = max(0, min(bucket, room) - length)
-    pad = ((0, 0), (extra, 0))
-    return np.pad(prompt, pad), np.pad(mask, pad)
-
-
-def use_compile_cache() -> None:
-    """Keeps compiled decoders in the user's cache folder, so that the next run starts faster."""
-    if jax.config.jax_compilation_cache_dir is not None:  # the user has chosen a folder
-        return
-    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    folder = Path(base) / "lrd-jax" / "compiled"
-    with contextlib.suppress(OSError):  # a read-only home costs time and nothing else
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
