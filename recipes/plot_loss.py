@@ -1,4 +1,7 @@
-"""Draws the loss of runs, one after the other: python recipes/plot_loss.py OUT.png LOG.jsonl [LOG.jsonl ...]"""
+"""Draws the loss of runs, one after the other.
+
+python recipes/plot_loss.py OUT.png RUN/log.jsonl [RUN/log.jsonl ...]
+"""
 
 import json
 import sys
@@ -19,7 +22,8 @@ def main(out: str, *logs: str) -> None:
         loss = np.array([line["loss"] for line in lines])
         (curve,) = axes.plot(steps, loss, alpha=0.25)
         smooth = np.convolve(loss, np.ones(WINDOW) / WINDOW, mode="valid")
-        axes.plot(steps[WINDOW - 1 :], smooth, color=curve.get_color(), label=Path(log).stem)
+        middles = steps[WINDOW // 2 :][: len(smooth)]
+        axes.plot(middles, smooth, color=curve.get_color(), label=Path(log).parent.name)
         start = steps[-1]
     axes.set(xlabel="step", ylabel="loss, nats per canvas position", yscale="log")
     axes.legend()
