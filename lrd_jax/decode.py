@@ -61,7 +61,7 @@ class Decoder:
         return run_start(self.model, params, *self._check(prompt, prompt_mask, key, config))
 
     def advance(self, params, state: DecodeState, n: int = 1, config: DecodeConfig | None = None) -> DecodeState:
-        """At most `n` more forwards; fewer where every row ends. Any n shares one compile."""
+        """At most `n` more forwards; fewer where every row ends, or waits for a refresh. Any n shares one compile."""
         return run_advance(self.model, params, state, jnp.int32(n), self._same_structure(config))
 
     def result(self, state: DecodeState, config: DecodeConfig | None = None) -> DecodeResult:

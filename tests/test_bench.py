@@ -69,7 +69,7 @@ def test_a_spread_is_a_median_and_a_range():
 
 def test_tokens_are_counted_to_the_first_end_of_each_row():
     subject = object.__new__(Subject)
-    subject._call = (SimpleNamespace(model=SimpleNamespace(config=CONFIG)), None, None)
+    subject._special = CONFIG
     end = CONFIG.eos_id
     subject.first = Run([[1, 2, end, 3], [end, 1, 2, 3], [1, 2, 3, 4]], forwards=1, seconds=1.0)
     assert subject.generated == 6

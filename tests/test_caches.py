@@ -146,9 +146,9 @@ def test_fast_dllm_with_the_rules_themselves(checkpoint, key, rule, top_k):
 
 def test_a_refresh_that_completes_a_block_is_its_only_forward(checkpoint):
     """Fast-dLLM makes an empty call after it: 8 calls for the same tokens."""
-    key = "tiny-llada.fast.generate_with_prefix_cache.block8_steps32_thr0.01"
+    key = "tiny-llada.fast.generate_with_dual_cache.block8_steps32_thr0.01"
     model, params = checkpoint("tiny-llada")
-    config = DecodeConfig.fast(32, threshold=0.01, block_length=8, cache=PrefixCache(), suppress_mask=False)
+    config = DecodeConfig.fast(32, threshold=0.01, block_length=8, cache=DualCache(), suppress_mask=False)
     result = make_decode(model, config)(params, goldens.prompts(key)[0])
     np.testing.assert_array_equal(result.tokens, goldens.canvases(key)[-1])
     assert (result.forwards.tolist(), goldens.reference_runs()[key]["nfe"]) == ([4], 8)
@@ -186,7 +186,7 @@ TWIN_LRD = {"mix": (0.15, 0.9), "refine": (0.2, 4, "block"), "stop": (0.05,)}
 CASES = {
     "prefix": (
         "tiny-llada-gqa",
-        12,
+        8,
         (9, 1, 5),
         {**LRD, "cache": PrefixCache()},
         {**TWIN_LRD, "cache": ("prefix", None)},

@@ -1,6 +1,7 @@
 """Times of one decoder: compiled and warmed up first, then run as often as asked."""
 
 import dataclasses
+import functools
 import resource
 import statistics
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lrd_jax.canvas import check_prompt
 from lrd_jax.decode import Decoder
 from lrd_jax.models.transformer import Params
 
@@ -50,13 +52,15 @@ class Subject:
 
     def __init__(self, name: str, decoder: Decoder, params: Params, prompt: np.ndarray):
         self.name = name
-        self._call = decoder, params, prompt
-        key = jax.random.key(0)
+        self._special = decoder.model.config
+        prompt, mask = check_prompt(prompt, None, decoder.config.gen_length, decoder.model.config)
+        inputs = params, prompt, mask, jax.random.split(jax.random.key(0), len(prompt))
         began = time.perf_counter()
-        mask, keys = np.ones(prompt.shape, bool), jax.random.split(key, len(prompt))
-        memory = decoder.lower(params, prompt, mask, keys).compile().memory_analysis()
+        compiled = decoder.lower(*inputs).compile()
         self.compile_seconds = time.perf_counter() - began
+        memory = compiled.memory_analysis()
         self.memory_bytes = None if memory is None else _planned(memory)
+        self._decode = functools.partial(compiled, *inputs, decoder.config)
         self.first = self._run()
         self.runs: list[Run] = []
 
@@ -65,9 +69,8 @@ class Subject:
         self.runs.append(self._run())
 
     def _run(self) -> Run:
-        decoder, params, prompt = self._call
         began = time.perf_counter()
-        result = jax.block_until_ready(decoder(params, prompt))
+        result = jax.block_until_ready(self._decode())
         seconds = time.perf_counter() - began
         return Run(np.asarray(result.tokens).tolist(), int(result.forwards.max()), seconds)
 
@@ -88,8 +91,7 @@ class Subject:
     @property
     def generated(self) -> int:
         """Tokens of all rows, each counted to its first end."""
-        special = self._call[0].model.config
-        ends = [end for end in (special.eos_id, special.eot_id) if end is not None]
+        ends = [end for end in (self._special.eos_id, self._special.eot_id) if end is not None]
         return int(np.sum(np.cumsum(np.isin(self.first.tokens, ends), axis=1) == 0))
 
 
