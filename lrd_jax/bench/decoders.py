@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+from lrd_jax.cache import DualCache, PrefixCache
 from lrd_jax.commit import LowestEntropy
 from lrd_jax.config import DecodeConfig
 from lrd_jax.settings import check_count
@@ -65,5 +66,11 @@ DECODERS: dict[str, Make] = {
     "llada": _llada(),
     "threshold": _threshold(),
     "lrd": _lrd(),
+    "prefix": _llada(cache=PrefixCache()),
+    "dual": _llada(cache=DualCache()),
+    "threshold+prefix": _threshold(cache=PrefixCache()),
+    "threshold+dual": _threshold(cache=DualCache()),
+    "lrd+prefix": _lrd(cache=PrefixCache()),
+    "lrd+dual": _lrd(cache=DualCache()),
     "paper": lambda c: DecodeConfig.paper(c.gen_length, commit=LowestEntropy(c.per_step), block_length=c.block_length),
 }

@@ -50,6 +50,10 @@ class Counterpart:
 COUNTERPARTS = (
     Counterpart(decoder="llada", function="generate"),
     Counterpart(decoder="threshold", function="generate", threshold=True),
+    Counterpart(decoder="prefix", function="generate_with_prefix_cache"),
+    Counterpart(decoder="dual", function="generate_with_dual_cache"),
+    Counterpart(decoder="threshold+prefix", function="generate_with_prefix_cache", threshold=True),
+    Counterpart(decoder="threshold+dual", function="generate_with_dual_cache", threshold=True),
 )
 
 

@@ -124,7 +124,7 @@ class Bench:
     """Time decoders on this machine, and beside them PyTorch code in clones of yours.
 
     Attributes:
-      decoders: what to time: plain, llada, threshold, lrd, paper.
+      decoders: what to time: plain, llada, threshold, lrd, paper, or a cache: prefix, dual, lrd+dual and so on.
       sizes: random weights in the sizes of: small, llada-8b-base and -instruct, llada-1.5, dream-7b-base and -instruct.
       model: a checkpoint instead of random weights: an embedded model, a converted or a Hugging Face folder.
       vocab_size, num_layers, embed_dim, mlp_dim, num_heads: other sizes of random weights.
