@@ -15,7 +15,10 @@ from lrd_jax.cli.options import Generate
 from lrd_jax.cli.session import Session
 from lrd_jax.live import CanvasView
 
-QUESTION = "Tom has 14 apples. Ann takes 5 apples. The number is doubled. How many are left?"
+QUESTION = (
+    "Tom has 14 apples. Ann takes 5 apples. The number is doubled. Tom sells 7 apples. "
+    "Ann brings 3 apples. The number is halved. Tom finds 6 apples. How many are left?"
+)
 MOMENTS = (0.02, 0.5, 0.93)  # shares of all forwards
 WIDTH = 88
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from lrd_jax.cache import DualCache, PrefixCache
 from lrd_jax.commit import LowestEntropy
 from lrd_jax.config import DecodeConfig
 from lrd_jax.mixing import Mix
@@ -85,4 +86,11 @@ SCAN: Decoders = {
     "one a step, no stop, r_f 0.4": _lrd(stop=None, mix=Mix(r_f=0.4)),
 }
 
-DECODER_SETS: dict[str, Decoders] = {"table": TABLE, "scan": SCAN}
+CACHES: Decoders = {
+    f"{name}, blocks of {W}, {kept}": lambda G, make=make, W=W, cache=cache: make(G, block_length=W, cache=cache)
+    for W in (8, 32)
+    for name, make in (("threshold 0.9", DecodeConfig.fast), ("lrd", DecodeConfig.lrd))
+    for kept, cache in (("no cache", None), ("prefix cache", PrefixCache()), ("dual cache", DualCache()))
+}
+
+DECODER_SETS: dict[str, Decoders] = {"table": TABLE, "scan": SCAN, "caches": CACHES}

@@ -4,6 +4,8 @@ import functools
 import os
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy: the twin's products are too small to share out
+# Tests compile far longer than they compute; this takes half of it.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import goldens
 import jax

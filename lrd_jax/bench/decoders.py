@@ -6,7 +6,7 @@ from collections.abc import Callable
 from lrd_jax.cache import DualCache, PrefixCache
 from lrd_jax.commit import LowestEntropy
 from lrd_jax.config import DecodeConfig
-from lrd_jax.settings import check_count
+from lrd_jax.settings import check_count, check_range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class Canvas:
     def __post_init__(self):
         for field in ("gen_length", "block_length", "steps"):
             check_count(self, field)
+        check_range(self, "threshold", 0, 1)
         blocks = self.gen_length // (self.block_length or self.gen_length)
         if self.gen_length % self.steps or self.steps % max(1, blocks):
             raise ValueError(
