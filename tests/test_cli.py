@@ -390,7 +390,9 @@ def in_a_terminal(tmp_path, *args, interrupt_at=None):
     """Status and everything written of a command on a pseudo-terminal; Ctrl-C once a text has appeared."""
     ours, theirs = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24", "XDG_CACHE_HOME": str(tmp_path)}
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored signal would be ignored there too
     process = subprocess.Popen([COMMAND, *args], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    signal.signal(signal.SIGINT, handler)
     os.close(theirs)
     screen = ""
     with os.fdopen(ours, "rb", buffering=0) as terminal:
