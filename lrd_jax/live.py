@@ -88,7 +88,7 @@ class Pieces:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", model: ModelConfig):
         self._tokenizer = tokenizer
-        self._ends = (model.eos_id, model.eot_id)
+        self._ends = model.end_ids
         # a vocabulary of whole words has its spaces between the tokens, one of word pieces inside them
         self._space = " " if type(tokenizer.backend_tokenizer.model).__name__ == "WordLevel" else ""
 

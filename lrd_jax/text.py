@@ -147,10 +147,9 @@ def pad_to_bucket(prompt: np.ndarray, mask: np.ndarray, room: int) -> tuple[np.n
 
 def decode_text(tokenizer: "PreTrainedTokenizerFast", tokens: Any, config: "ModelConfig") -> list[str]:
     """The text of generated tokens int `[B, G]`, each row cut at its first end-of-text or end-of-turn."""
-    ends = [end for end in (config.eos_id, config.eot_id) if end is not None]
     texts = []
     for row in np.asarray(tokens):
-        stop = np.flatnonzero(np.isin(row, ends))
+        stop = np.flatnonzero(np.isin(row, config.end_ids))
         texts.append(tokenizer.decode(row[: stop[0]] if len(stop) else row, skip_special_tokens=True))
     return texts
 

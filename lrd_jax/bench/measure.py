@@ -91,8 +91,7 @@ class Subject:
     @property
     def generated(self) -> int:
         """Tokens of all rows, each counted to its first end."""
-        ends = [end for end in (self._special.eos_id, self._special.eot_id) if end is not None]
-        return int(np.sum(np.cumsum(np.isin(self.first.tokens, ends), axis=1) == 0))
+        return int(np.sum(np.cumsum(np.isin(self.first.tokens, self._special.end_ids), axis=1) == 0))
 
 
 def peak_memory() -> dict[str, Any]:

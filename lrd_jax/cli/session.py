@@ -126,7 +126,7 @@ class Session:
     def _read(self, state: DecodeState, seconds: float, compile_seconds: float) -> Answer:
         result = self.decoder.result(state)
         tokens = np.asarray(result.tokens[0])
-        ends = np.flatnonzero(np.isin(tokens, [t for t in (self.config.eos_id, self.config.eot_id) if t is not None]))
+        ends = np.flatnonzero(np.isin(tokens, self.config.end_ids))
         return Answer(
             text=decode_text(self.tokenizer, tokens[None], self.config)[0],
             tokens=tokens[: ends[0] if len(ends) else None].tolist(),
