@@ -17,7 +17,8 @@ import numpy as np
 import tyro
 
 from lrd_jax import DecodeConfig, DualCache, PrefixCache, make_decode
-from lrd_jax.models import PRESETS, Model, ModelConfig
+from lrd_jax.bench.sizes import sized
+from lrd_jax.models import Model
 
 CACHES = {"no cache": None, "prefix": PrefixCache(), "dual": DualCache()}
 
@@ -38,19 +39,6 @@ class Bench:
     repeats: int = 3
 
 
-def model_of(bench: Bench, vocab: int) -> Model:
-    sizes = {
-        "vocab_size": vocab,
-        "embed_dim": bench.embed_dim,
-        "num_layers": bench.num_layers,
-        "num_heads": bench.num_heads,
-        "num_kv_heads": bench.num_heads,
-        "mlp_dim": bench.mlp_dim,
-    }
-    special = dict(mask_id=vocab - 1, eos_id=vocab - 2, pad_id=vocab - 2, bos_id=None, eot_id=None)
-    return Model(ModelConfig.from_json(PRESETS["llada-8b-base"].config.to_json() | sizes | special))
-
-
 def decode_seconds(decode, params, prompt, bench: Bench) -> tuple[list[float], list[float]]:
     """One decode in pieces: seconds of each block's first forward, and the mean seconds of its other forwards."""
     state = jax.block_until_ready(decode.start(params, prompt))
@@ -64,7 +52,8 @@ def decode_seconds(decode, params, prompt, bench: Bench) -> tuple[list[float], l
 
 
 def measure(bench: Bench, vocab: int) -> None:
-    model = model_of(bench, vocab)
+    fields = ("embed_dim", "num_layers", "num_heads", "mlp_dim")
+    model = Model(sized("small", vocab_size=vocab, **{field: getattr(bench, field) for field in fields}))
     params = jax.block_until_ready(jax.jit(model.init)(jax.random.key(0)))
     prompt = np.random.default_rng(0).integers(0, vocab - 2, (bench.batch, bench.prompt_length))
     decodes = {

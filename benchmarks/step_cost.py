@@ -19,8 +19,9 @@ import numpy as np
 import tyro
 
 from lrd_jax import DecodeConfig, LowestEntropy, Mix, Refine, make_decode
+from lrd_jax.bench.sizes import sized
 from lrd_jax.compiling import compiler_options
-from lrd_jax.models import PRESETS, Model, positions_of
+from lrd_jax.models import Model, positions_of
 from lrd_jax.nucleus import in_nucleus
 
 
@@ -48,20 +49,8 @@ class Sizes:
 
 def build(sizes: Sizes):
     """The model, its parameters and a prompt."""
-    config = dataclasses.replace(
-        PRESETS["llada-8b-base"].config,
-        vocab_size=sizes.vocab_size,
-        embed_dim=sizes.embed_dim,
-        num_layers=sizes.num_layers,
-        num_heads=sizes.num_heads,
-        num_kv_heads=sizes.num_heads,
-        mlp_dim=sizes.mlp_dim,
-        mask_id=sizes.vocab_size - 1,
-        eos_id=0,
-        pad_id=0,
-        bos_id=None,
-        eot_id=None,
-    )
+    fields = ("vocab_size", "embed_dim", "num_layers", "num_heads", "mlp_dim")
+    config = sized("small", **{field: getattr(sizes, field) for field in fields})
     model = Model(config)
     params = model.init(jax.random.key(0), jnp.dtype(sizes.dtype))
     prompt = jax.random.randint(jax.random.key(1), (sizes.batch, sizes.prompt_length), 1, sizes.vocab_size - 1)
