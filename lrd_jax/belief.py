@@ -58,7 +58,7 @@ def kl(logits: jax.Array, log_z: jax.Array, previous: jax.Array, previous_log_z:
     return jnp.maximum(difference - log_z + previous_log_z, 0.0)  # rounding may dip below
 
 
-def confidence_of(logits: jax.Array, token: jax.Array) -> jax.Array:
-    """Probability `[B, W]` of the given tokens under softmax(logits)."""
+def confidence_of(logits: jax.Array, token: jax.Array, log_z: jax.Array) -> jax.Array:
+    """Probability `[B, W]` of the given tokens under softmax(logits), whose denominators are exp(log_z `[B, W]`)."""
     chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
-    return jnp.exp(chosen - log_z(logits))
+    return jnp.exp(chosen - log_z)

@@ -201,23 +201,25 @@ def propose(config: DecodeConfig, special: ModelConfig, logits, belief: Belief, 
         seen = beliefs.read(q, margin=config.commit.needs_margin)
         token = jax.lax.cond(hot, draw, lambda q, _: seen.token, q, keys)
         if config.commit.reads_filtered:
-            belief = seen.replace(confidence=jax.lax.cond(hot, confidence_of, lambda *_: seen.confidence, q, token))
+            confidence = jax.lax.cond(hot, confidence_of, lambda *_: seen.confidence, q, token, seen.log_z)
+            belief = seen.replace(confidence=confidence)
         else:
-            belief = belief.replace(confidence=confidence_of(logits, token))
+            belief = belief.replace(confidence=confidence_of(logits, token, belief.log_z))
         belief = belief.replace(token=token)
     else:
 
         def tempered(logits, keys):
             token = draw(filtered(logits, config.temperature, None, None), keys)
-            return token, confidence_of(logits, token)
+            return token, confidence_of(logits, token, belief.log_z)
 
         token, confidence = jax.lax.cond(hot, tempered, lambda *_: (belief.token, belief.confidence), logits, keys)
         belief = belief.replace(token=token, confidence=confidence)
     if config.confidence_eos_eot_inf:
         ends = special.end_ids
         is_end = jnp.isin(belief.token, jnp.asarray(ends))
+        without_ends = suppress(logits, ends)
         belief = belief.replace(
-            confidence=confidence_of(suppress(logits, ends), belief.token),
+            confidence=confidence_of(without_ends, belief.token, beliefs.log_z(without_ends)),
             entropy=jnp.where(is_end, jnp.finfo(jnp.float32).max, belief.entropy),
             margin=None if belief.margin is None else jnp.where(is_end, 0.0, belief.margin),
         )
