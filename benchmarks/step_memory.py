@@ -50,10 +50,8 @@ def main(plan: Plan) -> None:
     changes = {"block_length": plan.block_length, "logit_chunk": plan.logit_chunk}
     config = getattr(DecodeConfig, plan.decoder)(plan.gen_length, **changes)
     B, P, G, W = plan.batch, plan.prompt_length, plan.gen_length, config.window
-    prompt = jax.ShapeDtypeStruct((B, P), jnp.int32)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), B))
     start = time.perf_counter()
-    lowered = make_decode(model, config).lower(params, prompt, jax.ShapeDtypeStruct((B, P), bool), keys)
+    lowered = make_decode(model, config).lower(params, B, P)
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()

@@ -7,6 +7,7 @@ Parameters and prompts are abstract; the compiler plans for the slice that `--to
 """
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import sys
@@ -66,15 +67,9 @@ def compile_decode(plan: Plan, config: DecodeConfig) -> jax.stages.Compiled:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     params = jax.tree.map(placed, model.abstract_params(jnp.bfloat16), param_shardings(model, mesh))
-    prompt = jax.ShapeDtypeStruct((plan.batch, plan.prompt_length), jnp.int32)
-    inputs = (
-        prompt,
-        jax.ShapeDtypeStruct(prompt.shape, bool),
-        jax.eval_shape(lambda: jax.random.split(jax.random.key(0), plan.batch)),
-    )
-    inputs = jax.tree.map(lambda leaf: placed(leaf, batch_sharding(mesh)), inputs)
+    rows = functools.partial(placed, sharding=batch_sharding(mesh))
     with jax.set_mesh(mesh):
-        return make_decode(model, config).lower(params, *inputs).compile()
+        return make_decode(model, config).lower(params, plan.batch, plan.prompt_length, rows).compile()
 
 
 def main(plan: Plan) -> None:

@@ -67,9 +67,17 @@ class Decoder:
     def result(self, state: DecodeState, config: DecodeConfig | None = None) -> DecodeResult:
         return result_of(self._same_structure(config), state)
 
-    def lower(self, params, prompt, prompt_mask, keys, config: DecodeConfig | None = None):
-        """`jax.stages.Lowered` for abstract or concrete arguments, unchecked: to read memory and cost before a run."""
-        return run_decode.lower(self.model, params, prompt, prompt_mask, keys, self._same_structure(config))
+    def lower(self, params, batch: int, prompt_length: int, place=lambda leaf: leaf) -> jax.stages.Lowered:
+        """The decode of prompts `[batch, prompt_length]`, lowered: to read memory, cost and compile time before a run.
+
+        Args:
+          params: concrete, or abstract as from `Model.abstract_params`.
+          place: gives an abstract input `[batch, ...]` its sharding.
+        """
+        prompt = jax.ShapeDtypeStruct((batch, prompt_length), jnp.int32)
+        mask = jax.ShapeDtypeStruct(prompt.shape, bool)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+        return run_decode.lower(self.model, params, place(prompt), place(mask), place(keys), self.config)
 
     def _check(self, prompt, prompt_mask, key, config):
         config = self._same_structure(config)

@@ -56,7 +56,7 @@ class Subject:
         prompt, mask = check_prompt(prompt, None, decoder.config.gen_length, decoder.model.config)
         inputs = params, prompt, mask, jax.random.split(jax.random.key(0), len(prompt))
         began = time.perf_counter()
-        compiled = decoder.lower(*inputs).compile()
+        compiled = decoder.lower(params, *prompt.shape).compile()
         self.compile_seconds = time.perf_counter() - began
         memory = compiled.memory_analysis()
         self.memory_bytes = None if memory is None else _planned(memory)
