@@ -23,13 +23,13 @@ MOMENTS = (0.02, 0.5, 0.93)  # shares of all forwards
 WIDTH = 88
 
 
-def main(model: str = "lrd-tiny") -> None:
+def main(model: str = "lrd-tiny-soft") -> None:
     session = Session(Generate(question=QUESTION, model=model))
     states = []
     answer = session.answer(QUESTION, watch=states.append)
     states = states[1:]
     console = Console(record=True, width=WIDTH, height=40, force_terminal=True, file=io.StringIO())
-    view = CanvasView(console, session.tokenizer, session.config, session.decoder.config, "lrd-tiny, lrd")
+    view = CanvasView(console, session.tokenizer, session.config, session.decoder.config, f"{model}, lrd")
     console.print(Text(f'$ lrd-jax generate "{QUESTION}"'))
     for moment in MOMENTS:
         console.print(view.frame(states[int(moment * len(states))]))

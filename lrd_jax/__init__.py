@@ -1,6 +1,6 @@
 """Latent Refinement Decoding for masked diffusion language models, in JAX.
 
-    model, params, tokenizer, config = lrd_jax.load("lrd-tiny")
+    model, params, tokenizer, config = lrd_jax.load("lrd-tiny-soft")
     decode = lrd_jax.make_decode(model, lrd_jax.DecodeConfig.lrd(gen_length=64))
     result = decode(params, prompt)
 

@@ -41,7 +41,7 @@ class EvalTiny:
       output: JSON-lines file that cells are appended to.
     """
 
-    models: tuple[str, ...] = ("lrd-tiny",)
+    models: tuple[str, ...] = ("lrd-tiny", "lrd-tiny-soft")
     canvases: tuple[int, ...] = (64, 128, 256)
     counts: tuple[int, ...] = (1000, 200, 200)
     decoders: str = "table"

@@ -28,7 +28,7 @@ class Decoding:
       live: show the canvas settling, where the output is a terminal.
     """
 
-    model: str = "lrd-tiny"
+    model: str = "lrd-tiny-soft"
     preset: str = "lrd"
     gen_length: int = 64
     block_length: Annotated[int | None, _Preset] = None
