@@ -3,10 +3,12 @@
 Axes: B batch, T query, S key, N heads, K kv heads, H head dim.
 """
 
+import os
+
 import jax
 import jax.numpy as jnp
 
-SCORE_BYTES = 256 * 2**20  # of float32 attention scores at a time on CPU
+SCORE_BYTES = 3 * 2**19  # of float32 attention scores at a time and core on CPU, so that they stay in the core's cache
 
 
 def rope_tables(positions: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
@@ -40,20 +42,27 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.
 def _einsum_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
     """Heads before positions: on CPU both products then run as plain matmuls, about four times the fused op's speed.
 
-    Row by row where the scores of all rows would be large.
+    The kv heads of all rows are one axis, taken a few at a time.
     """
     B, T, N, H = q.shape
-    if B > 1 and 4 * B * N * T * k.shape[1] > SCORE_BYTES:
-        one = jax.lax.map(lambda row: _einsum_attention(*(x[None] for x in row)), (q, k, v, mask))
-        return one[:, 0]
-    K = k.shape[2]
-    q = q.transpose(0, 2, 1, 3).reshape(B, K, N // K, T, H)
-    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    scores = jnp.einsum("BKNTH,BKSH->BKNTS", q, k).astype(jnp.float32) * H**-0.5
-    scores = jnp.where(mask[:, None, None, None, :], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    out = jnp.einsum("BKNTS,BKSH->BKNTH", weights, v)
+    S, K = k.shape[1:3]
+    q = q.transpose(0, 2, 1, 3).reshape(B * K, N // K, T, H)
+    k, v = (x.transpose(0, 2, 1, 3).reshape(B * K, S, H) for x in (k, v))
+    mask = jnp.repeat(mask, K, axis=0)
+    at_once = max(1, SCORE_BYTES * (os.cpu_count() or 1) // (4 * (N // K) * T * S))
+    if at_once < B * K:
+        out = jax.lax.map(lambda head: _one_head(*head), (q, k, v, mask), batch_size=at_once)
+    else:
+        out = jax.vmap(_one_head)(q, k, v, mask)
     return out.reshape(B, N, T, H).transpose(0, 2, 1, 3)
+
+
+def _one_head(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """`[M, T, H]` of the M query heads q `[M, T, H]` that share a kv head k, v `[S, H]`; mask `[S]`."""
+    scores = jnp.einsum("MTH,SH->MTS", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
+    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("MTS,SH->MTH", weights, v)
 
 
 def _fused_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:

@@ -178,10 +178,13 @@ def hf_config(name):
     return json.loads((goldens.GOLDEN / name / "config.json").read_text())
 
 
-def test_attention_row_by_row_is_that_of_all_rows(monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_attention_a_few_heads_at_a_time_is_that_of_all(at_once, monkeypatch):
     inputs = [jnp.asarray(x) for x in _attention_inputs(4, 2)]
     whole = attention_module._einsum_attention(*inputs)
-    monkeypatch.setattr(attention_module, "SCORE_BYTES", 0)
+    queries, keys, groups = inputs[0].shape[1], inputs[1].shape[1], 2
+    monkeypatch.setattr(attention_module.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(attention_module, "SCORE_BYTES", 4 * at_once * groups * queries * keys)
     np.testing.assert_allclose(attention_module._einsum_attention(*inputs), whole, atol=1e-6)
 
 
