@@ -297,11 +297,12 @@ def test_bubblewrap_that_does_not_work_counts_as_absent(monkeypatch, tmp_path):
     assert not sandbox.isolated and sandbox.run(GOOD).output == "good\n"
 
 
-def test_a_sandbox_that_breaks_later_is_no_outcome(monkeypatch, tmp_path, isolated):
+def test_a_sandbox_that_breaks_later_is_no_outcome(tmp_path):
     fake_bwrap(tmp_path, "bwrap: out of namespaces")
-    monkeypatch.setattr(isolated, "_bwrap", str(tmp_path / "bwrap"))
+    sandbox = make("unsafe")
+    sandbox.isolated, sandbox._bwrap = True, str(tmp_path / "bwrap")
     with pytest.raises(SandboxError, match=r"did not start.*out of namespaces"):
-        isolated.run(GOOD)
+        sandbox.run(GOOD)
 
 
 def test_limits_too_tight_for_python_are_an_error():

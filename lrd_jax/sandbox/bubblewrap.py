@@ -39,7 +39,7 @@ def command(bwrap: str, scratch_bytes: int) -> list[str]:
     if os.getuid() == 0:
         namespaces = (*_NAMESPACES, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
     else:
-        namespaces = ("--unshare-all",)
+        namespaces = ("--unshare-all", "--unshare-user", "--disable-userns")
     return [
         *(bwrap, "--die-with-parent", "--new-session", *namespaces),
         *_system(),
