@@ -12,7 +12,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from lrd_jax.sandbox import Sandbox, judge
+from lrd_jax.sandbox import Sandbox, SandboxError, judge
 
 
 def answers(record: dict) -> list[str]:
@@ -29,7 +29,10 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--unsafe-code", action="store_true")
     args = parser.parse_args()
-    sandbox = Sandbox(unsafe=args.unsafe_code)
+    try:
+        sandbox = Sandbox(unsafe=args.unsafe_code)
+    except SandboxError as error:
+        parser.error(str(error))
     print("in bubblewrap" if sandbox.isolated else "without bubblewrap")
     failed = False
     for path in args.files:

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import time
 
-from lrd_jax.sandbox import Sandbox
+from lrd_jax.sandbox import Sandbox, SandboxError
 from lrd_jax.sandbox.bubblewrap import interpreter
 
 
@@ -17,7 +17,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--unsafe-code", action="store_true")
     args = parser.parse_args()
-    sandbox = Sandbox(unsafe=args.unsafe_code)
+    try:
+        sandbox = Sandbox(unsafe=args.unsafe_code)
+    except SandboxError as error:
+        parser.error(str(error))
     bare, inside = [], []
     for _ in range(args.repeats):
         start = time.perf_counter()

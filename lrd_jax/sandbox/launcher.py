@@ -35,7 +35,7 @@ def main() -> None:
     else:
         if os.getuid() == 0:
             become_nobody()
-        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        limit(resource.RLIMIT_NPROC, processes, processes)
     os.chdir(scratch)
     with open("program.py", "wb") as file:
         file.write(source)
@@ -46,11 +46,19 @@ def main() -> None:
         (resource.RLIMIT_NOFILE, 64, 64),
         (resource.RLIMIT_CORE, 0, 0),
     ):
-        resource.setrlimit(kind, (soft, hard))
+        limit(kind, soft, hard)
     sys.argv = ["program.py"]
     sys.path = [scratch, *sys.path, *packages.split(os.pathsep)]
     os.write(1, STARTED)
     import program  # noqa: F401
+
+
+def limit(kind: int, soft: int, hard: int) -> None:
+    """Sets a limit, or keeps what is tighter already and could not be raised."""
+    present = resource.getrlimit(kind)[1]
+    if present != resource.RLIM_INFINITY:
+        hard = min(hard, present)
+    resource.setrlimit(kind, (min(soft, hard), hard))
 
 
 def become_nobody() -> None:

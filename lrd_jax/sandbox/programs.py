@@ -9,8 +9,8 @@ lm-eval 0.4.13 scores some right answers as wrong, and so differs from what is h
 - `mbpp` leaves out `test_setup_code`, without which tasks 367 and 927 fail, and what follows a record's third test.
 - `mbpp_instruct` takes the first word of a reply for the language of a code fence, so that `def f(x):` loses its `def`,
   and finds no code in a reply that does not close its fence, as one cut at its length.
-- `humaneval_instruct` keeps nothing of a reply that opens a fence of its own.
-- Both give a program three seconds of wall time; MBPP's own answer to task 123 needs more.
+- `humaneval_instruct` keeps what precedes the first fence, which is no code where the reply opens one itself.
+- All of them give a program three seconds of wall time; MBPP's own answer to task 123 needs more.
 """
 
 import dataclasses
