@@ -144,6 +144,19 @@ def test_the_interpreter_does_not_multiply_lists():
         run("def f(xs):\n    return xs * 99", [1])
 
 
+@pytest.mark.parametrize(
+    ("body", "argument"),
+    [
+        ("    x = x * x\n" * 100 + "    return x", 40),
+        ("    return " + "[" * 40 + "1" + " for y in x]" * 40, [0] * 11),
+        ("    return [" + "sum([" * 40 + "1" + " for y in x])" * 40 + " for y in x]", [0] * 11),
+    ],
+)
+def test_the_interpreter_rejects_endless_work(body, argument):
+    with pytest.raises(Rejected):
+        run("def f(x):\n" + body, argument)
+
+
 def test_the_interpreter_leaves_its_argument_alone():
     xs = [3, 1]
     assert run("def f(xs):\n    return sorted(xs)", xs) == [1, 3] and xs == [3, 1]
