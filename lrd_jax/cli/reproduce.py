@@ -1,6 +1,5 @@
 """`lrd-jax reproduce`: the paper's tables and figures."""
 
-
 from lrd_jax.cli.compile_cache import use_compile_cache
 from lrd_jax.cli.eval_tiny import report
 from lrd_jax.reproduce.options import Reproduce

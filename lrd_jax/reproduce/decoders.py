@@ -91,18 +91,21 @@ NUCLEUS: Decoders = {  # SCAN's of r_f 0.4 have the paper's top_p, 0.9
     for p in (0.0, 0.2, 0.5, 0.9, 1.0)
 }
 
-# The settings of each kind of decoder, from slow to fast.
+# The settings of each kind of decoder, from slow to fast. Without feedback nothing of LRD is left but its stop.
+_FED_BACK = [name for name in SCAN if "r_f" in name and not name.endswith("r_f 0")]
 FRONTS: dict[str, Decoders] = {
     "k a step": {name: TABLE[name] for name in (BASELINE, *(f"plain, {k} a step" for k in (2, 4, 8)))}
-    | {"plain, 16 a step": plain(per_step=16)},
+    | {"plain, 16 a step": plain(per_step=16)}
+    | {name: SCAN[name] for name in SCAN if name.endswith("a step, no stop, no refinement, r_f 0")},
     "k a step, end-of-text stop": {name: TABLE[name] for name in TABLE if name.endswith("a step, end-of-text stop")},
-    "k a step with mixing": {name: SCAN[name] for name in SCAN if "a step, no stop, no refinement, r_f" in name}
+    "k a step with mixing": {name: SCAN[name] for name in _FED_BACK if "a step, no stop, no refinement" in name}
     | {
         f"16 a step, no stop, no refinement, r_f {r:g}": lrd(per_step=16, stop=None, mix=Mix(r_f=r), refine=None)
         for r in (0.4, 0.7)
     },
     "confidence threshold (Fast-dLLM)": {"threshold 0.9": TABLE["threshold 0.9"]}
-    | {f"threshold {t:g}": fast(t) for t in (0.5, 0.7, 0.8, 0.95, 0.99)},
+    | {f"threshold {t:g}": fast(t) for t in (0.5, 0.7, 0.8, 0.95, 0.99)}
+    | {name: SCAN[name] for name in SCAN if name.endswith("a step, end-of-text stop, r_f 0")},
     "the same in cached blocks of 32": {
         name: BESIDE[name] for name in BESIDE if "threshold 0.9, blocks" in name and "no cache" not in name
     },
@@ -119,5 +122,5 @@ FRONTS: dict[str, Decoders] = {
     | {name: SCAN[name] for name in SCAN if name.startswith("guard: ")},
     "LRD, threshold commits": {name: TABLE[name] for name in ("LRD, threshold 0.9 commits, guarded stop", SHIPPED)}
     | {f"LRD, threshold {t:g} commits, guarded stop": lrd(threshold=t, stop=GUARD) for t in (0.5, 0.7, 0.8, 0.95, 0.99)}
-    | {name: SCAN[name] for name in SCAN if name.startswith("threshold 0.9")},
+    | {name: SCAN[name] for name in _FED_BACK if name.startswith("threshold 0.9")},
 }

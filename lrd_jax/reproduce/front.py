@@ -90,6 +90,12 @@ def draw(setting: Setting) -> Figure:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
+    floor = min(100 * cell["low"] for cells in found.values() for cell in ahead(cells)) - 1
+    axes.set_ylim(bottom=floor)
+    below = sum(100 * cell["accuracy"] < floor for cells in found.values() for cell in cells)
+    if below:
+        note = f"{below} settings lie below" if below > 1 else "1 setting lies below"
+        axes.annotate(note, (1, 0), xycoords="axes fraction", xytext=(-6, 6), textcoords="offset points", ha="right")
     counts = sorted({cell["problems"] for cells in found.values() for cell in cells})
     some = f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else f"{counts[0]:,}"
     axes.set_title(f"{setting.model}, canvas {setting.canvas}, {some} problems a mark, 95 % intervals", fontsize=11)

@@ -85,11 +85,9 @@ def draw(options: Reproduce) -> Path:
     titles = {name: f"{name}: {EXHIBITS[name].title}" for name in options.what} | {"claims": "The paper's claims"}
     text, results = [], {}
     for name, title in titles.items():
-        text += [f"## {title}", ""]
-        for setting in found:
-            shown = SHOWS[name](setting)
-            if shown is None:
-                continue
+        shown_settings = [(setting, shown) for setting in found if (shown := SHOWS[name](setting)) is not None]
+        text += [f"## {title}", ""] if shown_settings else []
+        for setting, shown in shown_settings:
             results.setdefault(name, {}).setdefault(setting.model, {})[str(setting.canvas)] = shown.data
             text += [f"**{setting.model}, canvas {setting.canvas}**", ""]
             if shown.figure is not None:
