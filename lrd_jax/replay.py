@@ -21,17 +21,21 @@ def replay(decode: Decoder, params, prompt, mask, tokens) -> dict[str, np.ndarra
     """What every forward of a decode believed about its answer.
 
     Args:
-      decode: of a config with `trace`, at temperature 0.
+      decode: of a config with `trace` and without a cache, at temperature 0.
       prompt, mask: as the decoder takes them.
       tokens: int `[B, G]`, the answer that the same arguments gave.
 
     Returns:
-      Arrays `[B, S]`, NaN after a row's last forward, of means over the positions of the active window, nats:
-      "distance", KL(final token || p_t) = -log p_t(final token); "open_distance", that of the masked positions alone;
-      "alpha", the weight of the nucleus in what a masked position feeds back (Eq. 4); "mixed", the share of masked
-      positions whose nucleus holds more than one token; then of the trace "divergence", D_t, and "refining", 0 or 1;
-      and "stopped", 1 from the first forward on which the paper's stop would have filled the rest: D_t below 0.1 right
-      after a commit.
+      Arrays `[B, S]`, NaN after a row's last forward; of the active window, in nats:
+      "distance": mean of KL(final token || p_t) = -log p_t(final token), 0 where a token is committed, whatever the
+        model now says there.
+      "open_distance": its mean over the masked positions alone, as those of the next two are.
+      "alpha": the weight of the nucleus in what a masked position feeds back (Eq. 4).
+      "mixed": the share of those whose nucleus holds more than one token.
+      "open": the number of masked positions.
+      "divergence", "refining": D_t, and 0 or 1, of the trace.
+      "stopped": 1 from the first forward on which the paper's stop would have filled the rest: D_t below 0.1 right
+        after a commit.
     """
     state = decode.start(params, prompt, mask)
     seen = []
@@ -77,7 +81,7 @@ def look(model, params, config, state, previous, tokens) -> dict[str, jax.Array]
         return jnp.sum(jnp.where(masked, x, 0.0), axis=-1) / count
 
     return {
-        "distance": jnp.mean(distance, axis=-1),
+        "distance": jnp.mean(jnp.where(masked, distance, 0.0), axis=-1),
         "open_distance": over_masked(distance),
         "alpha": over_masked(alpha),
         "mixed": over_masked(mixed),

@@ -73,7 +73,9 @@ def draw(setting: Setting) -> Figure:
     figure = Figure(figsize=(8, 5.6), layout="constrained")
     axes = figure.subplots()
     everything = ahead([cell for cells in found.values() for cell in cells])
-    axes.step(*_points(everything), where="post", color="0.85", linewidth=7, zorder=0, label="front of all")
+    x, y = _points(everything)
+    last = max(cell["forwards"] for cells in found.values() for cell in cells)
+    axes.step([*x, last], [*y, y[-1]], where="post", color="0.85", linewidth=7, zorder=0, label="front of all")
     for family, cells in found.items():
         colour, marker = _LOOKS[family]
         kept = ahead(cells)
