@@ -139,7 +139,7 @@ def measure(
         cell |= {"seed": seed, "tasks": list(tasks)}
         key = cell_key(cell)
         if not one.is_held(done.get(key)):
-            loaded = loaded or _load(model_name, context, dtype)
+            loaded = loaded or open_model(model_name, context, dtype)
             model, params, tokenizer = loaded
             config = one.make(one.canvas)
             decode = make_decode(model, config.replace(trace=True) if one.needs else config)
@@ -170,7 +170,10 @@ def cell_key(cell: dict) -> tuple:
     return (*(cell[field] for field in ("model", "canvas", "decoder", "problems", "seed")), tasks)
 
 
-def _load(name: str, context: int | None, dtype: str | None) -> tuple[Model, Params, "PreTrainedTokenizerFast"]:
+def open_model(
+    name: str, context: int | None = None, dtype: str | None = "float32"
+) -> tuple[Model, Params, "PreTrainedTokenizerFast"]:
+    """The model, its parameters and tokenizer; `context` and `dtype` as in `measure`."""
     model, params, tokenizer, config = load(name, dtype=dtype)
     if context is not None and context > config.max_length:  # rotary positions go on; nothing was trained there
         model = Model(dataclasses.replace(config, max_length=context))

@@ -20,6 +20,7 @@ from lrd_jax.reproduce.results import Setting, difference, settings
 from lrd_jax.reproduce.run import missing, run
 from lrd_jax.reproduce.show import SHOWS
 from lrd_jax.reproduce.tables import table1, table3
+from lrd_jax.reproduce.timing import times_of
 
 SETS = [
     *DECODER_SETS.values(),
@@ -125,10 +126,11 @@ def test_cells_of_other_runs_are_not_missing(options, cells_file):
 
 
 def test_a_table_compares_with_the_baseline_and_with_the_first_of_its_group():
-    cells = [cell("plain, 1 a step", forwards=64.0, seconds=100.0), cell(decoders.PAPER, 0.7, forwards=4.0)]
-    (setting,) = settings([*cells, cell("paper, no mixing", 0.8, forwards=3.0)], ("m",), ("words", "code"))
+    cells = [cell("plain, 1 a step", forwards=64.0), cell(decoders.PAPER, 0.7, forwards=4.0)]
+    times = {("m", 64): {"plain, 1 a step": 1.0, decoders.PAPER: 2.0}}
+    (setting,) = settings([*cells, cell("paper, no mixing", 0.8, forwards=3.0)], times, ("m",), ("words", "code"))
     row = table1(setting).data["the paper's comparison"][1]
-    assert (row["fewer"], row["faster"]) == (16.0, 20.0)
+    assert (row["fewer"], row["faster"], row["milliseconds"]) == (16.0, 8.0, 8.0)
     rows = table3(setting).data["the paper's LRD, less one part"]
     assert [r["decoder"] for r in rows] == [decoders.PAPER, "paper, no mixing"]
     assert rows[1]["more"][0] == pytest.approx(0.1)
@@ -137,10 +139,10 @@ def test_a_table_compares_with_the_baseline_and_with_the_first_of_its_group():
 
 def test_the_cell_of_most_problems_speaks_and_the_newer_of_equals():
     cells = [cell("d", 0.1, 400), cell("d", 0.3, 1000), cell("d", 0.2, 1000), cell("d", 0.5, 200, steps=1)]
-    (setting,) = settings(cells, ("m",), ("words", "code"))
+    (setting,) = settings(cells, {}, ("m",), ("words", "code"))
     assert setting.pick("d")["accuracy"] == 0.2
     assert setting.pick("d", "steps")["accuracy"] == 0.5
-    assert settings([cell("d", tasks=["words"])], ("m",), ("words", "code")) == []
+    assert settings([cell("d", tasks=["words"])], {}, ("m",), ("words", "code")) == []
 
 
 def test_the_interval_of_a_difference_is_the_published_one():
@@ -152,7 +154,7 @@ def test_the_interval_of_a_difference_is_the_published_one():
 def test_claims_are_judged_by_intervals():
     def verdict(accuracy):
         cells = [cell("plain, 1 a step", 0.5), cell(decoders.PAPER, accuracy)]
-        (setting,) = settings(cells, ("m",), ("words", "code"))
+        (setting,) = settings(cells, {}, ("m",), ("words", "code"))
         return SHOWS["claims"](setting).data[0]["verdict"]
 
     assert [verdict(a) for a in (0.7, 0.51, 0.3)] == ["holds", "not decided", "does not hold"]
@@ -166,16 +168,18 @@ def test_the_front_holds_what_nothing_beats():
     assert front([(2, 0.5), (1, 0.4), (3, 0.45), (1, 0.3), (4, 0.6)]) == [1, 0, 4]
 
 
-def test_a_missing_cell_is_measured_once(tmp_path):
+def test_what_is_missing_is_measured_and_timed_once(tmp_path):
     options = Reproduce(
-        canvases=(32,), counts=(4,), replayed=2, batch=4, what=("table3",), only=("plain, 8 a step",), output=tmp_path
+        canvases=(32,), counts=(4,), replayed=2, batch=4, what=("table1",), only=("threshold 0.9",), output=tmp_path
     )
     run(options)
     (measured,) = read_cells(tmp_path / "cells.jsonl")
-    assert measured["forwards"] == 4.0
     assert 0 < measured["effective_tokens"] < 32
+    assert measured["tasks"] == ["words", "code"]
+    assert times_of(tmp_path / "times.jsonl")["lrd-tiny", 32]["threshold 0.9"] > 0
+    before = [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")]
     run(options)
-    assert len(list(read_cells(tmp_path / "cells.jsonl"))) == 1
+    assert [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")] == before
 
 
 def test_tasks_come_alone_or_together():
@@ -221,4 +225,4 @@ def test_a_plan_names_what_is_missing(tmp_path, capsys):
 
 
 def test_a_setting_without_cells_shows_nothing():
-    assert [name for name, show in SHOWS.items() if show(Setting("m", 64, {})) is not None] == []
+    assert [name for name, show in SHOWS.items() if show(Setting("m", 64, {}, {})) is not None] == []

@@ -70,6 +70,19 @@ ABLATION_GROUPS = (tuple(ABLATION)[:4], tuple(ABLATION)[4:7], tuple(ABLATION)[7:
 # Whose tokens are effective: the baseline's and LRD's, with and without its stop.
 EFFECTIVE: Decoders = {name: TABLE[name] for name in (BASELINE, "LRD, no stop", PAPER)}
 
+# Whose forwards are timed: the paper's comparison, and what belongs beside it.
+TIMED: Decoders = EFFECTIVE | {
+    name: BESIDE[name]
+    for name in (
+        "threshold 0.9",
+        "LRD, threshold 0.9 commits, guarded stop",
+        SHIPPED,
+        "threshold 0.9, blocks of 32, no cache",
+        "threshold 0.9, blocks of 32, dual cache",
+        "lrd, blocks of 32, dual cache",
+    )
+}
+
 # How the distance to the final output falls.
 COURSES: Decoders = {name: TABLE[name] for name in (BASELINE, "LRD, no stop")}
 
@@ -114,7 +127,7 @@ FRONTS: dict[str, Decoders] = {
         for gamma in (0.01, 0.1, 0.3, 1.0)
     },
     "sure and stable (KLASS)": {
-        f"KLASS, else {k} a step": lambda G, k=k: DecodeConfig(G, commit=KLASS(per_step=k)) for k in (1, 4)
+        f"KLASS, else {k} a step": lambda G, k=k: DecodeConfig(G, commit=KLASS(per_step=k)) for k in (4, 8)
     },
     "LRD, the paper's stop": {name: TABLE[name] for name in (PAPER, "LRD, no stop")}
     | {name: SCAN[name] for name in SCAN if name.startswith("stop ")},

@@ -67,20 +67,24 @@ def wanted(options: Reproduce) -> list[Wanted]:
     """The cells that the options ask for, each once, cheap canvases first."""
     found: dict[tuple, Wanted] = {}
     for one in _all(options):
-        if any(fnmatch.fnmatchcase(one.decoder, pattern) for pattern in options.only):
-            key = (one.canvas, one.decoder, one.problems)
-            needs = set(one.needs) | set(found[key].needs if key in found else ())
-            found[key] = dataclasses.replace(one, needs=tuple(sorted(needs)))
+        key = (one.canvas, one.decoder, one.problems)
+        needs = set(one.needs) | set(found[key].needs if key in found else ())
+        found[key] = dataclasses.replace(one, needs=tuple(sorted(needs)))
     if not found:
         raise ValueError(f"only={', '.join(options.only)} names no decoder of {', '.join(options.what)}")
     return sorted(found.values(), key=lambda one: one.canvas)
 
 
+def selected(decoders: Decoders, options: Reproduce) -> Decoders:
+    """Those that `only` names."""
+    return {n: make for n, make in decoders.items() if any(fnmatch.fnmatchcase(n, p) for p in options.only)}
+
+
 def _all(options: Reproduce) -> Iterator[Wanted]:
     for canvas, count in zip(options.canvases, options.counts, strict=True):
         for exhibit in (EXHIBITS[name] for name in options.what):
-            for name, make in exhibit.measured.items():
+            for name, make in selected(exhibit.measured, options).items():
                 yield Wanted(decoder=name, make=make, canvas=canvas, problems=count, needs=exhibit.needs)
-            for name, make in exhibit.replayed.items():
+            for name, make in selected(exhibit.replayed, options).items():
                 few = min(count, options.replayed)
                 yield Wanted(decoder=name, make=make, canvas=canvas, problems=few, needs=("steps",))

@@ -12,7 +12,7 @@ from lrd_jax.reproduce.tables import markdown, percent
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73")  # Okabe and Ito's
 _MARKERS = ("o", "s", "^")
-_NOTE = {"xytext": (-4, 4), "textcoords": "offset points", "ha": "right", "color": "0.3", "fontsize": 9}
+_NOTE = {"xytext": (-4, -4), "textcoords": "offset points", "ha": "right", "va": "top", "color": "0.3", "fontsize": 9}
 
 # Of Dream-7B-Instruct at 512, in the paper's text: share of rows settled by refinement step.
 PAPER_SETTLED = {2: 0.689, 3: 0.85}

@@ -25,7 +25,7 @@ class Reproduce:
       context: prompt + canvas to decode where the model's own limit is lower; nothing was trained there.
       batch: rows decoded together.
       seed: of the problems.
-      output: folder of cells.jsonl, results.json, report.md and the pictures; what it holds is not run again.
+      output: folder of results, report and pictures; the cells that it holds are not run again.
       plan: name the cells that are missing, and stop.
       redraw: draw what the folder holds, and run nothing.
     """
@@ -35,7 +35,7 @@ class Reproduce:
     tasks: tuple[str, ...] = ("words", "code")
     canvases: tuple[int, ...] = (64,)
     counts: tuple[int, ...] = (1000,)
-    replayed: int = 200
+    replayed: int = 100
     only: tuple[str, ...] = ("*",)
     cells: tuple[Path, ...] = ()
     context: Annotated[int | None, arg(help_behavior_hint="(default: the model's)", metavar="TOKENS")] = None

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lrd_jax.evaluate import TASKS_BY_DEFAULT, cell_key
-from lrd_jax.reproduce.decoders import BASELINE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,11 +25,13 @@ class Setting:
 
     Attributes:
       cells: by decoder, those of different numbers of problems, the most problems last.
+      times: milliseconds of a forward of one row, of the decoders that were timed in turns.
     """
 
     model: str
     canvas: int
     cells: dict[str, list[dict]]
+    times: dict[str, float]
 
     def pick(self, decoder: str, field: str = "accuracy") -> dict | None:
         """The decoder's cell of the most problems that holds the field."""
@@ -41,12 +42,27 @@ class Setting:
         """Each decoder's cell of the most problems, where there is one."""
         return [cell for decoder in dict.fromkeys(decoders) if (cell := self.pick(decoder)) is not None]
 
-    @property
-    def baseline(self) -> dict | None:
-        return self.pick(BASELINE)
+    def fewer(self, cell: dict, reference: dict | None) -> float | None:
+        """How many times as many forwards the reference takes."""
+        return None if reference is None else reference["forwards"] / cell["forwards"]
+
+    def faster(self, cell: dict, reference: dict | None) -> float | None:
+        """How many times as much time the forwards of the reference take, where both were timed."""
+        mine, other = self.milliseconds(cell), None if reference is None else self.milliseconds(reference)
+        return None if mine is None or other is None else other / mine
+
+    def milliseconds(self, cell: dict) -> float | None:
+        """What a problem's forwards take, where the decoder was timed."""
+        each = self.times.get(cell["decoder"])
+        return None if each is None else each * cell["forwards"]
 
 
-def settings(cells: Iterable[dict], models: tuple[str, ...], tasks: tuple[str, ...]) -> list[Setting]:
+def settings(
+    cells: Iterable[dict],
+    times: dict[tuple[str, int], dict[str, float]],
+    models: tuple[str, ...],
+    tasks: tuple[str, ...],
+) -> list[Setting]:
     """The cells of these models and tasks by model and canvas; of cells of equal keys the last counts."""
     newest = {cell_key(cell): cell for cell in cells}.values()
     mine = [c for c in newest if c["model"] in models and tuple(c.get("tasks", TASKS_BY_DEFAULT)) == tasks]
@@ -56,13 +72,8 @@ def settings(cells: Iterable[dict], models: tuple[str, ...], tasks: tuple[str, .
         for cell in sorted(mine, key=lambda c: c["problems"]):
             if (cell["model"], cell["canvas"]) == (model, canvas):
                 by_decoder.setdefault(cell["decoder"], []).append(cell)
-        out.append(Setting(model, canvas, by_decoder))
+        out.append(Setting(model, canvas, by_decoder, times.get((model, canvas), {})))
     return out
-
-
-def milliseconds(cell: dict) -> float:
-    """Wall time a problem."""
-    return 1000 * cell["seconds"] / cell["problems"]
 
 
 def difference(cell: dict, reference: dict) -> tuple[float, float, float]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from lrd_jax.checkpoint import embedded_models
 from lrd_jax.evaluate import Wanted, cell_key, measure, read_cells
 from lrd_jax.questions import source_of
-from lrd_jax.reproduce.exhibits import EXHIBITS, wanted
+from lrd_jax.reproduce.decoders import TIMED
+from lrd_jax.reproduce.exhibits import EXHIBITS, selected, wanted
 from lrd_jax.reproduce.options import Reproduce
 from lrd_jax.reproduce.results import settings
+from lrd_jax.reproduce.timing import time_all, times_of
 
-CELLS, RESULTS, REPORT = "cells.jsonl", "results.json", "report.md"
+CELLS, TIMES, RESULTS, REPORT = "cells.jsonl", "times.jsonl", "results.json", "report.md"
 
 
 def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) -> Path:
@@ -28,17 +30,11 @@ def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) 
     take_over(options)
     if not options.redraw:
         for model in options.model:
-            measure(
-                model,
-                wanted(options),
-                output=options.output / CELLS,
-                tasks=options.tasks,
-                batch=options.batch,
-                seed=options.seed,
-                context=options.context,
-                dtype="float32" if model in embedded_models() else None,
-                report=report,
-            )
+            asked = {"tasks": options.tasks, "batch": options.batch, "seed": options.seed, "context": options.context}
+            asked["dtype"] = "float32" if model in embedded_models() else None
+            measure(model, wanted(options), output=options.output / CELLS, report=report, **asked)
+            if {"table1", "table4"} & set(options.what):
+                time_all(model, selected(TIMED, options), options.canvases, output=options.output / TIMES, **asked)
     return draw(options)
 
 
@@ -76,7 +72,7 @@ def draw(options: Reproduce) -> Path:
     from lrd_jax.reproduce.show import SHOWS  # matplotlib takes a while to import
 
     path = options.output / CELLS
-    found = settings(read_cells(path), options.model, options.tasks)
+    found = settings(read_cells(path), times_of(options.output / TIMES), options.model, options.tasks)
     if not found:
         raise ValueError(
             f"{path} holds no cell of {', '.join(options.model)} on {', '.join(options.tasks)}; "

@@ -12,7 +12,7 @@ from lrd_jax.reproduce.decoders import (
     PAPER,
     REFINED_GROUPS,
 )
-from lrd_jax.reproduce.results import Setting, Shown, difference, milliseconds
+from lrd_jax.reproduce.results import Setting, Shown, difference
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
@@ -25,7 +25,7 @@ FORWARDS: Column = ("forwards", lambda row: f"{row['forwards']:.1f}")
 REFINING: Column = ("of them refining", lambda row: f"{row['refine_forwards']:.1f}")
 FEWER: Column = ("fewer", lambda row: times(row["fewer"]))
 FASTER: Column = ("faster", lambda row: times(row["faster"]))
-TIME: Column = ("ms a problem", lambda row: f"{row['milliseconds']:.1f}")
+TIME: Column = ("ms a problem", lambda row: number(row["milliseconds"], ".1f"))
 AGAINST: Column = ("points more than the first (95 %)", lambda row: points(row["more"]))
 EFFECTIVE_TOKENS: Column = ("effective tokens", lambda row: number(row["effective_tokens"], ".1f"))
 OF_CANVAS: Column = ("of the canvas", lambda row: number(row["of_canvas"], ".0%"))
@@ -88,19 +88,20 @@ def _rows(setting: Setting, names: Iterable[str]) -> list[Row]:
 
 def _row(cell: dict, setting: Setting, first: dict | None) -> Row:
     """A cell's numbers beside the baseline's and those of the group's first."""
-    base, told = setting.baseline, setting.pick(cell["decoder"], "effective_tokens")
+    base, told = setting.pick(BASELINE), setting.pick(cell["decoder"], "effective_tokens")
     effective = None if told is None else told["effective_tokens"]
+    spent = setting.milliseconds(cell)
     row = {field: cell[field] for field in ("decoder", "problems", "accuracy", "low", "high", "forwards")}
     return row | {
         "refine_forwards": cell["refine_forwards"],
-        "milliseconds": milliseconds(cell),
-        "fewer": None if base is None else base["forwards"] / cell["forwards"],
-        "faster": None if base is None else milliseconds(base) / milliseconds(cell),
+        "milliseconds": spent,
+        "fewer": setting.fewer(cell, base),
+        "faster": setting.faster(cell, base),
         "more": None if first is None or first is cell else difference(cell, first),
         "effective_tokens": effective,
         "of_canvas": None if effective is None else effective / setting.canvas,
         "forwards_a_token": None if not effective else cell["forwards"] / effective,
-        "tokens_a_second": None if effective is None else 1000 * effective / milliseconds(cell),
+        "tokens_a_second": None if effective is None or spent is None else 1000 * effective / spent,
     }
 
 
