@@ -145,8 +145,7 @@ def measure(
             decode = make_decode(model, config.replace(trace=True) if one.needs else config)
             asked = questions(one.problems, seed, one.canvas, tokenizer)
             cell |= _measure(decode, params, tokenizer, asked, batch, replayed="steps" in one.needs)
-            with output.open("a") as file:
-                file.write(json.dumps(cell) + "\n")
+            append_line(output, cell)
             done[key] = cell
             report(cell)
         cells.append(done[key])
@@ -164,6 +163,16 @@ def read_cells(path: Path) -> Iterator[dict]:
             continue
 
 
+def append_line(path: Path, record: dict) -> None:
+    """Adds a line of JSON to a file, which is made where there is none; a last line that was cut short stays apart."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        end = file.seek(0, 2)
+        file.seek(max(0, end - 1))
+        cut = end > 0 and file.read() != b"\n"
+        file.write(b"\n" * cut + json.dumps(record).encode() + b"\n")
+
+
 def cell_key(cell: dict) -> tuple:
     """What a cell is of; cells of equal keys measure the same, and the newer counts."""
     tasks = tuple(cell.get("tasks", TASKS_BY_DEFAULT))
@@ -175,6 +184,8 @@ def open_model(
 ) -> tuple[Model, Params, "PreTrainedTokenizerFast"]:
     """The model, its parameters and tokenizer; `context` and `dtype` as in `measure`."""
     model, params, tokenizer, config = load(name, dtype=dtype)
+    if tokenizer is None:
+        raise ValueError(f"{name} has no tokenizer; copy tokenizer.json there from the model's release")
     if context is not None and context > config.max_length:  # rotary positions go on; nothing was trained there
         model = Model(dataclasses.replace(config, max_length=context))
     return model, params, tokenizer

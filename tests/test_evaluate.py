@@ -32,6 +32,7 @@ def test_cells_are_appended_and_not_run_again(tmp_path):
     more = evaluate.run(dataclasses.replace(config, only=("plain, 8 a step", "threshold 0.9")), reported.append)
     assert [cell["decoder"] for cell in more] == ["plain, 8 a step", "threshold 0.9"]
     assert more[0] == cells[0]
+    assert list(evaluate.read_cells(config.output)) == more  # the line that was cut short took none with it
 
 
 def test_the_table_says_what_was_counted():

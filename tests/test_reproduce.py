@@ -212,16 +212,18 @@ def test_bad_options_are_named(changes, words):
     [
         (["--tasks", "words,sums"], "name one or more of words, code"),
         (["--redraw", "--what", "table1,front"], "holds no cell of lrd-tiny on words, code"),
+        (["--model", "lrd-tiny", "absent"], "there is no model 'absent'"),
     ],
 )
-def test_what_cannot_be_run_is_one_message_and_status_2(tmp_path, capsys, options, words):
-    assert main(["reproduce", "--output", str(tmp_path), *options]) == 2
+def test_what_cannot_be_run_is_one_message_and_nothing_is_left(tmp_path, capsys, options, words):
+    assert main(["reproduce", "--output", str(tmp_path / "out"), *options]) == 2
     assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_plan_names_what_is_missing(tmp_path, capsys):
     assert main(["reproduce", "--output", str(tmp_path), "--what", "figure3", "--plan"]) == 0
-    assert "lrd-tiny, canvas 64, paper, refined until D < 0.01: 1000 problems" in capsys.readouterr().out
+    assert "lrd-tiny, canvas 64, paper, refined until D < 0.001: 1000 problems" in capsys.readouterr().out
 
 
 def test_a_setting_without_cells_shows_nothing():

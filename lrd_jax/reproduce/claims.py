@@ -34,7 +34,9 @@ def show(setting: Setting) -> Shown | None:
     findings = [(claim, finding) for claim, test in CLAIMS.items() for finding in test(setting)]
     lines = [[claim, f.compared, f.found, f.verdict] for claim, f in findings]
     data = [{"claim": claim, **dataclasses.asdict(finding)} for claim, finding in findings]
-    return Shown(data, markdown(["the paper says", "compared here", "found (95 %)", "it"], lines)) if data else None
+    return (
+        Shown(data, markdown(["the paper says", "compared here", "found (95 %)", "verdict"], lines)) if data else None
+    )
 
 
 def _better(*pairs: tuple[str, str]) -> Test:

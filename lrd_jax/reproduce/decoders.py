@@ -89,7 +89,7 @@ COURSES: Decoders = {name: TABLE[name] for name in (BASELINE, "LRD, no stop")}
 # How soon beliefs settle.
 SETTLING: Decoders = {
     PAPER: TABLE[PAPER],
-    **{f"paper, refined until D < {tau:g}": lrd(refine=Refine(tau)) for tau in (0.01, 0.001)},
+    **{f"paper, refined until D < {tau:g}": lrd(refine=Refine(tau)) for tau in (1e-3, 1e-5)},
 }
 
 # How much is fed back, and from how large a nucleus: under parallel commits and under a fixed budget.

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from lrd_jax.checkpoint import embedded_models
-from lrd_jax.evaluate import Wanted, cell_key, measure, read_cells
+from lrd_jax.checkpoint import embedded_models, find_model
+from lrd_jax.evaluate import Wanted, append_line, cell_key, measure, read_cells
 from lrd_jax.questions import source_of
 from lrd_jax.reproduce.decoders import TIMED
 from lrd_jax.reproduce.exhibits import EXHIBITS, selected, wanted
@@ -21,12 +21,14 @@ def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) 
     """Measures what is missing and draws everything; returns the report.
 
     Raises:
-      ValueError: unknown tasks or decoders, no matplotlib, or a folder without a cell to draw.
+      ValueError: unknown models, tasks or decoders, no matplotlib, or a folder without a cell to draw.
     """
     source_of(options.tasks)
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError("reproduce draws with matplotlib, which is missing: pip install 'lrd-jax[plots]'")
-    options.output.mkdir(parents=True, exist_ok=True)
+    if not options.redraw:
+        for model in options.model:
+            find_model(model)
     take_over(options)
     if not options.redraw:
         for model in options.model:
@@ -45,8 +47,7 @@ def take_over(options: Reproduce) -> None:
     for file in options.cells:
         for cell in read_cells(file):
             if cell["model"] in options.model and cell_key(cell) not in done:
-                with path.open("a") as out:
-                    out.write(json.dumps(cell) + "\n")
+                append_line(path, cell)
                 done.add(cell_key(cell))
 
 

@@ -1,6 +1,5 @@
 """What a forward costs under each decoder, in turns: a cell's own wall time also holds what else the machine did."""
 
-import json
 import statistics
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 
 from lrd_jax.decode import make_decode
 from lrd_jax.decoder_sets import Decoders
-from lrd_jax.evaluate import open_model, read_cells
+from lrd_jax.evaluate import append_line, open_model, read_cells
 from lrd_jax.questions import Question, source_of
 from lrd_jax.text import encode_prompts, pad_to_bucket
 
@@ -44,8 +43,7 @@ def time_all(
         questions = source_of(tasks)(batch, seed, canvas, tokenizer)
         found = time_forwards(model, params, tokenizer, decoders, canvas, questions)
         line = {"model": model_name, "canvas": canvas, "batch": batch, "rounds": ROUNDS, "milliseconds": found}
-        with output.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(output, line)
 
 
 def time_forwards(
