@@ -160,6 +160,14 @@ def test_claims_are_judged_by_intervals():
     assert [verdict(a) for a in (0.7, 0.51, 0.3)] == ["holds", "not decided", "does not hold"]
 
 
+def test_a_stop_far_from_the_final_output_is_no_convergence():
+    course = {"stopped": [0.0, 0.6, 1.0], "distance": [1.0, 0.8, 0.05]}
+    (setting,) = settings([cell("LRD, no stop", steps=course)], {}, ("m",), ("words", "code"))
+    (finding,) = SHOWS["claims"](setting).data
+    assert finding["found"] == "at forward 2, 80% of the first forward's"
+    assert finding["verdict"] == "does not hold"
+
+
 def test_a_refinement_that_was_cut_has_not_settled():
     assert settled_by({"2": 6, "4": 2, "20": 2}, 20) == [0.0, 0.6, 0.6, 0.8]
 
