@@ -14,7 +14,7 @@ from lrd_jax.questions import Question, source_of
 from lrd_jax.text import encode_prompts, pad_to_bucket
 
 ROUNDS = 5
-FORWARDS = 8  # timed at most, from the start of a decode
+FORWARDS = 4  # timed at most, from the start of a decode
 
 
 def times_of(path: Path) -> dict[tuple[str, int], dict[str, float]]:
