@@ -2,7 +2,8 @@
 
 One cell is one (model, canvas, decoder, number of problems, seed, tasks). Cells are appended to a JSON-lines file as
 they come, and a cell that is there already is not run again, so that a run which was cut short goes on. A cell holds,
-beside what it is of: accuracy with its 95 % Wilson interval (low, high), and by group as [right, asked] (grades); means
+beside what it is of: accuracy with its 95 % Wilson interval (low, high), by group as [right, asked] (grades), and one 0
+or 1 a problem (right), in the same order for all decoders of a model, canvas, number, seed and tasks; means
 of a problem of forwards, refine_forwards and effective_tokens (those before the end of the text); seconds, of all
 problems; stop_reasons; and where they were asked for, refinements, how many took so many forwards, and steps, a
 `lrd_jax.replay.summary`. Cells without a list of tasks are of words and code.
@@ -196,7 +197,7 @@ def _measure(
 ) -> dict[str, Any]:
     """Decodes all questions; wall time leaves out compiling, padding rows, replays and turning tokens into text."""
     questions = sorted(questions, key=lambda q: len(tokenizer(q.prompt)["input_ids"]))
-    right = collections.defaultdict(list)
+    right, answers = collections.defaultdict(list), []
     forwards, refines, effective, reasons, seconds = [], [], [], collections.Counter(), 0.0
     refinements, replays = collections.Counter(), []
     model_config, config = decode.model.config, decode.config
@@ -212,7 +213,8 @@ def _measure(
         seconds += time.perf_counter() - began
         result, tokens = decode.result(state), np.asarray(state.tokens)
         for question, text in zip(part, decode_text(tokenizer, tokens, model_config), strict=False):
-            right[question.group].append(question.check(text))
+            answers.append(question.check(text))
+            right[question.group].append(answers[-1])
         forwards += result.forwards[: len(part)].tolist()
         refines += result.refine_forwards[: len(part)].tolist()
         effective += effective_tokens(tokens[: len(part)], model_config.end_ids).tolist()
@@ -222,7 +224,6 @@ def _measure(
         if replayed:
             rows = replay(decode, params, prompt, mask, tokens)
             replays.append({name: column[: len(part)] for name, column in rows.items()})
-    answers = [ok for oks in right.values() for ok in oks]
     low, high = wilson(sum(answers), len(answers))
     cell = {
         "accuracy": sum(answers) / len(answers),
@@ -233,6 +234,7 @@ def _measure(
         "effective_tokens": float(np.mean(effective)),
         "seconds": seconds,
         "stop_reasons": dict(reasons),
+        "right": "".join(str(int(ok)) for ok in answers),
         "grades": {group: [sum(oks), len(oks)] for group, oks in sorted(right.items())},
     }
     if config.trace:

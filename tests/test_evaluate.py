@@ -25,7 +25,13 @@ def test_cells_are_appended_and_not_run_again(tmp_path):
     cells = evaluate.run(config, reported.append)
     assert reported == cells
     assert cells[0]["forwards"] == 4.0
-    assert sum(cells[0]["stop_reasons"].values()) == sum(n for _, n in cells[0]["grades"].values()) == 6
+    assert cells[0]["right"].count("1") == sum(right for right, _ in cells[0]["grades"].values())
+    assert (
+        len(cells[0]["right"])
+        == sum(cells[0]["stop_reasons"].values())
+        == sum(n for _, n in cells[0]["grades"].values())
+        == 6
+    )
     with config.output.open("a") as file:
         file.write('{"model": "lrd-ti')  # as a run leaves it that was killed while writing
     assert evaluate.run(config, pytest.fail) == cells

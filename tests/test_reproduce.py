@@ -151,6 +151,13 @@ def test_the_interval_of_a_difference_is_the_published_one():
     assert difference(a, b) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
 
 
+def test_on_the_same_problems_the_interval_is_that_of_pairs():
+    """Newcombe (1998), paired data, table III: 36 both, 12 and 2 one of them, 0 none; method 10."""
+    a = cell("a", 48 / 50, 50, right="1" * 48 + "0" * 2)
+    b = cell("b", 38 / 50, 50, right="1" * 36 + "0" * 12 + "1" * 2)
+    assert difference(a, b) == pytest.approx((0.2, 0.0569, 0.3404), abs=5e-5)
+
+
 def test_claims_are_judged_by_intervals():
     def verdict(accuracy):
         cells = [cell("plain, 1 a step", 0.5), cell(decoders.PAPER, accuracy)]
