@@ -68,7 +68,7 @@ def table4(setting: Setting) -> Shown | None:
     return _table(setting, groups, columns)
 
 
-def _table(setting: Setting, groups: dict[str, Sequence[str]], columns: Sequence[Column]) -> Shown | None:
+def _table(setting: Setting, groups: dict[str, tuple[str, ...]], columns: Sequence[Column]) -> Shown | None:
     """The rows of each group, and one Markdown table of all; a decoder without a cell is left out."""
     found = {title: rows for title, names in groups.items() if (rows := _rows(setting, names))}
     if not found:
@@ -80,10 +80,10 @@ def _table(setting: Setting, groups: dict[str, Sequence[str]], columns: Sequence
     return Shown(found, markdown(["decoder", *(head for head, _ in columns)], lines))
 
 
-def _rows(setting: Setting, names: Iterable[str]) -> list[Row]:
-    names = tuple(names)
+def _rows(setting: Setting, names: tuple[str, ...]) -> list[Row]:
+    """A group's rows, compared with its first; what stands beside is no group in that sense."""
     first = setting.pick(names[0])
-    return [_row(cell, setting, first) for cell in setting.present(names)]
+    return [_row(cell, setting, None if names == tuple(BESIDE) else first) for cell in setting.present(names)]
 
 
 def _row(cell: dict, setting: Setting, first: dict | None) -> Row:
