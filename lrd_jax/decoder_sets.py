@@ -11,15 +11,17 @@ from lrd_jax.stopping import Divergence, Refine, Stop
 Decoders = dict[str, Callable[[int], DecodeConfig]]
 
 
-def _plain(**changes) -> Callable[[int], DecodeConfig]:
+def plain(**changes) -> Callable[[int], DecodeConfig]:
+    """Hard masks, the surest tokens of every forward."""
     return lambda G: DecodeConfig.plain(G, **changes)
 
 
-def _fast(threshold: float, **changes) -> Callable[[int], DecodeConfig]:
+def fast(threshold: float, **changes) -> Callable[[int], DecodeConfig]:
+    """Fast-dLLM's parallel commits."""
     return lambda G: DecodeConfig.fast(G, threshold=threshold, **changes)
 
 
-def _lrd(*, per_step: int = 1, threshold: float | None = None, **changes) -> Callable[[int], DecodeConfig]:
+def lrd(*, per_step: int = 1, threshold: float | None = None, **changes) -> Callable[[int], DecodeConfig]:
     """The paper's phases with one part exchanged for another; its stop is unguarded unless `stop` says otherwise."""
     return lambda G: DecodeConfig.paper(G, commit=LowestEntropy(per_step, threshold), **changes)
 
@@ -27,50 +29,50 @@ def _lrd(*, per_step: int = 1, threshold: float | None = None, **changes) -> Cal
 GUARD = Stop(max_entropy=0.2)
 
 TABLE: Decoders = {
-    "plain, 1 a step": _plain(),
-    "plain, 1 a step, end-of-text stop": _plain(end_of_text=True),
-    "plain, 2 a step": _plain(per_step=2),
-    "plain, 4 a step": _plain(per_step=4),
-    "plain, 4 a step, end-of-text stop": _plain(per_step=4, end_of_text=True),
-    "plain, 8 a step": _plain(per_step=8),
-    "plain, 8 a step, end-of-text stop": _plain(per_step=8, end_of_text=True),
-    "threshold 0.9": _fast(0.9),
-    "threshold 0.9, end-of-text stop": _fast(0.9, end_of_text=True),
+    "plain, 1 a step": plain(),
+    "plain, 1 a step, end-of-text stop": plain(end_of_text=True),
+    "plain, 2 a step": plain(per_step=2),
+    "plain, 4 a step": plain(per_step=4),
+    "plain, 4 a step, end-of-text stop": plain(per_step=4, end_of_text=True),
+    "plain, 8 a step": plain(per_step=8),
+    "plain, 8 a step, end-of-text stop": plain(per_step=8, end_of_text=True),
+    "threshold 0.9": fast(0.9),
+    "threshold 0.9, end-of-text stop": fast(0.9, end_of_text=True),
     "paper (LRD, unguarded stop)": lambda G: DecodeConfig.paper(G),
-    "LRD, no stop": _lrd(stop=None),
-    "LRD, guarded stop": _lrd(stop=GUARD),
-    "LRD, guarded stop, end-of-text stop": _lrd(stop=GUARD, end_of_text=True),
-    "LRD, threshold 0.9 commits, guarded stop": _lrd(threshold=0.9, stop=GUARD),
+    "LRD, no stop": lrd(stop=None),
+    "LRD, guarded stop": lrd(stop=GUARD),
+    "LRD, guarded stop, end-of-text stop": lrd(stop=GUARD, end_of_text=True),
+    "LRD, threshold 0.9 commits, guarded stop": lrd(threshold=0.9, stop=GUARD),
     "lrd (shipped)": lambda G: DecodeConfig.lrd(G),
 }
 
 SCAN: Decoders = {
     # How the divergence is measured, and how small it must be.
     **{
-        f"stop {reduce} over {scope}, tau {tau:g}": _lrd(stop=Stop(tau), divergence=Divergence(reduce, scope))
+        f"stop {reduce} over {scope}, tau {tau:g}": lrd(stop=Stop(tau), divergence=Divergence(reduce, scope))
         for reduce in ("mean", "sum", "max")
         for scope in ("block", "masked")
         for tau in (0.1, 0.001)
     },
     # What else the stop asks for.
-    **{f"guard: entropy < {h:g}": _lrd(stop=Stop(max_entropy=h)) for h in (0.05, 0.2, 0.5, 1.0)},
-    **{f"guard: confidence > {c:g}": _lrd(stop=Stop(min_confidence=c)) for c in (0.7, 0.9)},
+    **{f"guard: entropy < {h:g}": lrd(stop=Stop(max_entropy=h)) for h in (0.05, 0.2, 0.5, 1.0)},
+    **{f"guard: confidence > {c:g}": lrd(stop=Stop(min_confidence=c)) for c in (0.7, 0.9)},
     # How much is fed back, under parallel commits and under fixed budgets.
     **{
-        f"threshold 0.9, guard, r_f {r:g}": _lrd(threshold=0.9, stop=GUARD, mix=Mix(r_f=r))
+        f"threshold 0.9, guard, r_f {r:g}": lrd(threshold=0.9, stop=GUARD, mix=Mix(r_f=r))
         for r in (0.0, 0.15, 0.4, 0.7, 1.0)
     },
     **{
-        f"threshold 0.9, guard, no refinement, r_f {r:g}": _lrd(threshold=0.9, stop=GUARD, mix=Mix(r_f=r), refine=None)
+        f"threshold 0.9, guard, no refinement, r_f {r:g}": lrd(threshold=0.9, stop=GUARD, mix=Mix(r_f=r), refine=None)
         for r in (0.15, 0.4, 0.7, 1.0)
     },
     **{
-        f"{k} a step, no stop, no refinement, r_f {r:g}": _lrd(per_step=k, stop=None, mix=Mix(r_f=r), refine=None)
+        f"{k} a step, no stop, no refinement, r_f {r:g}": lrd(per_step=k, stop=None, mix=Mix(r_f=r), refine=None)
         for k in (4, 8)
         for r in (0.0, 0.4, 0.7, 1.0)
     },
     **{
-        f"threshold 0.9 plus 4 a step, end-of-text stop, r_f {r:g}": _lrd(
+        f"threshold 0.9 plus 4 a step, end-of-text stop, r_f {r:g}": lrd(
             per_step=4, threshold=0.9, stop=None, mix=Mix(r_f=r), refine=None, end_of_text=True
         )
         for r in (0.0, 0.4, 0.7)
@@ -83,7 +85,7 @@ SCAN: Decoders = {
         )
         for r in (0.4, 0.7, 1.0)
     },
-    "one a step, no stop, r_f 0.4": _lrd(stop=None, mix=Mix(r_f=0.4)),
+    "one a step, no stop, r_f 0.4": lrd(stop=None, mix=Mix(r_f=0.4)),
 }
 
 CACHES: Decoders = {

@@ -1,29 +1,40 @@
-"""Accuracy against forwards on the embedded models' tasks: every decoder of a set, on held-out problems.
+"""Accuracy against forwards: decoders on the questions of some tasks, the embedded models' held-out problems at first.
 
-One cell is one (model, canvas, decoder). Cells are appended to a JSON-lines file as they come, and a cell that is there
-already is not run again, so that a run which was cut short goes on.
+One cell is one (model, canvas, decoder, number of problems, seed, tasks). Cells are appended to a JSON-lines file as
+they come, and a cell that is there already is not run again, so that a run which was cut short goes on. A cell holds,
+beside what it is of: accuracy with its 95 % Wilson interval (low, high), by group as [right, asked] (grades), and one 0
+or 1 a problem (right), in the same order for all decoders of a model, canvas, number, seed and tasks; means
+of a problem of forwards, refine_forwards and effective_tokens (those before the end of the text); seconds, of all
+problems; stop_reasons; and where they were asked for, refinements, how many took so many forwards, and steps, a
+`lrd_jax.replay.summary`. Cells without a list of tasks are of words and code.
 """
 
 import collections
 import dataclasses
-import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from lrd_jax.checkpoint import load
+from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import Decoder, make_decode
 from lrd_jax.decoder_sets import DECODER_SETS
+from lrd_jax.models import Model
+from lrd_jax.models.transformer import Params
+from lrd_jax.questions import Question, source_of
+from lrd_jax.replay import replay, summary
 from lrd_jax.state import StopReason
-from lrd_jax.tasks import TASKS, Problem, check, stream
 from lrd_jax.text import decode_text, encode_prompts, pad_to_bucket
 
-# Three word problems to one function, as the models were trained.
-TASK_SHARES = {"words": 3, "code": 1}
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+TASKS_BY_DEFAULT = ("words", "code")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,24 +76,80 @@ class EvalTiny:
 
 def run(config: EvalTiny, report: Callable[[dict], None] = lambda cell: None) -> list[dict]:
     """Runs every cell that the output file does not hold yet; calls `report` with each; returns all of them."""
-    done = {_key(cell): cell for cell in read_cells(config.output)}
-    cells = []
-    for model_name in config.models:
-        model, params, tokenizer, _ = load(model_name, dtype="float32")
-        for canvas, count in zip(config.canvases, config.counts, strict=True):
-            for name, make in DECODER_SETS[config.decoders].items():
-                if config.only and name not in config.only:
-                    continue
-                cell = {"model": model_name, "canvas": canvas, "decoder": name, "problems": count, "seed": config.seed}
-                if _key(cell) in done:
-                    cells.append(done[_key(cell)])
-                    continue
-                drawn = _held_out(count, config.seed, canvas, tokenizer)
-                cell |= _measure(make_decode(model, make(canvas)), params, tokenizer, drawn, config.batch)
-                with config.output.open("a") as file:
-                    file.write(json.dumps(cell) + "\n")
-                cells.append(cell)
-                report(cell)
+    wanted = [
+        Wanted(decoder=name, make=make, canvas=canvas, problems=count)
+        for canvas, count in zip(config.canvases, config.counts, strict=True)
+        for name, make in DECODER_SETS[config.decoders].items()
+        if not config.only or name in config.only
+    ]
+    asked = {"batch": config.batch, "seed": config.seed, "output": config.output, "report": report}
+    return [cell for model in config.models for cell in measure(model, wanted, **asked)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One cell of a model that is wanted.
+
+    Attributes:
+      decoder, make: its name, and the config for a canvas.
+      canvas: positions to generate.
+      problems: how many.
+      needs: fields that the cell must hold, of those which cost more to measure: "refinements" and "steps".
+    """
+
+    decoder: str
+    make: Callable[[int], DecodeConfig]
+    canvas: int
+    problems: int
+    needs: tuple[str, ...] = ()
+
+    def is_held(self, cell: dict | None) -> bool:
+        """Whether a cell of the same key, None if there is none, is all that is wanted."""
+        return cell is not None and set(self.needs) <= set(cell)
+
+
+def measure(
+    model_name: str,
+    wanted: Iterable[Wanted],
+    *,
+    output: Path,
+    tasks: tuple[str, ...] = TASKS_BY_DEFAULT,
+    batch: int = 50,
+    seed: int = 1,
+    context: int | None = None,
+    dtype: str | None = "float32",
+    report: Callable[[dict], None] = lambda cell: None,
+) -> list[dict]:
+    """The wanted cells of one model: those that `output` holds are read, the others measured and appended.
+
+    The model is loaded once a cell is missing.
+
+    Args:
+      tasks: names that `lrd_jax.questions.source_of` knows.
+      batch: rows decoded together.
+      seed: of the questions.
+      context: prompt + canvas that may be decoded where it is more than the model's own limit.
+      dtype: of the weights; None: the stored one.
+      report: called with every cell that was measured.
+    """
+    loaded, cells = None, []
+    questions = source_of(tasks)
+    done = {cell_key(cell): cell for cell in read_cells(output)}
+    for one in wanted:
+        cell = {"model": model_name, "canvas": one.canvas, "decoder": one.decoder, "problems": one.problems}
+        cell |= {"seed": seed, "tasks": list(tasks)}
+        key = cell_key(cell)
+        if not one.is_held(done.get(key)):
+            loaded = loaded or open_model(model_name, context, dtype)
+            model, params, tokenizer = loaded
+            config = one.make(one.canvas)
+            decode = make_decode(model, config.replace(trace=True) if one.needs else config)
+            asked = questions(one.problems, seed, one.canvas, tokenizer)
+            cell |= _measure(decode, params, tokenizer, asked, batch, replayed="steps" in one.needs)
+            append_line(output, cell)
+            done[key] = cell
+            report(cell)
+        cells.append(done[key])
     return cells
 
 
@@ -97,56 +164,96 @@ def read_cells(path: Path) -> Iterator[dict]:
             continue
 
 
-def _key(cell: dict) -> tuple:
-    return tuple(cell[field] for field in ("model", "canvas", "decoder", "problems", "seed"))
+def append_line(path: Path, record: dict) -> None:
+    """Adds a line of JSON to a file, which is made where there is none; a last line that was cut short stays apart."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        end = file.seek(0, 2)
+        file.seek(max(0, end - 1))
+        cut = end > 0 and file.read() != b"\n"
+        file.write(b"\n" * cut + json.dumps(record).encode() + b"\n")
 
 
-def _held_out(count: int, seed: int, canvas: int, tokenizer) -> list[Problem]:
-    """`count` held-out problems, all grades equally often, whose answers fit the canvas."""
-    drawn, left, shares = [], count, sum(TASK_SHARES.values())
-    for task, share in TASK_SHARES.items():
-        wanted = round(left * share / shares)
-        left, shares = left - wanted, shares - share
-        fitting = (p for p in stream(TASKS[task], "held-out", seed) if len(tokenizer(p.answer)["input_ids"]) < canvas)
-        drawn += itertools.islice(fitting, wanted)
-    return drawn
+def cell_key(cell: dict) -> tuple:
+    """What a cell is of; cells of equal keys measure the same, and the newer counts."""
+    tasks = tuple(cell.get("tasks", TASKS_BY_DEFAULT))
+    return (*(cell[field] for field in ("model", "canvas", "decoder", "problems", "seed")), tasks)
 
 
-def _measure(decode: Decoder, params, tokenizer, drawn: list[Problem], batch: int) -> dict:
-    """Decodes all problems; wall time leaves out compiling, padding rows and turning tokens into text."""
-    drawn = sorted(drawn, key=lambda p: len(tokenizer(p.prompt)["input_ids"]))
-    right = collections.defaultdict(list)
-    forwards, refines, reasons, seconds = [], [], collections.Counter(), 0.0
-    room = decode.model.config.max_length - decode.config.gen_length
-    for i in range(0, len(drawn), batch):
-        part = drawn[i : i + batch]
+def open_model(
+    name: str, context: int | None = None, dtype: str | None = "float32"
+) -> tuple[Model, Params, "PreTrainedTokenizerFast"]:
+    """The model, its parameters and tokenizer; `context` and `dtype` as in `measure`."""
+    model, params, tokenizer, config = load(name, dtype=dtype)
+    if tokenizer is None:
+        raise ValueError(f"{name} has no tokenizer; copy tokenizer.json there from the model's release")
+    if context is not None and context > config.max_length:  # rotary positions go on; nothing was trained there
+        model = Model(dataclasses.replace(config, max_length=context))
+    return model, params, tokenizer
+
+
+def _measure(
+    decode: Decoder, params, tokenizer, questions: list[Question], batch: int, *, replayed: bool
+) -> dict[str, Any]:
+    """Decodes all questions; wall time leaves out compiling, padding rows, replays and turning tokens into text."""
+    questions = sorted(questions, key=lambda q: len(tokenizer(q.prompt)["input_ids"]))
+    right, answers = collections.defaultdict(list), []
+    forwards, refines, effective, reasons, seconds = [], [], [], collections.Counter(), 0.0
+    refinements, replays = collections.Counter(), []
+    model_config, config = decode.model.config, decode.config
+    for i in range(0, len(questions), batch):
+        part = questions[i : i + batch]
         filled = part + part[:1] * (batch - len(part))
-        prompt, mask = encode_prompts(tokenizer, [p.prompt for p in filled], chat=False)
-        prompt, mask = pad_to_bucket(prompt, mask, room)
+        prompt, mask = encode_prompts(tokenizer, [q.prompt for q in filled], chat=False)
+        prompt, mask = pad_to_bucket(prompt, mask, model_config.max_length - config.gen_length)
         state = decode.start(params, prompt, mask)
         decode.advance(params, state, 0)  # compiles and decodes nothing
         began = time.perf_counter()
-        state = jax.block_until_ready(decode.advance(params, state, decode.config.step_limit))
+        state = jax.block_until_ready(decode.advance(params, state, config.step_limit))
         seconds += time.perf_counter() - began
-        result = decode.result(state)
-        texts = decode_text(tokenizer, np.asarray(result.tokens), decode.model.config)
-        for problem, text in zip(part, texts, strict=False):
-            right[f"{problem.task}/{problem.grade}"].append(check(problem, text))
+        result, tokens = decode.result(state), np.asarray(state.tokens)
+        for question, text in zip(part, decode_text(tokenizer, tokens, model_config), strict=False):
+            answers.append(question.check(text))
+            right[question.group].append(answers[-1])
         forwards += result.forwards[: len(part)].tolist()
         refines += result.refine_forwards[: len(part)].tolist()
+        effective += effective_tokens(tokens[: len(part)], model_config.end_ids).tolist()
         reasons.update(StopReason(r).name.lower() for r in result.stop_reason[: len(part)].tolist())
-    answers = [ok for oks in right.values() for ok in oks]
+        if config.trace and config.refine is not None:
+            refinements.update(refinement_lengths(np.asarray(state.trace.refining)[: len(part)]))
+        if replayed:
+            rows = replay(decode, params, prompt, mask, tokens)
+            replays.append({name: column[: len(part)] for name, column in rows.items()})
     low, high = wilson(sum(answers), len(answers))
-    return {
+    cell = {
         "accuracy": sum(answers) / len(answers),
         "low": low,
         "high": high,
         "forwards": float(np.mean(forwards)),
         "refine_forwards": float(np.mean(refines)),
+        "effective_tokens": float(np.mean(effective)),
         "seconds": seconds,
         "stop_reasons": dict(reasons),
-        "grades": {grade: [sum(oks), len(oks)] for grade, oks in sorted(right.items())},
+        "right": "".join(str(int(ok)) for ok in answers),
+        "grades": {group: [sum(oks), len(oks)] for group, oks in sorted(right.items())},
     }
+    if config.trace:
+        cell["refinements"] = {str(length): count for length, count in sorted(refinements.items())}
+    if replayed:
+        cell["steps"] = summary(replays)
+    return cell
+
+
+def effective_tokens(tokens: np.ndarray, end_ids: Sequence[int]) -> np.ndarray:
+    """int `[B]`: tokens of each row of `[B, G]` before its first end token; G where there is none."""
+    ends = np.isin(tokens, end_ids)
+    return np.where(ends.any(axis=1), ends.argmax(axis=1), tokens.shape[1])
+
+
+def refinement_lengths(refining: np.ndarray) -> list[int]:
+    """How many forwards each refinement of each row took; refining bool `[B, S]`, as `Trace` has it."""
+    edges = np.diff(np.pad(refining.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    return (np.argwhere(edges == -1)[:, 1] - np.argwhere(edges == 1)[:, 1]).tolist()
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:

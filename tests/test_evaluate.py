@@ -25,13 +25,20 @@ def test_cells_are_appended_and_not_run_again(tmp_path):
     cells = evaluate.run(config, reported.append)
     assert reported == cells
     assert cells[0]["forwards"] == 4.0
-    assert sum(cells[0]["stop_reasons"].values()) == sum(n for _, n in cells[0]["grades"].values()) == 6
+    assert cells[0]["right"].count("1") == sum(right for right, _ in cells[0]["grades"].values())
+    assert (
+        len(cells[0]["right"])
+        == sum(cells[0]["stop_reasons"].values())
+        == sum(n for _, n in cells[0]["grades"].values())
+        == 6
+    )
     with config.output.open("a") as file:
         file.write('{"model": "lrd-ti')  # as a run leaves it that was killed while writing
     assert evaluate.run(config, pytest.fail) == cells
     more = evaluate.run(dataclasses.replace(config, only=("plain, 8 a step", "threshold 0.9")), reported.append)
     assert [cell["decoder"] for cell in more] == ["plain, 8 a step", "threshold 0.9"]
     assert more[0] == cells[0]
+    assert list(evaluate.read_cells(config.output)) == more  # the line that was cut short took none with it
 
 
 def test_the_table_says_what_was_counted():

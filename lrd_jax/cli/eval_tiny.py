@@ -10,11 +10,12 @@ from lrd_jax.evaluate import run as measure
 def run(options: EvalTiny) -> int:
     """Cells as they come on standard error, then the tables on standard output."""
     use_compile_cache()
-    print(markdown(measure(options, report=_report)))
+    print(markdown(measure(options, report=report)))
     return 0
 
 
-def _report(cell: dict) -> None:
+def report(cell: dict) -> None:
+    """One line of a cell that was measured."""
     print(
         f"{cell['model']}, canvas {cell['canvas']}, {cell['decoder']}: {100 * cell['accuracy']:.1f} % right, "
         f"{cell['forwards']:.1f} forwards, {1000 * cell['seconds'] / cell['problems']:.1f} ms a problem",

@@ -1,0 +1,63 @@
+"""What `lrd-jax reproduce` can be told. Imports nothing heavy: the command line parses it for its list of commands."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+WHAT = ("table1", "table2", "table3", "table4", "figure2", "figure3", "figure4", "figure5", "front")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Measure what the paper's tables and figures show, and what belongs beside it; write tables and pictures.
+
+    Attributes:
+      model: embedded models, converted folders or Hugging Face folders.
+      what: table1 to table4, figure2 to figure5, and front, accuracy against forwards; with spaces or commas between.
+      tasks: words and code, the held-out problems of the embedded models; with spaces or commas between.
+      canvases: positions to generate.
+      counts: problems a cell, one number a canvas.
+      replayed: problems whose decode is seen again step by step, for figure2, figure4 and figure5.
+      only: names of decoders to measure, * for any part of one; all by default.
+      cells: JSON lines of `lrd-jax eval-tiny`, or of another run, that are taken over and not run again.
+      context: prompt + canvas to decode where the model's own limit is lower; nothing was trained there.
+      batch: rows decoded together.
+      seed: of the problems.
+      output: folder of results, report and pictures; the cells that it holds are not run again.
+      plan: name the cells that are missing, and stop.
+      redraw: draw what the folder holds, and run nothing.
+    """
+
+    model: tuple[str, ...] = ("lrd-tiny",)
+    what: tuple[str, ...] = WHAT
+    tasks: tuple[str, ...] = ("words", "code")
+    canvases: tuple[int, ...] = (64,)
+    counts: tuple[int, ...] = (1000,)
+    replayed: int = 100
+    only: tuple[str, ...] = ("*",)
+    cells: tuple[Path, ...] = ()
+    context: Annotated[int | None, arg(help_behavior_hint="(default: the model's)", metavar="TOKENS")] = None
+    batch: int = 50
+    seed: int = 1
+    output: Path = Path("reproduction")
+    plan: bool = False
+    redraw: bool = False
+
+    def __post_init__(self):
+        for field in ("what", "tasks"):
+            names = tuple(name for part in getattr(self, field) for name in part.split(",") if name)
+            object.__setattr__(self, field, names)
+        if unknown := set(self.what) - set(WHAT):
+            raise ValueError(f"what={', '.join(sorted(unknown))} is unknown; choose of {', '.join(WHAT)}")
+        if len(self.counts) != len(self.canvases):
+            raise ValueError(f"counts={self.counts} must have one number for each of canvases={self.canvases}")
+        for field in ("canvases", "counts", "replayed", "batch"):
+            values = getattr(self, field)
+            if min(values if isinstance(values, tuple) else (values,), default=0) < 1:
+                raise ValueError(f"{field}={values} must be at least 1")
+        if self.plan and self.redraw:
+            raise ValueError("plan names what would be run and redraw runs nothing; give one of them")
+        if absent := [str(path) for path in self.cells if not path.is_file()]:
+            raise ValueError(f"cells={', '.join(absent)}: no such file; give JSON lines that lrd-jax eval-tiny wrote")

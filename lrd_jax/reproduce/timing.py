@@ -1,0 +1,67 @@
+"""What a forward costs under each decoder, in turns: a cell's own wall time also holds what else the machine did."""
+
+import statistics
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from lrd_jax.decode import make_decode
+from lrd_jax.decoder_sets import Decoders
+from lrd_jax.evaluate import append_line, open_model, read_cells
+from lrd_jax.questions import Question, source_of
+from lrd_jax.text import encode_prompts, pad_to_bucket
+
+ROUNDS = 5
+FORWARDS = 4  # timed at most, from the start of a decode
+
+
+def times_of(path: Path) -> dict[tuple[str, int], dict[str, float]]:
+    """By model and canvas: milliseconds of a forward of one row, by decoder; of a file that `time_all` wrote."""
+    return {(line["model"], line["canvas"]): line["milliseconds"] for line in read_cells(path)}
+
+
+def time_all(
+    model_name: str,
+    decoders: Decoders,
+    canvases: tuple[int, ...],
+    *,
+    output: Path,
+    tasks: tuple[str, ...],
+    batch: int,
+    seed: int,
+    context: int | None,
+    dtype: str | None,
+) -> None:
+    """Times the decoders on every canvas that `output` does not hold yet, and appends one line each."""
+    left = [canvas for canvas in canvases if (model_name, canvas) not in times_of(output)]
+    if not left or not decoders:
+        return
+    model, params, tokenizer = open_model(model_name, context, dtype)
+    for canvas in left:
+        questions = source_of(tasks)(batch, seed, canvas, tokenizer)
+        found = time_forwards(model, params, tokenizer, decoders, canvas, questions)
+        line = {"model": model_name, "canvas": canvas, "batch": batch, "rounds": ROUNDS, "milliseconds": found}
+        append_line(output, line)
+
+
+def time_forwards(
+    model, params, tokenizer, decoders: Decoders, canvas: int, questions: list[Question]
+) -> dict[str, float]:
+    """Milliseconds of a forward of one row in a batch of these questions: the median of rounds that take turns."""
+    prompts = encode_prompts(tokenizer, [question.prompt for question in questions], chat=False)
+    prompt, mask = pad_to_bucket(*prompts, model.config.max_length - canvas)
+    starts = {}
+    for name, make in decoders.items():
+        decode = make_decode(model, make(canvas))
+        state = decode.start(params, prompt, mask)
+        decode.advance(params, state, 0)  # compiles and decodes nothing
+        starts[name] = (decode, state)
+    spent = {name: [] for name in starts}
+    for _ in range(ROUNDS):
+        for name, (decode, state) in starts.items():
+            began = time.perf_counter()
+            after = jax.block_until_ready(decode.advance(params, state, FORWARDS))
+            spent[name].append((time.perf_counter() - began) / int(jnp.max(after.steps)))
+    return {name: 1000 * statistics.median(times) / len(questions) for name, times in spent.items()}
