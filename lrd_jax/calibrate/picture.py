@@ -30,7 +30,7 @@ def draw_front(path: Path, cells: list[Cell], ahead: list[Cell], chosen: Cell, r
 
 
 def draw_sequence(path: Path, rungs: list[dict[str, Any]], risk: float, confidence: float, title: str) -> None:
-    """Changed answers and their bounds against forwards, in the order of the tests; entries as in a certificate."""
+    """Changed answers and their bounds against forwards, up to five times the risk; entries as in a certificate."""
     figure, axes = _axes(title)
     axes.set(xlabel="forwards, mean of a prompt", ylabel="answers changed by the stop, %")
     axes.axhline(100 * risk, color="tab:red", linewidth=1, label=f"risk {100 * risk:g} %")
@@ -43,7 +43,7 @@ def draw_sequence(path: Path, rungs: list[dict[str, Any]], risk: float, confiden
         above = [100 * (rung["bound"] - rung["rate"]) for rung in some]
         label = f"{name}, bound at {100 * confidence:g} %"
         axes.errorbar(x, y, [[0] * len(x), above], fmt="o", color=colour, capsize=3, label=label)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 500 * risk)
     axes.legend(loc="upper right", frameon=False)
     _save(figure, path)
 

@@ -8,7 +8,7 @@ from lrd_jax.calibrate import certify, picture
 from lrd_jax.calibrate.data import Example, Judge, read_examples
 from lrd_jax.calibrate.observe import Bench
 from lrd_jax.calibrate.replay import source_of
-from lrd_jax.calibrate.scan import Cell, front, grid, knee, measure, scan, texts_of
+from lrd_jax.calibrate.scan import Cell, changed, front, grid, knee, measure, scan
 from lrd_jax.checkpoint import embedded_models, load
 from lrd_jax.cli.options import Calibrate
 from lrd_jax.config import DecodeConfig
@@ -90,17 +90,16 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
 
     say("decoding without stops")
     unstopped = Tuning.of(base).unstopped
-    outcomes = source.outcomes(unstopped)
-    texts = texts_of(outcomes, judge)
-    reference = measure(unstopped, outcomes, texts, judge)
-    cells = scan(source, tunings, texts, judge, say)
+    source.prepare([unstopped])
+    reference = measure(unstopped, source.outcomes(unstopped), judge)
+    cells = scan(source, tunings, judge, reference, say)
 
     rungs = []
     if options.risk is None:
         shown = front(cells)
         chosen = knee(shown, options.max_loss)
     else:
-        counts = [round(len(examples) * (1 - cell.agreement)) for cell in cells]
+        counts = [changed(cell.texts, reference.texts) for cell in cells]
         rungs = certify.fixed_sequence(counts, len(examples), options.risk, options.confidence)
         shown = cells
         passed = [cell for cell, rung in zip(cells, rungs, strict=True) if rung.certified]
@@ -128,9 +127,9 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
         return found
 
     say("decoding with the chosen settings")
-    read_off = source.outcomes(chosen.tuning)
-    decoded = bench.run(chosen.tuning.applied(base))
-    differ = sum(judge.text(a[0]) != judge.text(b[0]) or a[1] != b[1] for a, b in zip(read_off, decoded, strict=True))
+    decoded = [(judge.text(tokens), forwards) for tokens, forwards in bench.run(chosen.tuning.applied(base))]
+    read_off = zip(chosen.texts, chosen.counts, strict=True)
+    differ = sum(one != other for one, other in zip(decoded, read_off, strict=True))
     found = dataclasses.replace(found, differ=differ)
     written = PresetFile(
         base=base_name,

@@ -16,15 +16,22 @@ class Cell:
     """One setting, measured.
 
     Attributes:
-      forwards: mean of a prompt.
+      texts: of every prompt's answer.
+      counts: forwards of every prompt.
       agreement: share of answers whose text is that of the reference, the base decoder without stops.
       accuracy: share of right answers; None where nothing checks them.
     """
 
     tuning: Tuning
-    forwards: float
+    texts: tuple[str, ...]
+    counts: tuple[int, ...]
     agreement: float
     accuracy: float | None
+
+    @property
+    def forwards(self) -> float:
+        """Mean of a prompt."""
+        return float(np.mean(self.counts))
 
     @property
     def quality(self) -> float:
@@ -40,25 +47,26 @@ def grid(
     reduce: Iterable[str],
     scope: Iterable[str],
 ) -> list[Tuning]:
-    """Every combination, in the order in which `Replays` decodes least: by r_f, then by rising tau_refine."""
+    """Every combination once, those of one r_f together."""
     names = ("r_f", "tau_refine", "reduce", "scope", "tau_decode", "max_entropy")
-    values = (sorted(set(r_f)), sorted(set(tau_refine)), *map(dict.fromkeys, (reduce, scope, tau_decode, max_entropy)))
+    values = map(dict.fromkeys, (r_f, tau_refine, reduce, scope, tau_decode, max_entropy))
     return [Tuning(**dict(zip(names, found, strict=True))) for found in itertools.product(*values)]
 
 
-def texts_of(outcomes: list[Outcome], judge: Judge) -> list[str]:
-    """The texts of all rows."""
-    return [judge.text(tokens) for tokens, _ in outcomes]
+def changed(texts: tuple[str, ...], others: tuple[str, ...]) -> int:
+    """How many differ."""
+    return sum(text != other for text, other in zip(texts, others, strict=True))
 
 
-def measure(tuning: Tuning, outcomes: list[Outcome], reference: list[str], judge: Judge) -> Cell:
-    """The cell of a setting from its outcomes and the reference's texts."""
-    texts = texts_of(outcomes, judge)
+def measure(tuning: Tuning, outcomes: list[Outcome], judge: Judge, reference: Cell | None = None) -> Cell:
+    """The cell of a setting from its outcomes; without a reference it is the reference."""
+    texts = tuple(judge.text(tokens) for tokens, _ in outcomes)
     right = [judge.right(row, text) for row, text in enumerate(texts)] if judge.checks else None
     return Cell(
         tuning=tuning,
-        forwards=float(np.mean([forwards for _, forwards in outcomes])),
-        agreement=float(np.mean([text == other for text, other in zip(texts, reference, strict=True)])),
+        texts=texts,
+        counts=tuple(forwards for _, forwards in outcomes),
+        agreement=1.0 if reference is None else 1 - changed(texts, reference.texts) / len(texts),
         accuracy=None if right is None else float(np.mean(right)),
     )
 
@@ -66,18 +74,19 @@ def measure(tuning: Tuning, outcomes: list[Outcome], reference: list[str], judge
 def scan(
     source: Replays | Decodes,
     tunings: list[Tuning],
-    reference: list[str],
     judge: Judge,
+    reference: Cell,
     say: Callable[[str], None] = lambda words: None,
 ) -> list[Cell]:
-    """A cell for every setting, in their order."""
-    cells, r_f = [], None
-    for number, tuning in enumerate(tunings, 1):
-        if tuning.r_f != r_f:
-            source.forget()
-            r_f = tuning.r_f
-        say(f"setting {number} of {len(tunings)}, {source.decodes} rows decoded")
-        cells.append(measure(tuning, source.outcomes(tuning), reference, judge))
+    """A cell for every setting, in their order; those of one r_f stand together."""
+    cells = []
+    for _, group in itertools.groupby(tunings, key=lambda tuning: tuning.r_f):
+        group = list(group)
+        say(f"decoding for settings {len(cells) + 1} to {len(cells) + len(group)} of {len(tunings)}")
+        source.prepare(group)
+        for tuning in group:
+            say(f"setting {len(cells) + 1} of {len(tunings)}, {source.decodes} decodes of a prompt")
+            cells.append(measure(tuning, source.outcomes(tuning), judge, reference))
     return cells
 
 
