@@ -135,7 +135,7 @@ def test_the_switch_is_known_as_far_as_the_longest_refinement_tells():
 
 def test_several_blocks_are_decoded_anew(bench):
     """A stop in the first block changes what the second begins with."""
-    blocks = dataclasses.replace(BASE, block_length=12)
+    blocks = dataclasses.replace(BASE, block_length=8)
     of_blocks = Bench(bench._model, bench._params, blocks, bench._prompt, bench._mask, 5)
     assert isinstance(source_of(bench), Replays)
     assert isinstance(source_of(of_blocks), Decodes)
@@ -177,7 +177,7 @@ def test_a_cell_counts_right_answers_and_unchanged_texts():
     _, _, tokenizer, config = load("lrd-tiny", dtype="float32")
     examples = [Example(prompt=p.prompt, answer=p.answer, task=p.task) for p in PROBLEMS[:2]]
     judge = Judge(tokenizer, config, examples)
-    ids = np.full((2, G), config.eos_id)
+    ids = np.full((2, 64), config.eos_id)
     for row, example in enumerate(examples):
         answer = tokenizer(example.answer)["input_ids"]
         ids[row, : len(answer)] = answer
