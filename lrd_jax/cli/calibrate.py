@@ -13,6 +13,8 @@ from lrd_jax.cli.options import Calibrate
 if TYPE_CHECKING:
     from lrd_jax.calibrate.run import Report
 
+_FILE_WIDTH = 160  # of tables that go to a file: no cell is broken there
+
 
 def run(options: Calibrate) -> int:
     """The front or the certificate on standard output, where the files are on standard error."""
@@ -24,7 +26,7 @@ def run(options: Calibrate) -> int:
         report = calibrate(options, say=status.update)
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 120  # of tables that go to a file
+        console.width = _FILE_WIDTH
     console.print(_table(report))
     for words in _told(options, report):
         print(words, file=sys.stderr)
@@ -33,8 +35,8 @@ def run(options: Calibrate) -> int:
 
 def _table(report: "Report") -> Table:
     table = Table(box=box.MARKDOWN)
-    for name in ("", "r_f", "tau refine", "tau decode", "max entropy", "D_t", "forwards", "agreement %"):
-        table.add_column(name, justify="left" if name == "D_t" else "right")
+    for name in ("", "r_f", "tau refine", "tau decode", "guard", "D_t", "forwards", "agreement %"):
+        table.add_column(name, justify="left" if name in ("", "D_t") else "right")
     if report.reference.accuracy is not None:
         table.add_column("right %", justify="right")
     if report.rungs:
