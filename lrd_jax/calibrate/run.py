@@ -155,13 +155,18 @@ def _base(options: Calibrate) -> tuple[str, DecodeConfig]:
 
 def _check_fresh(options: Calibrate, examples: list[Example]) -> None:
     """Raises ValueError where the preset to certify was chosen on these prompts: the guarantee would not hold."""
-    if is_preset_file(options.preset):
-        seen = set(read_preset(options.preset).measured.get("prompt_hashes", ()))
-        if again := sum(_hash(example) in seen for example in examples):
-            raise ValueError(
-                f"{again} of the {len(examples)} prompts in {options.data} chose the settings of {options.preset}; "
-                "a certificate takes prompts that they have not seen"
-            )
+    seen = _seen(options)
+    if again := sum(_hash(example) in seen for example in examples):
+        raise ValueError(
+            f"{again} of the {len(examples)} prompts in {options.data} chose the settings of {options.preset}; "
+            "a certificate takes prompts that they have not seen"
+        )
+
+
+def _seen(options: Calibrate) -> set[str]:
+    """Hashes of all prompts that chose the settings of the preset to calibrate."""
+    known = read_preset(options.preset).measured.get("prompt_hashes", []) if is_preset_file(options.preset) else []
+    return {str(one) for one in known} if isinstance(known, list) else set()
 
 
 def _hash(example: Example) -> str:
@@ -180,7 +185,7 @@ def _measured(options: Calibrate, found: Report, examples: list[Example]) -> dic
         "agreement": chosen.agreement,
         **quality,
         "decodes_that_differ": found.differ,
-        "prompt_hashes": [_hash(example) for example in examples],
+        "prompt_hashes": sorted(_seen(options) | {_hash(example) for example in examples}),
     }
 
 
