@@ -5,6 +5,7 @@ from collections.abc import Callable
 from lrd_jax.commit import DreamThreshold, LowestEntropy, Threshold
 from lrd_jax.config import DecodeConfig
 from lrd_jax.models.presets import PRESETS as CHECKPOINTS
+from lrd_jax.preset_files import SUFFIXES, PresetFile, is_preset_file, read_preset
 
 DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
     "lrd": DecodeConfig.lrd,
@@ -27,15 +28,17 @@ PAPER_BLOCK_LENGTHS = {
 
 
 def preset(name: str, gen_length: int, **changes) -> DecodeConfig:
-    """The decoder called `name`: a key of `DECODERS`, or "paper/CHECKPOINT/BENCHMARK" for `paper_config`.
+    """The decoder called `name`: a key of `DECODERS`, "paper/CHECKPOINT/BENCHMARK", or a preset file (.json, .toml).
 
     Args:
       gen_length: G, positions to generate.
       changes: fields of `DecodeConfig` to set otherwise.
 
     Raises:
-      ValueError: an unknown name, or values that `DecodeConfig` refuses.
+      ValueError: an unknown name, a file that cannot be read as a preset, or values that `DecodeConfig` refuses.
     """
+    if is_preset_file(name):
+        return file_config(read_preset(name), name, gen_length, **changes)
     if name.startswith("paper/"):
         parts = name.split("/")
         if len(parts) != 3:
@@ -43,7 +46,8 @@ def preset(name: str, gen_length: int, **changes) -> DecodeConfig:
         return paper_config(parts[1], parts[2], gen_length, **changes)
     if name not in DECODERS:
         raise ValueError(
-            f"preset {name!r} is unknown; choose one of {', '.join(DECODERS)}, or paper/CHECKPOINT/BENCHMARK"
+            f"preset {name!r} is unknown; choose one of {', '.join(DECODERS)}, paper/CHECKPOINT/BENCHMARK, or a file "
+            f"that ends in {' or '.join(SUFFIXES)}"
         )
     return DECODERS[name](gen_length, **changes)
 
@@ -65,6 +69,23 @@ def paper_config(checkpoint: str, benchmark: str, gen_length: int = 512, **chang
             raise ValueError(f"{kind} {name!r} is not one of the paper's: {', '.join(known)}")
     block_length = PAPER_BLOCK_LENGTHS.get(checkpoint, {}).get(benchmark)
     return DecodeConfig.paper(gen_length, **{"block_length": block_length, **changes})
+
+
+def file_config(file: PresetFile, name: str, gen_length: int, **changes) -> DecodeConfig:
+    """The decoder that a preset file describes.
+
+    Args:
+      name: of the file, for messages.
+      changes: fields of `DecodeConfig` to set otherwise.
+
+    Raises:
+      ValueError: values that `DecodeConfig` refuses, naming the file.
+    """
+    window = {} if file.block_length is None else {"block_length": file.block_length}
+    try:
+        return file.decoder.applied(preset(file.base, gen_length, **{**window, **changes}))
+    except ValueError as error:
+        raise ValueError(f"preset file {name}: {error}") from None
 
 
 def adjusted(

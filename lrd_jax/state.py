@@ -9,6 +9,7 @@ from typing import Any
 import flax.struct
 import jax
 
+from lrd_jax.belief import Belief
 from lrd_jax.models import KeyValues
 
 
@@ -31,6 +32,17 @@ class Trace:
     entropy: jax.Array  # [B, S] float32, mean over the window's masked positions before the commit, nats
     committed: jax.Array  # [B, S] int32, positions that became tokens
     refining: jax.Array  # [B, S] bool, the step began in refinement
+
+
+@flax.struct.dataclass
+class Sight:
+    """What one forward saw of the window, and what the stop is asked with."""
+
+    masked: jax.Array  # [B, W] bool, before the commit
+    belief: Belief  # the model's own
+    token: jax.Array  # [B, W] int32, what each position would be committed to
+    kl: jax.Array | None  # [B, W] nats, +inf on a block's first forward, where a divergence is measured
+    asks: jax.Array  # [B] bool, a stop is asked here, and fills where it says so
 
 
 @flax.struct.dataclass

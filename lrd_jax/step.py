@@ -17,7 +17,7 @@ from lrd_jax.mixing import blend
 from lrd_jax.models import KeyValues, ModelConfig, positions_of
 from lrd_jax.reading import no_previous, read_window
 from lrd_jax.sharding import constrain_batch
-from lrd_jax.state import DecodeState, StopReason, Trace
+from lrd_jax.state import DecodeState, Sight, StopReason, Trace
 
 
 class Denoiser(Protocol):
@@ -74,14 +74,19 @@ def should_continue(state: DecodeState) -> jax.Array:
 
 def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> DecodeState:
     """One forward, and what follows from it, of every row that takes part: all, unless some wait for a refresh."""
-    after = _step(model, params, config, state)
+    return observed_step(model, params, config, state)[0]
+
+
+def observed_step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> tuple[DecodeState, Sight]:
+    """`step`, and what it saw; of a row that ended or waits, meaningless."""
+    after, sight = _step(model, params, config, state)
     if config.cache is None or state.prompt.shape[0] == 1:
-        return after
+        return after, sight
     rest = _where(waiting(config, state), state.replace(cache=None), after.replace(cache=None))
-    return rest.replace(cache=after.cache)
+    return rest.replace(cache=after.cache), sight
 
 
-def _step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> DecodeState:
+def _step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> tuple[DecodeState, Sight]:
     """DESIGN: steps 1 to 8."""
     B, W = state.prompt.shape[0], config.window
     start = state.block * W
@@ -96,7 +101,7 @@ def _step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> 
     )
     belief, proposal = reading.belief, reading.proposal
     finite = jnp.all(jnp.isfinite(belief.entropy), axis=-1)
-    divergence = jnp.full(B, jnp.inf)
+    divergence, kl = jnp.full(B, jnp.inf), None
     if config.measures_divergence:
         kl = jnp.where(first[:, None], jnp.inf, reading.kl)
         divergence = config.divergence(kl, masked)  # Eq. 6
@@ -105,10 +110,11 @@ def _step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> 
     if config.refine is not None:
         settled = divergence < config.refine.tau
         commits |= settled | (state.thoughts + 1 >= config.refine.max_steps)
+    # A stop is asked on the forward right after a commit, which shows what that commit changed.
+    asks = (state.turns > 0) & (state.thoughts == 0) & state.running & finite
     fills = jnp.zeros(B, bool)
-    if config.stop is not None:  # asked on the forward right after a commit, which shows what that commit changed
-        fills = (state.turns > 0) & (state.thoughts == 0) & config.stop(divergence, belief, masked)
-    fills &= state.running & finite
+    if config.stop is not None:
+        fills = asks & config.stop(divergence, belief, masked)
     commits = (commits & state.running & finite) | fills
 
     with jax.named_scope("commit"):  # Eq. 7
@@ -149,7 +155,8 @@ def _step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> 
     more = config.commit.wants_more(turn)
     if more is not None:
         block_done &= fills | ~more
-    return _end_rows(model, config, _next_block(model, params, config, state, block_done))
+    sight = Sight(masked=masked, belief=belief, token=proposal.token, kl=kl, asks=asks)
+    return _end_rows(model, config, _next_block(model, params, config, state, block_done)), sight
 
 
 def _observe(

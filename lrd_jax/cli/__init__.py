@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from lrd_jax.cli.options import Bench, Chat, Convert, EvalTiny, Export, Generate, Train
+from lrd_jax.cli.options import Bench, Calibrate, Chat, Convert, EvalTiny, Export, Generate, Train
 from lrd_jax.reproduce.options import Reproduce
 
 INCOMPLETE, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -23,6 +23,7 @@ COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
     "eval-tiny": EvalTiny,
     "bench": Bench,
     "reproduce": Reproduce,
+    "calibrate": Calibrate,
 }
 
 

@@ -1,0 +1,214 @@
+"""Unstopped decodes that are watched: at every forward, what each stop is asked with and what it would have answered.
+
+One compiled program serves every `Tuning`: the way of measuring divergence is a number here too.
+Axes: B batch, G canvas of one block, S `DecodeConfig.step_limit`, T forwards of a row, N `len(DIVERGENCES)`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lrd_jax.canvas import check_prompt
+from lrd_jax.compiling import PlatformJit
+from lrd_jax.config import DecodeConfig
+from lrd_jax.decode import result_of, run_decode
+from lrd_jax.settings import setting
+from lrd_jax.state import DecodeResult, StopReason
+from lrd_jax.step import init_state, observed_step, should_continue
+from lrd_jax.stopping import Divergence, Stop
+from lrd_jax.tuning import REDUCTIONS, SCOPES, Tuning
+
+DIVERGENCES = tuple(Divergence(reduce, scope) for reduce in REDUCTIONS for scope in SCOPES)
+_ANY_ENTROPY = float(np.finfo(np.float32).max)  # as a guard it lets everything pass
+
+
+def number_of(tuning: Tuning) -> int:
+    """Index in `DIVERGENCES`."""
+    return DIVERGENCES.index(Divergence(tuning.reduce, tuning.scope))
+
+
+def every_divergence(kl: jax.Array, masked: jax.Array) -> jax.Array:
+    """D_t `[B, N]` of every kind, nats, from kl and masked `[B, G]`."""
+    return jnp.stack([divergence(kl, masked) for divergence in DIVERGENCES], axis=-1)
+
+
+@setting
+class AnyDivergence:
+    """`DIVERGENCES[number]` of each row, number int `[B]`, for one compile of all."""
+
+    number: jax.Array
+
+    def __call__(self, kl: jax.Array, masked: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(every_divergence(kl, masked), self.number[:, None], axis=-1)[:, 0]
+
+
+@flax.struct.dataclass
+class Record:
+    """What a stop could have read and answered at every step of every row; entries after a row's end are 0."""
+
+    divergence: jax.Array  # [B, S, N] float32, nats
+    entropy: jax.Array  # [B, S] float32, largest of a masked position, nats
+    confidence: jax.Array  # [B, S] float32, smallest of a masked position
+    asks: jax.Array  # [B, S] bool, a stop is asked
+    filled: jax.Array  # [B, S, G] int32, the canvas if it stopped here
+
+
+@PlatformJit
+def run_observed(model, params, prompt, prompt_mask, keys, config: DecodeConfig) -> tuple[DecodeResult, Record]:
+    """`run_decode` of a canvas that is one block, and the record of its steps."""
+    B, G, S = prompt.shape[0], config.gen_length, config.step_limit
+    record = Record(
+        divergence=jnp.zeros((B, S, len(DIVERGENCES))),
+        entropy=jnp.zeros((B, S)),
+        confidence=jnp.zeros((B, S)),
+        asks=jnp.zeros((B, S), bool),
+        filled=jnp.zeros((B, S, G), jnp.int32),
+    )
+
+    def body(carry):
+        before, record = carry
+        after, sight = observed_step(model, params, config, before)
+        seen = Record(
+            divergence=every_divergence(sight.kl, sight.masked),
+            entropy=jnp.max(jnp.where(sight.masked, sight.belief.entropy, -jnp.inf), axis=-1),
+            confidence=jnp.min(jnp.where(sight.masked, sight.belief.confidence, jnp.inf), axis=-1),
+            asks=sight.asks,
+            filled=jnp.where(sight.masked, sight.token, before.tokens),
+        )
+        step = jnp.where(after.steps > before.steps, before.steps, S)  # out of range, and so dropped, at rest
+        at = (jnp.arange(B), step)
+        return after, jax.tree.map(lambda all_, one: all_.at[at].set(one, mode="drop"), record, seen)
+
+    state = init_state(model, params, config, prompt, prompt_mask, keys)
+    state, record = jax.lax.while_loop(lambda carry: should_continue(carry[0]), body, (state, record))
+    return result_of(config, state), record
+
+
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """The record of one unstopped row, on the host.
+
+    Attributes:
+      divergence `[T, N]`, entropy `[T]`, confidence `[T]`, asks `[T]`: as in `Record`.
+      answers: distinct canvases int32 `[U, G]`; answer `[T]`: which of them a stop at that forward gives.
+      tokens: the unstopped answer `[G]`.
+      switch: the forward, from 1, that ended the refinement and was the first to commit.
+    """
+
+    divergence: np.ndarray
+    entropy: np.ndarray
+    confidence: np.ndarray
+    asks: np.ndarray
+    answers: np.ndarray
+    answer: np.ndarray
+    tokens: np.ndarray
+    switch: int
+
+    def stopped(self, stop: Stop, number: int) -> tuple[np.ndarray, int]:
+        """Tokens `[G]` and forwards of the decode with this stop, which reads `DIVERGENCES[number]`.
+
+        Up to its first yes a stop changes nothing, so that the decode is this one.
+        """
+        says = self.asks & (self.divergence[:, number] < np.float32(stop.tau))
+        if stop.max_entropy is not None:
+            says &= self.entropy < np.float32(stop.max_entropy)
+        if stop.min_confidence is not None:
+            says &= self.confidence > np.float32(stop.min_confidence)
+        if not says.any():
+            return self.tokens, len(self.asks)
+        at = int(np.argmax(says))
+        return self.answers[self.answer[at]], at + 1
+
+
+class Bench:
+    """A model, its encoded prompts, and a decoder whose settings change from run to run without a compile."""
+
+    def __init__(self, model, params, base: DecodeConfig, prompt: np.ndarray, mask: np.ndarray, batch: int):
+        """
+        Args:
+          base: the decoder; it draws nothing (temperature 0).
+          prompt, mask: `[R, P]` ids, left-padded, and which of them are prompt.
+          batch: rows decoded together.
+
+        Raises:
+          ValueError: prompts that the model or the canvas has no room for.
+        """
+        self.base = base
+        self._model, self._params, self._batch = model, params, batch
+        prompt, mask = check_prompt(prompt, mask, base.gen_length, model.config)
+        self._prompt, self._mask = np.asarray(prompt), np.asarray(mask)
+
+    @property
+    def rows(self) -> int:
+        return len(self._prompt)
+
+    def paths(self, jobs: list[tuple[int, Tuning]]) -> list[Path]:
+        """Observed decodes without a stop, each of a row with its own refinement; all jobs have one r_f.
+
+        Raises:
+          ValueError: a row whose logits are not finite.
+        """
+        found = []
+        for part in self._batches(jobs):
+            rows, tunings = zip(*part, strict=True)
+            config = self._traced([tuning.unstopped for tuning in tunings])
+            result, record = self._run(run_observed, rows, config)
+            found += [_path(result, record, i) for i in range(len(part))]
+        return found[: len(jobs)]
+
+    def decoded(self, tuning: Tuning) -> list[tuple[np.ndarray, int]]:
+        """Tokens `[G]` and forwards of every row, by decoding."""
+        return self.run(self._traced([tuning] * self._batch))
+
+    def run(self, config: DecodeConfig) -> list[tuple[np.ndarray, int]]:
+        """`decoded`, of any config."""
+        found = []
+        for rows in self._batches(list(range(self.rows))):
+            (result,) = self._run(lambda *args: (run_decode(*args),), rows, config)
+            found += zip(result.tokens, result.forwards.tolist(), strict=True)
+        return found[: self.rows]
+
+    def _batches(self, items: list) -> list[list]:
+        """The items in batches of one size, the last filled up with its first."""
+        parts = [items[i : i + self._batch] for i in range(0, len(items), self._batch)]
+        return [part + part[:1] * (self._batch - len(part)) for part in parts]
+
+    def _run(self, run, rows: Sequence[int], config: DecodeConfig):
+        """What `run` gives for the rows of one batch, on the host."""
+        rows = list(rows)
+        keys = jax.random.split(jax.random.key(0), self._batch)
+        found = jax.device_get(run(self._model, self._params, self._prompt[rows], self._mask[rows], keys, config))
+        for i in np.flatnonzero(found[0].stop_reason == StopReason.NON_FINITE)[:1]:
+            raise ValueError(f"the model's logits for prompt {rows[i] + 1} are not finite; its weights are broken")
+        return found
+
+    def _traced(self, tunings: Sequence[Tuning]) -> DecodeConfig:
+        """The decoder in the one structure that all settings share: each row with its own refinement, `[B]`, and
+        everything else as in the first."""
+        config = tunings[0].applied(self.base)
+        guard = _ANY_ENTROPY if config.stop.max_entropy is None else config.stop.max_entropy
+        return config.replace(
+            refine=dataclasses.replace(config.refine, tau=np.float32([tuning.tau_refine for tuning in tunings])),
+            divergence=AnyDivergence(np.int32([number_of(tuning) for tuning in tunings])),
+            stop=dataclasses.replace(config.stop, max_entropy=guard),
+        )
+
+
+def _path(result: DecodeResult, record: Record, row: int) -> Path:
+    T = int(result.forwards[row])
+    cut = jax.tree.map(lambda x: x[row, :T], record)
+    answers, answer = np.unique(cut.filled, axis=0, return_inverse=True)
+    return Path(
+        divergence=cut.divergence,
+        entropy=cut.entropy,
+        confidence=cut.confidence,
+        asks=cut.asks,
+        answers=answers,
+        answer=answer.reshape(-1),
+        tokens=result.tokens[row],
+        switch=int(result.refine_forwards[row]),
+    )
