@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from lrd_jax.analyze.options import Analyze
 from lrd_jax.cli.options import Bench, Chat, Convert, EvalTiny, Export, Generate, Train
 
 INCOMPLETE, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -21,6 +22,7 @@ COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
     "train": Train,
     "eval-tiny": EvalTiny,
     "bench": Bench,
+    "analyze": Analyze,
 }
 
 
