@@ -32,7 +32,7 @@ class Analyze:
     what: tuple[str, ...] = PARTS
     data: tuple[Path, ...] = ()
     chat: bool = False
-    count: int = 50
+    count: int = 100
     gen_length: int = 64
     batch: int = 25
     r_f: tuple[float, ...] = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
