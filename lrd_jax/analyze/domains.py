@@ -79,7 +79,7 @@ def file_domains(files: tuple[Path, ...], count: int) -> list[Domain]:
                 prompts.append(_prompt_of(line, f"{file}, line {number}"))
         if not prompts:
             raise ValueError(f'{file} holds no prompts; wanted lines such as {{"prompt": "Why is the sky blue?"}}')
-        domains.append(Domain(name=file.stem, trained=None, prompts=prompts, problems=None))
+        domains.append(Domain(name=str(file), trained=None, prompts=prompts, problems=None))
     return domains
 
 

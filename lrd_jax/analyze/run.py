@@ -18,6 +18,7 @@ from lrd_jax.checkpoint import Loaded, embedded_models, load
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
 from lrd_jax.stopping import Stop
+from lrd_jax.text import decode_text
 
 Report = Callable[[str], None]
 
@@ -42,11 +43,10 @@ def run(options: Analyze, report: Report = lambda words: None) -> dict[str, Any]
     found = {part: _read(options, part) for part in options.what}
     if missing := [part for part in options.what if found[part] is None]:
         subject = _Subject(options, report)
+        measure = {"stops": subject.stops, "trajectories": subject.trajectories, "domains": subject.domains}
         for part in missing:
             report(f"{part}: measuring")
-            found[part] = {"stops": subject.stops, "trajectories": subject.trajectories, "domains": subject.domains}[
-                part
-            ]()
+            found[part] = measure[part]()
             _write(options, part, found[part])
     for part, data in found.items():
         pictures.DRAW[part](data, options.model, options.output / f"{part}.png")
@@ -64,16 +64,12 @@ class _Subject:
         if options.data:
             self.all_domains = file_domains(options.data, options.count)
         else:
-            task = (options.count, options.seed, options.gen_length, self.loaded.tokenizer)
-            self.all_domains = task_domains(*task)
+            self.all_domains = task_domains(options.count, options.seed, options.gen_length, self.loaded.tokenizer)
         everything = [prompt for domain in self.all_domains for prompt in domain.prompts]
         encoded = encode(self.loaded, everything, chat=options.chat, gen_length=options.gen_length)
         cuts = np.cumsum([len(domain.prompts) for domain in self.all_domains])[:-1]
-        self.prompts = dict(
-            zip(
-                (d.name for d in self.all_domains), zip(*(np.split(x, cuts) for x in encoded), strict=True), strict=True
-            )
-        )
+        parts = zip(*(np.split(x, cuts) for x in encoded), strict=True)
+        self.prompts = {domain.name: part for domain, part in zip(self.all_domains, parts, strict=True)}
         self._unstopped: dict[str, Unstopped] = {}
 
     @property
@@ -160,8 +156,6 @@ class _Subject:
         return facts
 
     def texts(self, tokens: np.ndarray) -> list[str]:
-        from lrd_jax.text import decode_text
-
         return decode_text(self.loaded.tokenizer, tokens, self.loaded.config)
 
 
