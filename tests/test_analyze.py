@@ -161,12 +161,13 @@ def analyzed(prompts_file, tmp_path_factory):
     return args, output
 
 
-def test_the_command_writes_data_and_pictures(analyzed):
+def test_the_command_writes_data_tables_and_pictures(analyzed):
     _, output = analyzed
     data = {part: json.loads((output / f"{part}.json").read_text())["data"] for part in ("stops", "trajectories")}
-    assert sorted(file.suffix for file in output.iterdir()) == [".json"] * 3 + [".png"] * 3
+    assert sorted(file.suffix for file in output.iterdir()) == [".json"] * 3 + [".md"] * 3 + [".png"] * 3
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in output.glob("*.png"))
     assert data["stops"]["unstopped"]["prompts"] == 2
+    assert "| KL < 0.1 |" in (output / "stops.md").read_text()
     still, moving = data["trajectories"]["sweep"]
     assert not any(still["moved"])
     assert still["unchanged"]["share"] == 1

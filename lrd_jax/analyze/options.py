@@ -12,7 +12,7 @@ class Analyze:
 
     Attributes:
       model: an embedded model, a converted folder or a Hugging Face folder.
-      output: folder for data (JSON) and pictures (PNG); a part whose data is there is drawn again and not run again.
+      output: folder for data (JSON), tables (Markdown) and pictures (PNG); a part whose data is there is not run again.
       what: any of stops, trajectories, domains.
       data: JSON-lines files with a "prompt" on each line, a domain each, the first the one to tune on; without them,
         the embedded models' tasks and longer problems than they were trained on.

@@ -1,4 +1,4 @@
-"""`lrd-jax analyze` from options to files: one JSON and one picture for each question."""
+"""`lrd-jax analyze` from options to files: data, tables and a picture for each question."""
 
 import dataclasses
 import json
@@ -12,6 +12,7 @@ from lrd_jax.analyze import stops
 from lrd_jax.analyze.domains import Domain, file_domains, task_domains
 from lrd_jax.analyze.options import Analyze
 from lrd_jax.analyze.stops import Unstopped, outcome, share
+from lrd_jax.analyze.tables import TABLES
 from lrd_jax.analyze.trajectories import decode_trajectory, sweep
 from lrd_jax.analyze.walk import decode_all, encode, recordable, walk
 from lrd_jax.checkpoint import Loaded, embedded_models, load
@@ -49,6 +50,7 @@ def run(options: Analyze, report: Report = lambda words: None) -> dict[str, Any]
             found[part] = measure[part]()
             _write(options, part, found[part])
     for part, data in found.items():
+        (options.output / f"{part}.md").write_text(TABLES[part](data))
         pictures.DRAW[part](data, options.model, options.output / f"{part}.png")
     return found
 

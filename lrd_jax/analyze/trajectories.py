@@ -78,7 +78,7 @@ def sweep(
         cell = {"r_f": r_f, "unchanged": share(np.array([a == b for a, b in zip(texts, without, strict=True)]))}
         if right is not None:
             cell["accuracy"] = share(np.array([right(row, text) for row, text in enumerate(texts)]))
-        ends = final[np.arange(len(first)) % walked]
+        ends = final[np.arange(len(first)) % walked]  # rows that only fill the batch take any
         cell |= _refinement(decoder, loaded, at, first, first_mask, ends, walked)
         cells.append(cell)
         rate = cell["contraction"]["median"]

@@ -14,6 +14,6 @@ def run(options: Analyze) -> int:
 
         use_compile_cache()
         for part in measure(options, report=console.print):
-            for kind in ("json", "png"):
+            for kind in ("json", "md", "png"):
                 print(options.output / f"{part}.{kind}", flush=True)
     return 0
