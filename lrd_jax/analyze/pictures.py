@@ -28,9 +28,9 @@ def draw_stops(data: Data, model: str, file: Path) -> None:
     for i, cell in zip(at, bins, strict=True):
         left.annotate(f"{cell['stops']}", (i, 103), ha="center", fontsize=8, color="0.4")
     left.set(
-        xlabel="KL at the stop, nats", ylabel="stops, %", ylim=(-3, 110), title="How often a stop is wrong, by its KL"
+        xlabel="KL at the stop, nats", ylabel="stops, %", ylim=(-3, 125), title="How often a stop is wrong, by its KL"
     )
-    left.legend(loc="center left", frameon=False)
+    left.legend(loc="upper center", ncols=2, frameon=False)
 
     _heatmap(figure, middle, data["by KL and entropy"])
 
@@ -41,10 +41,12 @@ def draw_stops(data: Data, model: str, file: Path) -> None:
         cells = data[name]
         share = [cell["changed"] for cell in cells]
         _points(right, [cell["forwards"] for cell in cells], share, colour, f"{kind} of each point")
-        for cell in cells[:: max(1, len(cells) // 6)]:
-            value = cell["tau"] if name == "KL alone" else cell["max_entropy"]
+        labelled = -float("inf")
+        for cell in cells:
             place = (cell["forwards"], 100 * cell["changed"]["share"])
-            right.annotate(f"{value:g}", place, textcoords="offset points", xytext=(5, 4), fontsize=8, color=colour)
+            if place[0] - labelled > 0.05 * data["unstopped"]["forwards"]:  # others would be written over each other
+                value, labelled = cell["tau"] if name == "KL alone" else cell["max_entropy"], place[0]
+                right.annotate(f"{value:g}", place, textcoords="offset points", xytext=(5, 4), fontsize=8, color=colour)
     right.set(xlabel="forwards, mean of a prompt", ylabel="answers changed by stopping, %", title="What a stop costs")
     right.set_xlim(0, 1.03 * data["unstopped"]["forwards"])
     right.legend(frameon=False)
@@ -139,7 +141,7 @@ def draw_domains(data: Data, model: str, file: Path) -> None:
         accuracy = {name: [c["accuracy"] for c in group] for name, group in (unstopped | rules).items()}
         _grouped(panels[1], cells, accuracy)
         panels[1].set(ylabel="right answers, %", ylim=(0, 103))
-    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylim(bottom=-2)
     handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"{model}: domains")

@@ -78,12 +78,12 @@ def domains(data: Data) -> str:
     rules += [(name, lambda cell, name=name: cell["decoders"][name]) for name in cells[0]["decoders"]]
     rows = []
     for name, of in rules:
-        label = f"{name} ({_rule(of(cells[0]))})" if "tau" in of(cells[0]) else name
-        rows.append([label])
         for cell in cells:
             facts = of(cell)
-            rows[-1] += [f"{facts['forwards']:.1f}", _percent(facts.get("changed")), _percent(facts.get("accuracy"))]
-    head = ["", *(f"{cell['domain']}: {what}" for cell in cells for what in ("forwards", "changed", "right"))]
+            label = f"{name} ({_rule(facts)})" if "tau" in facts else name
+            shares = (_percent(facts.get(what)) for what in ("changed", "accuracy"))
+            rows.append([label, cell["domain"], f"{facts['forwards']:.1f}", *shares])
+    head = ["decoder", "domain", "forwards", "changed", "right"]
     return f"Tuned on {data['tuned on']}, at most {100 * data['risk']:g} % changed.\n\n{_table(head, rows)}"
 
 
