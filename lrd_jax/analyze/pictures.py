@@ -49,7 +49,7 @@ def draw_stops(data: Data, model: str, file: Path) -> None:
                 right.annotate(f"{value:g}", place, textcoords="offset points", xytext=(5, 4), fontsize=8, color=colour)
     right.set(xlabel="forwards, mean of a prompt", ylabel="answers changed by stopping, %", title="What a stop costs")
     right.set_xlim(0, 1.03 * data["unstopped"]["forwards"])
-    right.legend(frameon=False)
+    right.legend(loc="upper right", frameon=False)
     figure.suptitle(f"{model}: early stops against the unstopped run, {data['unstopped']['prompts']} prompts")
     figure.savefig(file, dpi=90)
 
