@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from lrd_jax.analyze.options import Analyze
 from lrd_jax.cli.options import Bench, Calibrate, Chat, Convert, EvalTiny, Export, Generate, Train
 from lrd_jax.reproduce.options import Reproduce
 
@@ -24,6 +25,7 @@ COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
     "bench": Bench,
     "reproduce": Reproduce,
     "calibrate": Calibrate,
+    "analyze": Analyze,
 }
 
 

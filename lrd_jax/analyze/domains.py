@@ -1,0 +1,100 @@
+"""Where prompts come from: the embedded models' tasks, longer problems than those, or files of one's own."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lrd_jax.tasks import TASKS, Problem, Task, check, stream
+
+# Longer than training ever saw, and still within a canvas of 64.
+LONGER_GRADES = {"words": (9, 10), "code": (5, 6)}
+
+_TRIES = 50  # drawn for each problem wanted, before a domain is said not to fit the canvas
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Domain:
+    """Prompts of one kind.
+
+    Attributes:
+      trained: whether the embedded models were trained on this kind; None where that is not known.
+      problems: what checks the answers, one a prompt; None where nothing does.
+    """
+
+    name: str
+    trained: bool | None
+    prompts: list[str]
+    problems: list[Problem] | None
+
+    def right(self, row: int, text: str) -> bool:
+        """Whether a text answers the prompt of a row."""
+        return check(self.problems[row], text)
+
+
+def task_domains(count: int, seed: int, gen_length: int, tokenizer) -> list[Domain]:
+    """The tasks, then their longer problems: `count` held-out problems each, whose answers fit the canvas.
+
+    Raises:
+      ValueError: no answer of a domain fits.
+    """
+    domains = []
+    for longer in (False, True):
+        for name, task in TASKS.items():
+            grades = LONGER_GRADES[name] if longer else task.grades
+            drawn = list(_fitting(dataclasses.replace(task, grades=grades), count, seed, gen_length, tokenizer))
+            if len(drawn) < count:
+                raise ValueError(
+                    f"too few problems of {name} with {grades[0]} to {grades[-1]} steps have answers shorter than "
+                    f"gen_length={gen_length}; raise it, to 64 for the embedded models"
+                )
+            title = f"{name}, {grades[0]}-{grades[-1]} steps"
+            prompts = [problem.prompt for problem in drawn]
+            domains.append(Domain(name=title, trained=not longer, prompts=prompts, problems=drawn))
+    return domains
+
+
+def _fitting(task: Task, count: int, seed: int, gen_length: int, tokenizer) -> Iterator[Problem]:
+    some = itertools.islice(stream(task, "held-out", seed), _TRIES * count)
+    fits = (problem for problem in some if len(tokenizer(problem.answer)["input_ids"]) < gen_length)
+    return itertools.islice(fits, count)
+
+
+def file_domains(files: tuple[Path, ...], count: int) -> list[Domain]:
+    """A domain a file: at most `count` prompts of JSON lines such as {"prompt": "Why is the sky blue?"}.
+
+    Raises:
+      ValueError: a line without a prompt, named; or a file without any.
+    """
+    domains = []
+    for file in files:
+        prompts = []
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            if len(prompts) == count:
+                break
+            if line.strip():
+                prompts.append(_prompt_of(line, f"{file}, line {number}"))
+        if not prompts:
+            raise ValueError(f'{file} holds no prompts; wanted lines such as {{"prompt": "Why is the sky blue?"}}')
+        domains.append(Domain(name=str(file), trained=None, prompts=prompts, problems=None))
+    return domains
+
+
+def _prompt_of(line: str, where: str) -> str:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    prompt = entry.get("prompt") if isinstance(entry, dict) else None
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError(f'{where} has no "prompt": wanted a text that is not empty')
+    return prompt
+
+
+def answer_ends(tokens: np.ndarray, end_ids: tuple[int, ...]) -> np.ndarray:
+    """int `[B]`: index of the first end token of tokens `[B, G]`; G where there is none."""
+    ends = np.isin(tokens, end_ids)
+    return np.where(ends.any(axis=-1), ends.argmax(axis=-1), tokens.shape[-1])

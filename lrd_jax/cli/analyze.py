@@ -1,0 +1,19 @@
+"""`lrd-jax analyze`: the paper's open questions, measured on a model."""
+
+from rich.console import Console
+
+from lrd_jax.analyze.options import Analyze
+
+
+def run(options: Analyze) -> int:
+    """Progress on standard error, the files that were written on standard output."""
+    console = Console(stderr=True, highlight=False)
+    with console.status("starting"):
+        from lrd_jax.analyze.run import run as measure  # JAX takes seconds to import: the user waits in here
+        from lrd_jax.cli.compile_cache import use_compile_cache
+
+        use_compile_cache()
+        for part in measure(options, report=console.print):
+            for kind in ("json", "md", "png"):
+                print(options.output / f"{part}.{kind}", flush=True)
+    return 0
