@@ -261,7 +261,7 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
     p, n = successes / trials, trials
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5 / (1 + z * z / n)
-    return centre - half, centre + half
+    return max(0.0, centre - half), min(1.0, centre + half)  # rounding may lead outside
 
 
 def markdown(cells: list[dict]) -> str:

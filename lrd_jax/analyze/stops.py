@@ -183,7 +183,6 @@ def _confidences(values: np.ndarray) -> dict[str, Any]:
 def share(flags: np.ndarray) -> dict[str, Any]:
     """A share with its 95 % interval."""
     low, high = wilson(int(flags.sum()), len(flags))
-    low, high = max(0.0, low), min(1.0, high)  # rounding may lead outside
     return {"share": float(flags.mean()), "low": low, "high": high, "count": int(flags.sum()), "of": len(flags)}
 
 
