@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from lrd_jax.cli.options import Bench, Chat, Convert, EvalTiny, Export, Generate, Train
+from lrd_jax.cli.options import Bench, Chat, Convert, Eval, EvalTiny, Export, Generate, Train
 
 INCOMPLETE, USER_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -19,6 +19,7 @@ COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
     "convert": Convert,
     "export": Export,
     "train": Train,
+    "eval": Eval,
     "eval-tiny": EvalTiny,
     "bench": Bench,
 }
