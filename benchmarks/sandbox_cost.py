@@ -1,0 +1,35 @@
+"""What the sandbox adds to a program: an empty one, in the sandbox and as a bare interpreter, in turn.
+
+python benchmarks/sandbox_cost.py [--repeats 20] [--unsafe-code]
+"""
+
+import argparse
+import statistics
+import subprocess
+import time
+
+from lrd_jax.sandbox import Sandbox
+from lrd_jax.sandbox.bubblewrap import interpreter
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--unsafe-code", action="store_true")
+    args = parser.parse_args()
+    sandbox = Sandbox(unsafe=args.unsafe_code)
+    bare, inside = [], []
+    for _ in range(args.repeats):
+        start = time.perf_counter()
+        subprocess.run([interpreter(), "-S", "-c", ""], check=True)
+        bare.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        sandbox.run("")
+        inside.append(time.perf_counter() - start)
+    where = "in bubblewrap" if sandbox.isolated else "without bubblewrap"
+    print(f"bare interpreter: {1000 * statistics.median(bare):.0f} ms, median of {args.repeats}")
+    print(f"{where}: {1000 * statistics.median(inside):.0f} ms")
+
+
+if __name__ == "__main__":
+    main()
