@@ -25,6 +25,7 @@ from lrd_jax.cli.options import Eval
 from lrd_jax.commit import LowestEntropy
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
+from lrd_jax.harness.arguments import ModelArguments
 from lrd_jax.harness.benchmarks import BASE, INSTRUCT, prompting
 from lrd_jax.harness.cells import RECORDS, SETTINGS, Cell, baseline_records
 from lrd_jax.harness.decoding import TextDecoder
@@ -468,6 +469,27 @@ def test_the_command_refuses(capsys, args, message):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ") and message in err
+
+
+def test_arguments_are_those_of_the_preset_with_numbers_changed():
+    given = {"pretrained": "x", "preset": "paper", "gen_length": 16, "block_length": 8, "r_f": 0.3, "temperature": 0.5}
+    arguments = ModelArguments.read({**given, "batch_size": "4", "device": "cpu"})
+    config = arguments.config()
+    got = (config.gen_length, config.window, float(config.mix.r_f), float(config.temperature), arguments.batch_size)
+    assert got == (16, 8, 0.3, 0.5, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"pretrained": "x", "blocks": 3}, "model_args blocks are unknown; there are pretrained, preset"),
+        ({"preset": "lrd"}, "model_args lack pretrained="),
+        ({"pretrained": "x", "batch_size": "auto"}, "batch_size='auto' must be a number"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        ModelArguments.read(given)
 
 
 def test_without_lm_eval_the_command_says_what_to_install(capsys, monkeypatch):

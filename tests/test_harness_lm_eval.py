@@ -14,7 +14,6 @@ from byte_model import write_byte_model
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'lrd-jax[eval]'")
 pytestmark = pytest.mark.filterwarnings("default")  # lm-eval's and its libraries' own
 
-import lm_eval  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.registry import get_model  # noqa: E402
 
@@ -22,7 +21,7 @@ from lrd_jax.cli import USER_ERROR, main  # noqa: E402
 from lrd_jax.harness import tasks  # noqa: E402
 from lrd_jax.harness.benchmarks import BASE, INSTRUCT, prompting  # noqa: E402
 from lrd_jax.harness.code_eval import SandboxedCodeEval, use_sandbox  # noqa: E402
-from lrd_jax.harness.plugin import LRDModel, ModelArguments  # noqa: E402
+from lrd_jax.harness.plugin import LRDModel  # noqa: E402
 from lrd_jax.harness.records import read_records  # noqa: E402
 from lrd_jax.models.presets import PRESETS as CHECKPOINTS  # noqa: E402
 
@@ -133,29 +132,6 @@ def instance(prompt, until, index=0, **options):
 
 def test_lm_eval_knows_the_model_by_its_name():
     assert get_model("lrd-jax") is LRDModel
-
-
-def test_arguments_are_those_of_the_preset_with_numbers_changed(folder):
-    given = "pretrained=x,preset=paper,gen_length=16,block_length=8,r_f=0.3,temperature=0.5"
-    arguments = ModelArguments.read(
-        lm_eval.utils.simple_parse_args_string(given) | {"batch_size": "4", "device": "cpu"}
-    )
-    config = arguments.config()
-    got = (config.gen_length, config.window, float(config.mix.r_f), float(config.temperature), arguments.batch_size)
-    assert got == (16, 8, 0.3, 0.5, 4)
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"pretrained": "x", "blocks": 3}, "model_args blocks are unknown; there are pretrained, preset"),
-        ({"preset": "lrd"}, "model_args lack pretrained="),
-        ({"pretrained": "x", "batch_size": "auto"}, "batch_size='auto' must be a number"),
-    ],
-)
-def test_arguments_that_make_no_sense_are_refused(given, words):
-    with pytest.raises(ValueError, match=words):
-        ModelArguments.read(given)
 
 
 def test_generation_ratings_and_records(folder, tmp_path):

@@ -1,5 +1,6 @@
 """The models that lm-eval sees: `lrd-jax` for its command line, and one that answers with anything that can."""
 
+import atexit
 import dataclasses
 import functools
 import logging
@@ -16,6 +17,8 @@ from lm_eval.utils import simple_parse_args_string
 
 from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.config import DecodeConfig
+from lrd_jax.harness.arguments import ModelArguments
+from lrd_jax.harness.cells import RECORDS, SETTINGS
 from lrd_jax.harness.code_eval import use_sandbox
 from lrd_jax.harness.decoding import TextDecoder
 from lrd_jax.harness.programs import Programs
@@ -23,7 +26,6 @@ from lrd_jax.harness.progress import RunProgress
 from lrd_jax.harness.rating import Rater
 from lrd_jax.harness.records import Record, RecordFile, same_settings
 from lrd_jax.harness.requests import Answerer, Grade, Report, Request, answer_all, numbered
-from lrd_jax.presets import adjusted, preset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -98,64 +100,6 @@ class AnsweringModel(LM):
         raise NotImplementedError("this model answers and rates nothing")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelArguments:
-    """What `--model_args` of lm-eval may hold.
-
-    Attributes:
-      pretrained: an embedded model, a converted folder or a Hugging Face folder.
-      preset: as `lrd-jax generate --preset`.
-      gen_length: positions to generate; `max_gen_toks` of a task is not read.
-      block_length, r_f, top_p, tau, threshold, temperature: in place of the preset's.
-      dtype: of the weights; None keeps the stored one.
-      begin_token: put the begin token before prompts without a chat template.
-      samples: masked sequences that a log-likelihood is averaged over.
-      seed: of draws and of masked sequences.
-      records: folder that answers are kept in and read from again; None keeps none.
-      unsafe_code: run generated programs without a sandbox.
-      batch_size: rows decoded together, and masked sequences per forward.
-    """
-
-    pretrained: str
-    preset: str = "lrd"
-    gen_length: int = 256
-    block_length: int | None = None
-    r_f: float | None = None
-    top_p: float | None = None
-    tau: float | None = None
-    threshold: float | None = None
-    temperature: float | None = None
-    dtype: str | None = None
-    begin_token: bool = False
-    samples: int = 128
-    seed: int = 0
-    records: str | None = None
-    unsafe_code: bool = False
-    batch_size: int = 1
-
-    @classmethod
-    def read(cls, given: dict[str, Any]) -> "ModelArguments":
-        """From lm-eval's dict.
-
-        Raises:
-          ValueError: an unknown or missing name, or a batch size that is no number.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        given = {name: value for name, value in given.items() if name not in ("device", "max_batch_size")}
-        if unknown := sorted(set(given) - set(known)):
-            raise ValueError(f"model_args {', '.join(unknown)} are unknown; there are {', '.join(known)}")
-        if "pretrained" not in given:
-            raise ValueError("model_args lack pretrained=, the model to evaluate")
-        if not str(given.get("batch_size", 1)).isdigit():
-            raise ValueError(f"batch_size={given['batch_size']!r} must be a number: no size is looked for")
-        return cls(**{**given, "batch_size": int(given.get("batch_size", 1))})
-
-    def config(self) -> DecodeConfig:
-        structure = {} if self.block_length is None else {"block_length": self.block_length}
-        numbers = {name: getattr(self, name) for name in ("r_f", "top_p", "tau", "threshold", "temperature")}
-        return adjusted(preset(self.preset, self.gen_length, **structure), **numbers)
-
-
 @register_model("lrd-jax")
 class LRDModel(AnsweringModel, TemplateLM):
     """A masked diffusion model with any of this package's decoders."""
@@ -180,12 +124,13 @@ class LRDModel(AnsweringModel, TemplateLM):
         extra = {name: value for name, value in (additional_config or {}).items() if value is not None}
         arguments = ModelArguments.read({**extra, **arg_dict})
         config = arguments.config()
+        loaded = load(arguments.pretrained, dtype=arguments.dtype)
         use_sandbox(lambda program: _programs(arguments.unsafe_code).passes(program))
-        folder = Path(arguments.records or tempfile.mkdtemp(prefix="lrd-jax-records-"))
-        settings = dataclasses.asdict(arguments)
-        same_settings(folder / "settings.json", settings)
-        file = RecordFile(folder / "records.jsonl").__enter__()  # held as long as the process lives
-        return cls(load(arguments.pretrained, dtype=arguments.dtype), config, arguments, file)
+        folder = Path(arguments.records or _scratch().name)
+        if arguments.records is not None:
+            same_settings(folder / SETTINGS, dataclasses.asdict(arguments))
+        file = RecordFile(folder / RECORDS).__enter__()  # held as long as the process lives
+        return cls(loaded, config, arguments, file)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """See `AnsweringModel`.
@@ -233,6 +178,13 @@ class LRDModel(AnsweringModel, TemplateLM):
         return Rater(
             self._loaded, samples=self._arguments.samples, batch=self._arguments.batch_size, seed=self._arguments.seed
         )
+
+
+def _scratch() -> tempfile.TemporaryDirectory:
+    """A folder for records that nobody keeps; it goes with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="lrd-jax-records-")
+    atexit.register(folder.cleanup)
+    return folder
 
 
 @functools.cache

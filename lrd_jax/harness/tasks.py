@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import lm_eval.tasks
@@ -41,7 +42,7 @@ def write_task(folder: Path, asked: Prompting, data: Path | None) -> Path:
     return path
 
 
-def load_task(path: Path) -> tuple[lm_eval.tasks.TaskManager, lm_eval.tasks.TaskDict]:
+def load_task(path: Path) -> tuple[lm_eval.tasks.TaskManager, dict[str, Any]]:
     """The task of a file and the manager that knows it; no other task is looked for, which would take seconds."""
     datasets.disable_progress_bars()
     manager = lm_eval.tasks.TaskManager(include_defaults=False)
