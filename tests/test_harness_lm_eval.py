@@ -84,15 +84,15 @@ def prompts_of(asked, data, tmp_path, *, chat=None):
     ("benchmark", "begin", "example", "end"),
     [
         ("humaneval", "def two():", "def two():", "def two():"),
-        ("mbpp", "You are an expert Python programmer", "[DONE]", "[BEGIN]\n"),
-        ("gsm8k", "Q: There are 15 trees", "The answer is", "Q: What is 1 + 1?\n\nA:"),
+        ("mbpp", "You are an expert Python programmer", "[DONE]", "[BEGIN]"),
+        ("gsm8k", "Q: There are 15 trees", "The answer is", "Q: What is 1 + 1?\nA:"),
         ("math500", "Problem:\nFind the domain", "The final answer is", "Problem:\nWhat is $1 + 1$?\n\nSolution:"),
     ],
 )
 def test_base_checkpoints_see_solved_examples(data, tmp_path, benchmark, begin, example, end):
     (first, _), _ = prompts_of(BASE[benchmark], data, tmp_path)
     assert first.startswith(begin)
-    assert first.rstrip(" ").endswith(end)
+    assert first.rstrip().endswith(end)
     assert first.count(example) == max(1, BASE[benchmark].shots)
 
 
@@ -189,7 +189,7 @@ def test_gold_answers_reach_the_ceiling(data, tmp_path, capsys, sandboxed):
     )
     assert scores["gsm8k"]["lm_eval"] == {"exact_match,strict-match": 0.0, "exact_match,flexible-extract": 1.0}
     assert scores["math500"]["lm_eval"] == {"exact_match": 0.0, "math_verify": 1.0}
-    assert scores["humaneval"]["lm_eval"] == {"pass_at_k,create_test": 1.0}
+    assert scores["humaneval"]["lm_eval"] == {"pass@1,create_test": 1.0}
     assert scores["mbpp"]["lm_eval"] == {"pass_at_1": 1.0}
 
 
@@ -223,7 +223,7 @@ def test_a_killed_command_goes_on_to_the_records_of_an_unbroken_one(folder, data
     process = subprocess.Popen(
         [sys.executable, "-c", "import sys; from lrd_jax.cli import main; main(sys.argv[1:])", *broken]
     )
-    give_up = time.monotonic() + 240
+    give_up = time.monotonic() + 600
     while not (path.exists() and path.read_bytes().count(b"\n") >= 2):
         assert process.poll() is None and time.monotonic() < give_up
         time.sleep(0.001)

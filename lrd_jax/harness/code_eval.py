@@ -11,17 +11,21 @@ import evaluate
 
 
 class SandboxedCodeEval:
-    """What `evaluate.load("code_eval")` gives, as far as lm-eval's tasks use it."""
+    """What `evaluate.load("code_eval")` gives, as far as lm-eval's tasks use it.
 
-    def __init__(self, passes: Callable[[str], bool]):
-        self._passes = passes
+    Attributes:
+      passes: whether a program comes to its end, see `Programs.passes`.
+    """
+
+    def __init__(self):
+        self.passes: Callable[[str], bool] | None = None
 
     def compute(
         self, *, predictions: Sequence[Sequence[str]], references: Sequence[str], k: Sequence[int] = (1, 10, 100)
     ) -> tuple[dict[str, float], list[list[bool]]]:
         """pass@k over problems (Chen et al. 2021), and whether each program passes."""
         passed = [
-            [self._passes(f"{program}\n{tests}") for program in programs]
+            [self.passes(f"{program}\n{tests}") for program in programs]
             for programs, tests in zip(predictions, references, strict=True)
         ]
         able = [width for width in k if all(len(row) >= width for row in passed)]
@@ -34,15 +38,14 @@ def _pass_at(k: int, passed: list[bool]) -> float:
 
 
 def use_sandbox(passes: Callable[[str], bool]) -> None:
-    """From now on `evaluate.load("code_eval")` gives the sandboxed metric.
+    """From now on `evaluate.load("code_eval")` gives the sandboxed metric, and whoever holds it uses `passes`."""
+    _METRIC.passes = passes
+    evaluate.load = _load_sandboxed
 
-    Args:
-      passes: whether a program comes to its end, see `Programs.passes`.
-    """
-    load = getattr(evaluate.load, "without_sandbox", evaluate.load)
 
-    def load_sandboxed(path: str, *args, **kwargs):
-        return SandboxedCodeEval(passes) if path == "code_eval" else load(path, *args, **kwargs)
+_METRIC = SandboxedCodeEval()  # one, because lm-eval's tasks load it once a process and keep it
+_load = evaluate.load
 
-    load_sandboxed.without_sandbox = load
-    evaluate.load = load_sandboxed
+
+def _load_sandboxed(path: str, *args, **kwargs):
+    return _METRIC if path == "code_eval" else _load(path, *args, **kwargs)
