@@ -115,7 +115,7 @@ class TextDecoder:
         state = self._decoder.start(self._params, prompt, mask, keys)
         state = jax.block_until_ready(self._decoder.advance(self._params, state, 0))  # compiles, runs nothing
         began = time.perf_counter()
-        while bool(state.running.any()):  # rows that wait for a cache's refresh can need a second round
+        while np.asarray(state.running).any():  # rows that wait for a cache's refresh can need a second round
             state = self._decoder.advance(self._params, state, self._decoder.config.step_limit)
         return self._decoder.result(state), time.perf_counter() - began
 

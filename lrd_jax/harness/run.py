@@ -96,6 +96,10 @@ def _answerer(cell: Cell, loaded: Loaded | None):
 def _load(task_file: Path, cell: Cell, data: Path | None):
     try:
         return load_task(task_file)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{cell.asked.task} needs more than is installed ({error}): pip install 'lrd-jax[eval]'"
+        ) from error
     except OSError as error:
         if data is not None:
             raise
