@@ -21,7 +21,6 @@ class ModelArguments:
       samples: masked sequences that a log-likelihood is averaged over.
       seed: of draws and of masked sequences.
       records: folder that answers are kept in and read from again; None keeps none.
-      unsafe_code: run generated programs without a sandbox.
       batch_size: rows decoded together, and masked sequences per forward.
     """
 
@@ -39,7 +38,6 @@ class ModelArguments:
     samples: int = 128
     seed: int = 0
     records: str | None = None
-    unsafe_code: bool = False
     batch_size: int = 1
 
     @classmethod

@@ -120,12 +120,15 @@ class LRDModel(AnsweringModel, TemplateLM):
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None) -> "LRDModel":
-        """Loads the model, and sees to it that lm-eval's own tasks run code in the sandbox only."""
+        """Loads the model.
+
+        Raises:
+          ValueError: arguments, weights or a folder of records that cannot be used.
+        """
         extra = {name: value for name, value in (additional_config or {}).items() if value is not None}
         arguments = ModelArguments.read({**extra, **arg_dict})
         config = arguments.config()
         loaded = load(arguments.pretrained, dtype=arguments.dtype)
-        use_sandbox(lambda program: _programs(arguments.unsafe_code).passes(program))
         folder = Path(arguments.records or _scratch().name)
         if arguments.records is not None:
             same_settings(folder / SETTINGS, dataclasses.asdict(arguments))
@@ -188,9 +191,13 @@ def _scratch() -> tempfile.TemporaryDirectory:
 
 
 @functools.cache
-def _programs(unsafe: bool) -> Programs:
+def _programs() -> Programs:
     """Made when the first program comes: most tasks have none."""
-    return Programs(unsafe=unsafe)
+    return Programs()
+
+
+# lm-eval's command line loads the metric with the task files, before there is a model.
+use_sandbox(lambda program: _programs().passes(program))
 
 
 def _stops(options: dict[str, Any]) -> list[str]:
