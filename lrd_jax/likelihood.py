@@ -19,11 +19,11 @@ from lrd_jax.models.transformer import Params
 
 def make_log_likelihood(
     model: Model, *, num_samples: int = 128, batch_size: int = 16, cfg_scale: float = 0.0
-) -> Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]:
-    """A jitted `(params, prompt, answer, key) -> estimate`.
+) -> Callable[..., jax.Array]:
+    """A jitted `(params, prompt, answer, key, prompt_mask=None) -> estimate`.
 
-    Its arguments are the parameters, int ids `[P]` and `[A]` without padding, and a `jax.random.key`; it returns a
-    float32 scalar, nats. Each pair of lengths compiles once.
+    Its arguments are the parameters, int ids `[P]` and `[A]`, a `jax.random.key`, and where the prompt is left-padded
+    its mask, bool `[P]`; it returns a float32 scalar, nats. Each pair of lengths compiles once.
 
     Args:
       num_samples: masked sequences to average over; their spread falls with its root.
@@ -41,12 +41,12 @@ def make_log_likelihood(
     return jax.jit(functools.partial(_estimate, model, num_samples // batch_size, batch_size, cfg_scale))
 
 
-def _estimate(model, batches, batch_size, cfg_scale, params, prompt, answer, key):
+def _estimate(model, batches, batch_size, cfg_scale, params, prompt, answer, key, prompt_mask=None):
     _check_ids(model, prompt, answer)
 
     def batch_loss(key):
         masked = draw_masks(key, batch_size, answer.shape[0])
-        return jnp.mean(sample_losses(model, params, prompt, answer, masked, cfg_scale))
+        return jnp.mean(sample_losses(model, params, prompt, answer, masked, cfg_scale, prompt_mask))
 
     return -jnp.mean(jax.lax.map(batch_loss, jax.random.split(key, batches)))
 
@@ -79,7 +79,13 @@ def mask_counts(start: jax.Array, samples: int, length: int) -> jax.Array:
 
 
 def sample_losses(
-    model: Model, params: Params, prompt: jax.Array, answer: jax.Array, masked: jax.Array, cfg_scale: float = 0.0
+    model: Model,
+    params: Params,
+    prompt: jax.Array,
+    answer: jax.Array,
+    masked: jax.Array,
+    cfg_scale: float = 0.0,
+    prompt_mask: jax.Array | None = None,
 ) -> jax.Array:
     """Weighted cross-entropy of the masked tokens of each sample, float32 `[S]`, nats.
 
@@ -89,11 +95,14 @@ def sample_losses(
       masked: bool `[S, A]`, where a sample hides the answer, at least one position each; an id that happens to be the
         mask id hides nothing.
       cfg_scale: see `make_log_likelihood`.
+      prompt_mask: bool `[P]`, False at padding on the left; None: no padding.
     """
     P, (S, A) = prompt.shape[0], masked.shape
     hidden_token = model.embed(params, jnp.int32(model.config.mask_id))
     canvas = jnp.where(masked[..., None], hidden_token, model.embed(params, answer)[None])
     attend = jnp.ones((S, P + A), bool)
+    if prompt_mask is not None:
+        attend = attend.at[:, :P].set(prompt_mask)
     places = jnp.arange(P, P + A)
     if model.config.alignment is LogitAlignment.SHIFTED:
         places = jnp.maximum(places - 1, 0)

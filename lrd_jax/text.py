@@ -123,8 +123,13 @@ def encode_prompts(
     rows = [tokenizer(text, add_special_tokens=not chat)["input_ids"] for text in texts]  # a template has its own
     if empty := [str(i) for i, row in enumerate(rows) if not row]:
         raise ValueError(f"prompt {', '.join(empty)} is empty: at least one token was wanted")
+    return left_pad(rows, tokenizer.pad_token_id)
+
+
+def left_pad(rows: list[list[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of token ids as one array int32 `[B, P]`, and its mask bool `[B, P]`, False where a row is padded."""
     length = max(map(len, rows))
-    prompt = np.full((len(rows), length), tokenizer.pad_token_id, np.int32)
+    prompt = np.full((len(rows), length), pad_id, np.int32)
     mask = np.zeros((len(rows), length), bool)
     for i, row in enumerate(rows):
         prompt[i, length - len(row) :] = row

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import tyro
 
 from lrd_jax.analyze.options import Analyze
-from lrd_jax.cli.options import Bench, Calibrate, Chat, Convert, EvalTiny, Export, Generate, Train
+from lrd_jax.cli.options import Bench, Calibrate, Chat, Convert, Eval, EvalTiny, Export, Generate, Train
 from lrd_jax.reproduce.options import Reproduce
 
 INCOMPLETE, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -21,6 +21,7 @@ COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
     "convert": Convert,
     "export": Export,
     "train": Train,
+    "eval": Eval,
     "eval-tiny": EvalTiny,
     "bench": Bench,
     "reproduce": Reproduce,

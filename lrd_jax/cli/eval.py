@@ -1,0 +1,110 @@
+"""`lrd-jax eval`: the paper's benchmarks."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from lrd_jax.cli.options import Eval
+
+if TYPE_CHECKING:
+    from lrd_jax.harness.cells import Cell
+
+GOLD = "gold"
+_NUMBERS = ("block_length", "r_f", "top_p", "tau", "threshold", "temperature")
+
+
+def run(options: Eval) -> int:
+    """A line of each task as it is done on standard error, then the table on standard output."""
+    with Console(stderr=True).status(f"loading {options.model}"):
+        cells = cells_of(options)  # before anything is loaded: it refuses what cannot be
+        try:
+            from lrd_jax.harness.run import run as measure
+        except ModuleNotFoundError as error:
+            raise ValueError(f"{error.name} is missing, which evaluations need: pip install 'lrd-jax[eval]'") from error
+        from lrd_jax.checkpoint import load
+        from lrd_jax.cli.compile_cache import use_compile_cache
+        from lrd_jax.harness.programs import Programs
+        from lrd_jax.harness.summary import markdown
+
+        use_compile_cache()
+        programs = Programs(unsafe=options.unsafe_code) if any(cell.asked.runs_code for cell in cells) else None
+        loaded = None if options.model == GOLD else load(options.model, dtype=cells[0].dtype)
+        if loaded is not None and cells[0].chat and getattr(loaded.tokenizer, "chat_template", None) is None:
+            raise ValueError(
+                f"{cells[0].checkpoint} is asked in chats, but {options.model} has no chat template: "
+                "give the --settings of a base checkpoint"
+            )
+    rows = []
+    for cell, summary, metrics in measure(
+        cells, loaded, output=options.output, data=options.data, limit=options.limit, programs=programs
+    ):
+        rows.append((cell.name, summary))
+        said = ", ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
+        print(f"{cell.name}: {100 * summary.accuracy:.1f} % right; lm-eval says {said}", file=sys.stderr)
+    print(markdown(rows))
+    return 0
+
+
+def cells_of(options: Eval) -> "list[Cell]":
+    """The cells that the options ask for.
+
+    Raises:
+      ValueError: unknown tasks or settings, or numbers that a decoder refuses.
+    """
+    from lrd_jax.checkpoint import embedded_models
+    from lrd_jax.cli.session import decode_config
+    from lrd_jax.harness.benchmarks import BEGIN_TOKEN, prompting
+    from lrd_jax.harness.cells import Cell
+    from lrd_jax.models.presets import PRESETS as CHECKPOINTS
+    from lrd_jax.presets import PAPER_BLOCK_LENGTHS
+
+    checkpoint = options.settings or _converted_from(options.model)
+    dtype = options.dtype or ("float32" if options.model in embedded_models() else None)
+    cells = []
+    for benchmark in dict.fromkeys(name.strip() for name in options.tasks.split(",")):
+        asked = prompting(checkpoint, benchmark)
+        block = options.block_length or PAPER_BLOCK_LENGTHS.get(checkpoint, {}).get(benchmark)
+        cells.append(
+            Cell(
+                model=options.model,
+                checkpoint=checkpoint,
+                benchmark=benchmark,
+                asked=asked,
+                preset=options.preset,
+                gen_length=options.gen_length,
+                numbers={name: value for name in _NUMBERS if (value := getattr(options, name)) is not None},
+                config=None
+                if options.model == GOLD
+                else decode_config(dataclasses.replace(options, block_length=block)),
+                chat=CHECKPOINTS[checkpoint].chat and options.model != GOLD,
+                begin_token=checkpoint in BEGIN_TOKEN,
+                batch=options.batch,
+                seed=options.seed,
+                dtype=dtype,
+            )
+        )
+    return cells
+
+
+def _converted_from(model: str) -> str:
+    """The released checkpoint that a converted folder tells it comes from.
+
+    Raises:
+      ValueError: it comes from none of them, or does not tell.
+    """
+    from lrd_jax.checkpoint import find_model
+    from lrd_jax.convert.store import is_checkpoint, read_info
+    from lrd_jax.harness.benchmarks import checkpoint_of
+    from lrd_jax.models.presets import PRESETS as CHECKPOINTS
+
+    folder = Path(model) if model == GOLD else find_model(model)
+    name = checkpoint_of(read_info(folder).source) if is_checkpoint(folder) else None
+    if name is None:
+        raise ValueError(
+            f"{model} does not tell which released checkpoint it is; say whose shots, chat template and blocks to take "
+            f"by --settings: {', '.join(CHECKPOINTS)}"
+        )
+    return name
