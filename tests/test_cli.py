@@ -60,6 +60,23 @@ def no_compile_cache(monkeypatch):
     monkeypatch.setattr(session, "use_compile_cache", lambda: None)
 
 
+# Weights.
+
+
+@pytest.mark.parametrize(("free", "dtype"), [(200, "float32"), (199, "bfloat16")])
+def test_bfloat16_weights_become_float32_on_a_cpu_with_room_for_them(free, dtype, capsys):
+    params = {"w": jnp.arange(40, dtype=jnp.bfloat16), "norm": jnp.ones(10)}
+    got = session.as_float32_on_cpu(params, free)
+    assert got["w"].dtype == dtype and got["norm"].dtype == jnp.float32
+    np.testing.assert_array_equal(got["w"].astype(jnp.float32), np.arange(40.0))
+    assert "note: " in capsys.readouterr().err
+
+
+def test_float32_weights_stay_as_they_are(capsys):
+    params = {"w": jnp.ones(4)}
+    assert session.as_float32_on_cpu(params, 0) is params and not capsys.readouterr().err
+
+
 # What is printed.
 
 

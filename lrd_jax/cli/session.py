@@ -1,11 +1,14 @@
 """A loaded model and a decoder for it: a question in, an answer with its facts out."""
 
 import dataclasses
+import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lrd_jax.checkpoint import embedded_models, load
@@ -78,7 +81,8 @@ class Session:
         self.seed = options.seed
         # The models in the box are small enough for float32, in which padding a prompt cannot tip a close choice.
         dtype = "float32" if options.model in embedded_models() else None
-        self.model, self.params, self.tokenizer, self.config = load(options.model, dtype=dtype)
+        self.model, params, self.tokenizer, self.config = load(options.model, dtype=dtype)
+        self.params = as_float32_on_cpu(params, _free_bytes())
         if self.tokenizer is None:
             raise ValueError(f"{options.model} has no tokenizer; copy tokenizer.json there from the model's release")
         self.decoder = make_decode(self.model, config)
@@ -161,3 +165,27 @@ def unknown_words_message(words: list[str]) -> str:
             *(f'  "{example}"' for example in examples),
         ]
     )
+
+
+def as_float32_on_cpu(params: Any, free_bytes: int) -> Any:
+    """The parameters in float32 if they live on a CPU in bfloat16 and there is room; says so on standard error.
+
+    A CPU's matmuls take longer in bfloat16 (docs/performance.md), and the values are the same in float32.
+    """
+    leaves = jax.tree.leaves(params)
+    wanted = 4 * sum(leaf.size for leaf in leaves)
+    on_cpu = all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
+    if not on_cpu or all(leaf.dtype != jnp.bfloat16 for leaf in leaves):
+        return params
+    gib = f"{wanted / 2**30:.1f} GiB"
+    if wanted > free_bytes:
+        print(f"note: bfloat16 is slow on a CPU; the weights in float32 would need {gib} more memory", file=sys.stderr)
+        return params
+    print(f"note: weights go from bfloat16 to float32 ({gib}), which a CPU multiplies faster", file=sys.stderr)
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+
+
+def _free_bytes() -> int:
+    """Memory that nobody uses now; all there is where the system does not say."""
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
