@@ -1,0 +1,64 @@
+"""What it is worth on a CPU that attention takes only a few heads at a time: the same decode with all heads at once.
+
+    python benchmarks/attention.py
+    python benchmarks/attention.py --gen-length 64
+
+Plain decodes of a batch on the model in the box, the two variants in turn.
+"""
+
+import dataclasses
+import time
+
+import jax
+import numpy as np
+import tyro
+
+import lrd_jax
+from lrd_jax.models import attention
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What is decoded."""
+
+    batch: int = 48
+    prompt_length: int = 48
+    gen_length: int = 256
+    forwards: int = 4
+    repeats: int = 5
+
+
+def compiled(bench: Bench, score_bytes: int):
+    """One whole decode, compiled with a limit for the scores that exist at a time."""
+    jax.clear_caches()
+    attention.SCORE_BYTES = score_bytes
+    model, params, _, _ = lrd_jax.load("lrd-tiny-soft", dtype="float32")
+    config = lrd_jax.DecodeConfig.plain(bench.gen_length, per_step=bench.gen_length // bench.forwards)
+    decode = lrd_jax.make_decode(model, config).lower(params, bench.batch, bench.prompt_length).compile()
+    prompt = np.random.default_rng(0).integers(5, 100, (bench.batch, bench.prompt_length), np.int32)
+    inputs = prompt, np.ones(prompt.shape, bool), jax.random.split(jax.random.key(0), bench.batch)
+    return lambda: jax.block_until_ready(decode(params, *inputs, config))
+
+
+def main(bench: Bench) -> None:
+    variants = {"a few heads": attention.SCORE_BYTES, "all heads": 2**40}
+    runs = {name: compiled(bench, score_bytes) for name, score_bytes in variants.items()}
+    seconds = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(bench.repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    positions = bench.batch * (bench.prompt_length + bench.gen_length) * bench.forwards
+    print(f"{bench}; jax {jax.__version__}, {jax.devices()}")
+    for name, taken in seconds.items():
+        ratio = np.median(np.array(seconds["all heads"]) / taken)
+        print(
+            f"{name:12} {positions / np.median(taken):8.0f} positions a second, {ratio:.2f} times all heads (in turn)"
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Bench, description=__doc__))
