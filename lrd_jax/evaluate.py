@@ -13,7 +13,7 @@ import collections
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from lrd_jax.models.transformer import Params
 from lrd_jax.questions import Question, source_of
 from lrd_jax.replay import replay, summary
 from lrd_jax.state import StopReason
-from lrd_jax.text import decode_text, encode_prompts, pad_to_bucket
+from lrd_jax.text import answer_lengths, decode_text, encode_prompts, pad_to_bucket
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -217,7 +217,7 @@ def _measure(
             right[question.group].append(answers[-1])
         forwards += result.forwards[: len(part)].tolist()
         refines += result.refine_forwards[: len(part)].tolist()
-        effective += effective_tokens(tokens[: len(part)], model_config.end_ids).tolist()
+        effective += answer_lengths(tokens[: len(part)], model_config.end_ids).tolist()
         reasons.update(StopReason(r).name.lower() for r in result.stop_reason[: len(part)].tolist())
         if config.trace and config.refine is not None:
             refinements.update(refinement_lengths(np.asarray(state.trace.refining)[: len(part)]))
@@ -242,12 +242,6 @@ def _measure(
     if replayed:
         cell["steps"] = summary(replays)
     return cell
-
-
-def effective_tokens(tokens: np.ndarray, end_ids: Sequence[int]) -> np.ndarray:
-    """int `[B]`: tokens of each row of `[B, G]` before its first end token; G where there is none."""
-    ends = np.isin(tokens, end_ids)
-    return np.where(ends.any(axis=1), ends.argmax(axis=1), tokens.shape[1])
 
 
 def refinement_lengths(refining: np.ndarray) -> list[int]:

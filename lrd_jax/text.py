@@ -5,6 +5,7 @@ Neither torch nor a checkpoint's remote code is needed. transformers is imported
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,13 +151,19 @@ def pad_to_bucket(prompt: np.ndarray, mask: np.ndarray, room: int) -> tuple[np.n
     return np.pad(prompt, pad), np.pad(mask, pad)
 
 
+def answer_lengths(tokens: Any, end_ids: Sequence[int]) -> np.ndarray:
+    """int `[B]`: tokens of each row of `[B, G]` before its first end token; G where there is none."""
+    ends = np.isin(tokens, end_ids)
+    return np.where(ends.any(axis=1), ends.argmax(axis=1), ends.shape[1])
+
+
 def decode_text(tokenizer: "PreTrainedTokenizerFast", tokens: Any, config: "ModelConfig") -> list[str]:
     """The text of generated tokens int `[B, G]`, each row cut at its first end-of-text or end-of-turn."""
-    texts = []
-    for row in np.asarray(tokens):
-        stop = np.flatnonzero(np.isin(row, config.end_ids))
-        texts.append(tokenizer.decode(row[: stop[0]] if len(stop) else row, skip_special_tokens=True))
-    return texts
+    tokens = np.asarray(tokens)
+    lengths = answer_lengths(tokens, config.end_ids)
+    return [
+        tokenizer.decode(row[:length], skip_special_tokens=True) for row, length in zip(tokens, lengths, strict=True)
+    ]
 
 
 def unknown_words(tokenizer: "PreTrainedTokenizerFast", text: str) -> list[str]:

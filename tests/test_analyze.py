@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrd_jax.analyze.domains import answer_ends, file_domains, task_domains
+from lrd_jax.analyze.domains import file_domains, task_domains
 from lrd_jax.analyze.options import Analyze
 from lrd_jax.analyze.stops import Unstopped, by_divergence, first_stop, outcome, tuned
 from lrd_jax.analyze.trajectories import contraction, decode_trajectory
@@ -20,6 +20,7 @@ from lrd_jax.decode import make_decode
 from lrd_jax.mixing import Mix
 from lrd_jax.stopping import Stop
 from lrd_jax.tasks.problem import held_out
+from lrd_jax.text import answer_lengths
 
 G = 8
 
@@ -105,7 +106,7 @@ def test_tuning_takes_the_loosest_stop_within_the_risk(loaded):
 
 
 def test_answers_end_at_their_first_end_token():
-    assert answer_ends(np.array([[4, 0, 4, 0], [4, 4, 4, 4]]), (0,)).tolist() == [1, 4]
+    assert answer_lengths(np.array([[4, 0, 4, 0], [4, 4, 4, 4]]), (0,)).tolist() == [1, 4]
 
 
 def test_contraction_is_the_mean_ratio_of_movements_after_the_first():

@@ -6,9 +6,10 @@ import pytest
 
 import lrd_jax
 from lrd_jax.commit import LowestEntropy
-from lrd_jax.evaluate import effective_tokens, refinement_lengths
+from lrd_jax.evaluate import refinement_lengths
 from lrd_jax.mixing import Mix
 from lrd_jax.replay import replay, summary
+from lrd_jax.text import answer_lengths
 
 G = 8
 PROMPT = np.array([[0, 40, 41, 42], [43, 44, 45, 46]], np.int32)
@@ -87,7 +88,7 @@ def test_infinite_divergences_are_none():
 
 
 def test_effective_tokens_end_at_the_first_end_token():
-    assert effective_tokens(np.array([[5, 9, 7, 9], [5, 5, 5, 5], [7, 5, 5, 5]]), (7, 9)).tolist() == [1, 4, 0]
+    assert answer_lengths(np.array([[5, 9, 7, 9], [5, 5, 5, 5], [7, 5, 5, 5]]), (7, 9)).tolist() == [1, 4, 0]
 
 
 def test_refinements_are_counted_apart():

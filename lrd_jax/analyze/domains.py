@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from lrd_jax.tasks import TASKS, Problem, Task, check, stream
 
 # Longer than training ever saw, and still within a canvas of 64.
@@ -92,9 +90,3 @@ def _prompt_of(line: str, where: str) -> str:
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError(f'{where} has no "prompt": wanted a text that is not empty')
     return prompt
-
-
-def answer_ends(tokens: np.ndarray, end_ids: tuple[int, ...]) -> np.ndarray:
-    """int `[B]`: index of the first end token of tokens `[B, G]`; G where there is none."""
-    ends = np.isin(tokens, end_ids)
-    return np.where(ends.any(axis=-1), ends.argmax(axis=-1), tokens.shape[-1])

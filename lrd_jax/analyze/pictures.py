@@ -4,13 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-try:
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-except ModuleNotFoundError as error:
-    if error.name != "matplotlib":
-        raise
-    raise ValueError("pictures need matplotlib, which is not installed: pip install 'lrd-jax[plots]'") from error
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 Data = dict[str, Any]
 

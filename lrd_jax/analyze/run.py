@@ -18,6 +18,7 @@ from lrd_jax.analyze.walk import decode_all, encode, recordable, walk
 from lrd_jax.checkpoint import Loaded, embedded_models, load
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
+from lrd_jax.plots import check_matplotlib
 from lrd_jax.stopping import Stop
 from lrd_jax.text import decode_text
 
@@ -38,7 +39,8 @@ def run(options: Analyze, report: Report = lambda words: None) -> dict[str, Any]
     Raises:
       ValueError: the folder holds data of other settings; or what loading the model and the prompts raises.
     """
-    from lrd_jax.analyze import pictures  # matplotlib may be missing, which is to be known before hours are spent
+    check_matplotlib()
+    from lrd_jax.analyze import pictures
 
     options.output.mkdir(parents=True, exist_ok=True)
     found = {part: _read(options, part) for part in options.what}

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from lrd_jax.analyze.domains import Domain, answer_ends
+from lrd_jax.analyze.domains import Domain
 from lrd_jax.analyze.walk import Walk
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.evaluate import wilson
 from lrd_jax.stopping import Stop
-from lrd_jax.text import decode_text
+from lrd_jax.text import answer_lengths, decode_text
 
 SURE = 0.9  # a stop is confident where the positions that it fills are, on average, at least this sure
 TAUS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -39,7 +39,7 @@ class Unstopped:
 
     @classmethod
     def of(cls, domain: Domain, loaded: Loaded, walk: Walk) -> "Unstopped":
-        ends = answer_ends(walk.final, loaded.config.end_ids)
+        ends = answer_lengths(walk.final, loaded.config.end_ids)
         seen = np.arange(walk.final.shape[1]) <= ends[:, None]  # what follows the first end token is no answer
         open_ = np.maximum(walk.masked.sum(axis=-1), 1)
         right = None
@@ -162,7 +162,7 @@ def wrong_tokens(runs: list[Unstopped], stop: Stop) -> dict[str, Any]:
         at = first_stop(run.walk, stop)
         rows = np.flatnonzero(at >= 0)
         filled = run.walk.masked[at[rows], rows]
-        ends = answer_ends(run.walk.final, run.loaded.config.end_ids)[rows]
+        ends = answer_lengths(run.walk.final, run.loaded.config.end_ids)[rows]
         filled &= np.arange(filled.shape[1]) <= ends[:, None]
         confidence = run.walk.belief.confidence[at[rows], rows]
         differs = run.walk.answers[at[rows], rows] != run.walk.final[rows]

@@ -14,6 +14,7 @@ import numpy as np
 from lrd_jax.canvas import check_prompt
 from lrd_jax.decode import Decoder
 from lrd_jax.models.transformer import Params
+from lrd_jax.text import answer_lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Subject:
     @property
     def generated(self) -> int:
         """Tokens of all rows, each counted to its first end."""
-        return int(np.sum(np.cumsum(np.isin(self.first.tokens, self._special.end_ids), axis=1) == 0))
+        return int(answer_lengths(self.first.tokens, self._special.end_ids).sum())
 
 
 def peak_memory() -> dict[str, Any]:

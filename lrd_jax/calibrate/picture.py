@@ -1,16 +1,15 @@
 """Pictures of a scan's front and of a certificate's sequence. Needs matplotlib, the extra `plots`."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from lrd_jax.calibrate.scan import Cell
+from lrd_jax.plots import check_matplotlib
 
 
 def check_picture(path: Path) -> None:
     """Raises ValueError where no picture could be drawn or written there."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("drawing the front needs matplotlib: pip install 'lrd-jax[plots]'")
+    check_matplotlib()
     if not path.absolute().parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
 

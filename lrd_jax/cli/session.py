@@ -19,7 +19,7 @@ from lrd_jax.decode import make_decode
 from lrd_jax.presets import adjusted, preset
 from lrd_jax.state import DecodeState, StopReason
 from lrd_jax.tasks import TASKS, problems
-from lrd_jax.text import decode_text, encode_prompts, pad_to_bucket, unknown_words
+from lrd_jax.text import answer_lengths, decode_text, encode_prompts, pad_to_bucket, unknown_words
 
 _PATIENCE_SECONDS = 0.25  # longest wait for Ctrl-C, unless one forward takes longer
 
@@ -130,10 +130,10 @@ class Session:
     def _read(self, state: DecodeState, seconds: float, compile_seconds: float) -> Answer:
         result = self.decoder.result(state)
         tokens = np.asarray(result.tokens[0])
-        ends = np.flatnonzero(np.isin(tokens, self.config.end_ids))
+        (length,) = answer_lengths(tokens[None], self.config.end_ids)
         return Answer(
             text=decode_text(self.tokenizer, tokens[None], self.config)[0],
-            tokens=tokens[: ends[0] if len(ends) else None].tolist(),
+            tokens=tokens[:length].tolist(),
             forwards=int(result.forwards[0]),
             refine_forwards=int(result.refine_forwards[0]),
             stop_reason=StopReason(int(result.stop_reason[0])).name.lower().replace("_", "-"),

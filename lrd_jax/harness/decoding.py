@@ -17,7 +17,7 @@ from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
 from lrd_jax.harness.requests import Answer, Request, cut_at_stop
 from lrd_jax.state import DecodeResult, StopReason
-from lrd_jax.text import decode_text, left_pad, pad_to_bucket, unknown_words
+from lrd_jax.text import answer_lengths, decode_text, left_pad, pad_to_bucket, unknown_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -81,10 +81,10 @@ class TextDecoder:
         tokens = np.asarray(result.tokens)[: len(requests)]
         texts = decode_text(self._tokenizer, tokens, self._model)
         answers = []
+        lengths = answer_lengths(tokens, self._model.end_ids)
         for i, (request, text) in enumerate(zip(requests, texts, strict=True)):
             output = cut_at_stop(text, request.until)
-            ends = np.flatnonzero(np.isin(tokens[i], self._model.end_ids))
-            row = tokens[i, : ends[0] if len(ends) else None]
+            row = tokens[i, : lengths[i]]
             answers.append(
                 Answer(
                     output=output,

@@ -1,12 +1,12 @@
 """The run: cells are measured into a folder, and everything is drawn from what the folder holds."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 from lrd_jax.checkpoint import embedded_models, find_model
 from lrd_jax.evaluate import Wanted, append_line, cell_key, measure, read_cells
+from lrd_jax.plots import check_matplotlib
 from lrd_jax.questions import source_of
 from lrd_jax.reproduce.decoders import TIMED
 from lrd_jax.reproduce.exhibits import EXHIBITS, selected, wanted
@@ -24,8 +24,7 @@ def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) 
       ValueError: unknown models, tasks or decoders, no matplotlib, or a folder without a cell to draw.
     """
     source_of(options.tasks)
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("reproduce draws with matplotlib, which is missing: pip install 'lrd-jax[plots]'")
+    check_matplotlib()
     if not options.redraw:
         for model in options.model:
             find_model(model)
