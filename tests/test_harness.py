@@ -323,7 +323,8 @@ def test_verdicts_on_programs(monkeypatch, outcome, correct, verdict):
 
 
 def test_gold_answers_of_instruct_tasks_close_their_code_block():
-    assert gold_output("mbpp_instruct", {"code": "def f(): pass"}) == "def f(): pass\n```"
+    assert gold_output("mbpp_instruct", {"code": "def f(): pass"}) == "\ndef f(): pass\n```"
+    assert gold_output("humaneval_instruct", {"canonical_solution": "    pass"}) == "    pass\n```"
     assert gold_output("mbpp", {"code": "def f(): pass"}) == "def f(): pass\n[DONE]"
     asked = Request(task="mbpp", index=0, repeat=0, prompt="", until=("[DONE]",), problem={"code": "x = 1"})
     assert [answer.output for answer in GoldAnswers().answer([asked])] == ["x = 1\n"]

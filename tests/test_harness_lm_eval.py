@@ -25,6 +25,7 @@ from lrd_jax.harness.plugin import LRDModel  # noqa: E402
 from lrd_jax.harness.records import read_records  # noqa: E402
 from lrd_jax.models.presets import PRESETS as CHECKPOINTS  # noqa: E402
 
+MATRIX = r"$\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}}$."  # lm-eval loses the rows of the answer beside it
 ROWS = {
     "humaneval": {
         "task_id": "HumanEval/0",
@@ -41,7 +42,7 @@ ROWS = {
         "test_setup_code": "",
     },
     "gsm8k_test": {"question": "What is 1 + 1?", "answer": "1 + 1 = <<1+1=2>>2\n#### 2"},
-    "math500": {"problem": "What is $1 + 1$?", "solution": "It is $\\boxed{2}$.", "answer": "2"},
+    "math500": {"problem": "What is $1 + 1$?", "solution": "It is " + MATRIX},
 }
 COUNT = 6
 

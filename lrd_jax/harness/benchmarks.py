@@ -44,7 +44,7 @@ COLUMNS = {
     "humaneval": ("prompt", "canonical_solution", "test", "entry_point"),
     "mbpp": ("text", "code", "test_list", "test_setup_code"),
     "gsm8k": ("question", "answer"),
-    "math500": ("problem", "solution", "answer"),
+    "math500": ("problem", "solution"),
 }
 
 # Dream's own evaluation of its base model puts the begin token before every prompt; the tokenizer does not.

@@ -14,6 +14,8 @@ def gold_output(task: str, problem: dict[str, Any]) -> str:
     answer = problem[_FIELDS[BENCHMARK_OF_TASK[task]]]
     if task == "mbpp":
         return f"{answer}\n[DONE]"
+    if task == "mbpp_instruct":  # lm-eval puts three backticks before it, and takes a first word for the language
+        return f"\n{answer}\n```"
     return f"{answer}\n```" if task.endswith("_instruct") else answer
 
 
