@@ -1,9 +1,11 @@
-"""The loop: one jitted `lax.while_loop` over `lrd_jax.step`, whole or in pieces.
+"""The loop: one jitted `lax.while_loop` over `lrd_jax.step`, whole, in pieces, or watched.
 
-Axes: B batch, P prompt, G canvas.
+Axes: B batch, P prompt, G canvas, S `DecodeConfig.step_limit`.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,22 @@ import jax.numpy as jnp
 from lrd_jax.canvas import check_prompt
 from lrd_jax.compiling import PlatformJit
 from lrd_jax.config import DecodeConfig
-from lrd_jax.state import DecodeResult, DecodeState
-from lrd_jax.step import Denoiser, init_state, should_continue, step
+from lrd_jax.state import DecodeResult, DecodeState, Sight
+from lrd_jax.step import Denoiser, init_state, observed_step, should_continue, step
+
+
+class Forward(NamedTuple):
+    """One forward of a decode, as a look sees it: the states before and after, and what the model said."""
+
+    model: Denoiser
+    params: Any
+    config: DecodeConfig
+    before: DecodeState
+    after: DecodeState
+    sight: Sight
+
+
+Look = Callable[..., Any]  # of a `Forward`, and what else it is told; gives arrays [B, ...]
 
 
 def result_of(config: DecodeConfig, state: DecodeState) -> DecodeResult:
@@ -33,7 +49,8 @@ class Decoder:
     Two decoders of equal models and structures share their compiles.
 
     `decoder(params, prompt)` runs to the end in one `lax.while_loop`. For streaming, `start` gives the state before the
-    first forward, `advance` runs at most n more forwards of it, and `result` reads it.
+    first forward, `advance` runs at most n more forwards of it, and `result` reads it. `watch` runs to the end and
+    records what a function of yours sees in every forward.
     """
 
     def __init__(self, model: Denoiser, config: DecodeConfig):
@@ -63,6 +80,22 @@ class Decoder:
     def advance(self, params, state: DecodeState, n: int = 1, config: DecodeConfig | None = None) -> DecodeState:
         """At most `n` more forwards; fewer where every row ends, or waits for a refresh. Any n shares one compile."""
         return run_advance(self.model, params, state, jnp.int32(n), self._same_structure(config))
+
+    def watch(
+        self, look: Look, params, prompt, prompt_mask=None, key=None, config: DecodeConfig | None = None, told=()
+    ) -> tuple[DecodeResult, Any]:
+        """The decode of a call, and what `look` saw in every forward, recorded inside the same loop.
+
+        Args:
+          look: `look(forward, *told)` of a `Forward`: arrays `[B, ...]` in any structure, of one shape in all forwards.
+            A function of a module or a method of a frozen object: every new one compiles anew.
+          told: further arrays that `look` is given.
+          The others are those of a call.
+
+        Returns:
+          The result, and the arrays `[B, S, ...]`; 0 from a row's end on.
+        """
+        return run_watched((self.model, look), params, *self._check(prompt, prompt_mask, key, config), told)
 
     def result(self, state: DecodeState, config: DecodeConfig | None = None) -> DecodeResult:
         return result_of(self._same_structure(config), state)
@@ -142,3 +175,26 @@ def run_decode(model, params, prompt, prompt_mask, keys, config) -> DecodeResult
     state = init_state(model, params, config, prompt, prompt_mask, keys)
     state = jax.lax.while_loop(should_continue, functools.partial(step, model, params, config), state)
     return result_of(config, state)
+
+
+@PlatformJit
+def run_watched(watched, params, prompt, prompt_mask, keys, config, told) -> tuple[DecodeResult, Any]:
+    """`Decoder.watch` on checked arguments; watched: the model and the look."""
+    model, look = watched
+    rows, steps = jnp.arange(prompt.shape[0]), config.step_limit
+
+    def see(before):
+        after, sight = observed_step(model, params, config, before)
+        return after, look(Forward(model, params, config, before, after, sight), *told)
+
+    def body(carry):
+        (before, record), (after, seen) = carry, see(carry[0])
+        # Out of range, and so dropped, where a row rests.
+        at = (rows, jnp.where(after.steps > before.steps, before.steps, steps))
+        return after, jax.tree.map(lambda all_, one: all_.at[at].set(one, mode="drop"), record, seen)
+
+    state = init_state(model, params, config, prompt, prompt_mask, keys)
+    shapes = jax.eval_shape(see, state)[1]
+    record = jax.tree.map(lambda one: jnp.zeros((len(rows), steps, *one.shape[1:]), one.dtype), shapes)
+    state, record = jax.lax.while_loop(lambda carry: should_continue(carry[0]), body, (state, record))
+    return result_of(config, state), record

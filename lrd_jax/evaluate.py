@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from lrd_jax.batching import batches
 from lrd_jax.checkpoint import load
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import Decoder, make_decode
@@ -201,10 +202,8 @@ def _measure(
     forwards, refines, effective, reasons, seconds = [], [], [], collections.Counter(), 0.0
     refinements, replays = collections.Counter(), []
     model_config, config = decode.model.config, decode.config
-    for i in range(0, len(questions), batch):
-        part = questions[i : i + batch]
-        filled = part + part[:1] * (batch - len(part))
-        prompt, mask = encode_prompts(tokenizer, [q.prompt for q in filled], chat=False)
+    for part, count in batches(questions, batch):
+        prompt, mask = encode_prompts(tokenizer, [q.prompt for q in part], chat=False)
         prompt, mask = pad_to_bucket(prompt, mask, model_config.max_length - config.gen_length)
         state = decode.start(params, prompt, mask)
         decode.advance(params, state, 0)  # compiles and decodes nothing
@@ -212,18 +211,18 @@ def _measure(
         state = jax.block_until_ready(decode.advance(params, state, config.step_limit))
         seconds += time.perf_counter() - began
         result, tokens = decode.result(state), np.asarray(state.tokens)
-        for question, text in zip(part, decode_text(tokenizer, tokens, model_config), strict=False):
+        for question, text in zip(part[:count], decode_text(tokenizer, tokens, model_config), strict=False):
             answers.append(question.check(text))
             right[question.group].append(answers[-1])
-        forwards += result.forwards[: len(part)].tolist()
-        refines += result.refine_forwards[: len(part)].tolist()
-        effective += answer_lengths(tokens[: len(part)], model_config.end_ids).tolist()
-        reasons.update(StopReason(r).name.lower() for r in result.stop_reason[: len(part)].tolist())
+        forwards += result.forwards[:count].tolist()
+        refines += result.refine_forwards[:count].tolist()
+        effective += answer_lengths(tokens[:count], model_config.end_ids).tolist()
+        reasons.update(StopReason(r).name.lower() for r in result.stop_reason[:count].tolist())
         if config.trace and config.refine is not None:
-            refinements.update(refinement_lengths(np.asarray(state.trace.refining)[: len(part)]))
+            refinements.update(refinement_lengths(np.asarray(state.trace.refining)[:count]))
         if replayed:
             rows = replay(decode, params, prompt, mask, tokens)
-            replays.append({name: column[: len(part)] for name, column in rows.items()})
+            replays.append({name: column[:count] for name, column in rows.items()})
     low, high = wilson(sum(answers), len(answers))
     cell = {
         "accuracy": sum(answers) / len(answers),

@@ -1,6 +1,6 @@
 """A decode seen again with its answer known: how far each forward's belief was from it, and what it fed back.
 
-A replay makes the same forwards once more, one at a time. Axes: B batch, W active window, S steps, V vocab.
+A replay makes the same forwards once more. Axes: B batch, W active window, S steps, V vocab.
 """
 
 import jax
@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrd_jax.canvas import take_window
-from lrd_jax.compiling import PlatformJit
-from lrd_jax.decode import Decoder
+from lrd_jax.decode import Decoder, Forward
 from lrd_jax.nucleus import in_nucleus
 from lrd_jax.reading import by_chunks, chunk_of, window_logits
 from lrd_jax.stopping import Stop
@@ -37,27 +36,18 @@ def replay(decode: Decoder, params, prompt, mask, tokens) -> dict[str, np.ndarra
       "stopped": 1 from the first forward on which the paper's stop would have filled the rest: D_t below 0.1 right
         after a commit.
     """
-    state = decode.start(params, prompt, mask)
-    seen = []
-    while bool(jnp.any(state.running)):
-        before, state = state, decode.advance(params, state, 1)
-        seen.append(look(decode.model, params, decode.config, before, state.previous, jnp.asarray(tokens)))
-    columns = {name: np.stack([np.asarray(step[name]) for step in seen], axis=1) for name in seen[0]}
-    steps, trace = len(seen), state.trace
-    ran = np.arange(steps) < np.asarray(state.steps)[:, None]
-    columns["divergence"] = np.asarray(trace.divergence)[:, :steps]
-    columns["refining"] = np.asarray(trace.refining)[:, :steps].astype(float)
-    committed = np.asarray(trace.committed)[:, :steps] > 0
-    asked = np.pad(committed, ((0, 0), (1, 0)))[:, :-1]
-    columns["stopped"] = np.maximum.accumulate(asked & (columns["divergence"] < PAPER_TAU), axis=1).astype(float)
-    return {name: np.where(ran, column, np.nan) for name, column in columns.items()}
+    result, columns = jax.device_get(decode.watch(look, params, prompt, mask, told=(jnp.asarray(tokens),)))
+    columns["divergence"], columns["refining"] = result.trace.divergence, result.trace.refining
+    columns["stopped"] = np.maximum.accumulate(columns.pop("asked") & (columns["divergence"] < PAPER_TAU), axis=1)
+    ran = ~np.isnan(result.trace.divergence)
+    steps = np.flatnonzero(ran.any(axis=0))
+    return {name: np.where(ran, column, np.nan)[:, steps] for name, column in columns.items()}
 
 
-@PlatformJit
-def look(model, params, config, state, previous, tokens) -> dict[str, jax.Array]:
-    """The means `[B]` of one forward: `state` is that before it, `previous` what was kept of it."""
-    start = state.block * config.window
-    masked = take_window(state.masked, start, config.window)
+def look(forward: Forward, tokens: jax.Array) -> dict[str, jax.Array]:
+    """The means `[B]` of one forward whose row ends with `tokens`."""
+    model, params, config, before, after, sight = forward
+    start, masked, previous = before.block * config.window, sight.masked, after.previous
     final = take_window(tokens, start, config.window)
 
     def read(window, log_z, final):
@@ -86,6 +76,7 @@ def look(model, params, config, state, previous, tokens) -> dict[str, jax.Array]
         "alpha": over_masked(alpha),
         "mixed": over_masked(mixed),
         "open": jnp.sum(masked, axis=-1).astype(jnp.float32),
+        "asked": sight.asks,
     }
 
 

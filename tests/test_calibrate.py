@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from lrd_jax import cli
-from lrd_jax.calibrate import observe
 from lrd_jax.calibrate.data import Example, Judge, read_examples
 from lrd_jax.calibrate.observe import DIVERGENCES, Bench, Path
 from lrd_jax.calibrate.replay import Decodes, Replays, source_of, switch_of
@@ -18,7 +17,7 @@ from lrd_jax.checkpoint import load
 from lrd_jax.cli import main
 from lrd_jax.commit import LowestEntropy
 from lrd_jax.config import DecodeConfig
-from lrd_jax.decode import make_decode, run_decode
+from lrd_jax.decode import make_decode, run_decode, run_watched
 from lrd_jax.preset_files import read_preset
 from lrd_jax.presets import preset
 from lrd_jax.stopping import Divergence, Refine, Stop
@@ -66,14 +65,14 @@ def same(read_off, decoded):
 
 def test_every_setting_reads_as_it_decodes_and_all_share_one_compile(bench, replays):
     """The slow twin of the replay: a real decode of every setting, of every row."""
-    before = observe.run_observed.cache_size(), run_decode.cache_size()
+    before = run_watched.cache_size(), run_decode.cache_size()
     seen = set()
     for number, tuning in enumerate(TUNINGS):
         outcomes = outcomes_of(replays, tuning)
         if number % 11 == 0:  # of 144: coprime to the number of values of every setting, so that all of them come
             assert same(outcomes, bench.decoded(tuning)), tuning
         seen.update(forwards for _, forwards in outcomes)
-    after = observe.run_observed.cache_size(), run_decode.cache_size()
+    after = run_watched.cache_size(), run_decode.cache_size()
     assert (after[0] - before[0], after[1] - before[1]) == (1, 1)
     assert len(seen) > 6  # the stops did stop, at many places
     ways = len({(t.r_f, t.tau_refine, t.reduce, t.scope) for t in TUNINGS})

@@ -19,6 +19,7 @@ from lrd_jax import (
     LowestEntropy,
     Margin,
     Mix,
+    PrefixCache,
     Refine,
     Scheduled,
     Stop,
@@ -268,6 +269,37 @@ def test_a_finished_row_never_changes(checkpoint):
     for row, want in ended.items():
         got = jax.tree.map(lambda x, row=row: x[row], decode.result(state))
         jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def seen(forward, offset):
+    """A look: what was masked, what would be committed, and where the row was, moved by an offset."""
+    state = forward.before
+    return {"masked": forward.sight.masked, "token": forward.sight.token, "at": (state.steps + offset, state.block)}
+
+
+@pytest.mark.parametrize("cache", [None, PrefixCache()])
+def test_a_watched_decode_is_the_decode_and_tells_every_forward(checkpoint, cache):
+    """The slow twin is a decode in single forwards: what was masked before each, and what it committed there."""
+    model, params = checkpoint("tiny-llada")
+    ids, mask = prompts(4, (6, 2, 9))
+    config = DecodeConfig(12, block_length=6, commit=LowestEntropy(1, 0.4), cache=cache, trace=True)
+    decode = make_decode(model, config)
+    result, record = decode.watch(seen, params, ids, mask, told=(jnp.arange(3) + 100,))
+    jax.tree.map(np.testing.assert_array_equal, result, decode(params, ids, mask))
+    assert len(set(result.forwards.tolist())) > 1
+    state = decode.start(params, ids, mask)
+    while np.any(state.running):
+        before, state = state, decode.advance(params, state, 1)
+        for row in np.flatnonzero(np.asarray(state.steps) > np.asarray(before.steps)):
+            step, block = int(before.steps[row]), int(before.block[row])
+            assert (int(record["at"][0][row, step]), int(record["at"][1][row, step])) == (step + 100 + row, block)
+            window = slice(6 * block, 6 * block + 6)
+            masked = np.asarray(before.masked[row, window])
+            np.testing.assert_array_equal(record["masked"][row, step], masked)
+            chosen = masked & ~np.asarray(state.masked[row, window])
+            np.testing.assert_array_equal(record["token"][row, step][chosen], state.tokens[row, window][chosen])
+    for row, forwards in enumerate(result.forwards.tolist()):
+        assert not record["at"][0][row, forwards:].any()
 
 
 def test_numbers_and_keys_recompile_nothing(checkpoint):

@@ -12,11 +12,12 @@ import numpy as np
 
 from lrd_jax.analyze.options import Analyze
 from lrd_jax.analyze.stops import share
-from lrd_jax.analyze.walk import batches, decode_all, forwards_of
+from lrd_jax.analyze.walk import decode_all
+from lrd_jax.batching import filled
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.commit import LowestEntropy
 from lrd_jax.config import DecodeConfig
-from lrd_jax.decode import Decoder, make_decode
+from lrd_jax.decode import Decoder, Forward, make_decode
 from lrd_jax.mixing import Mix
 from lrd_jax.stopping import Refine
 from lrd_jax.text import decode_text
@@ -65,10 +66,10 @@ def sweep(
         refine=Refine(tau=0.0, max_steps=options.refinements),
         commit=LowestEntropy(options.per_step),
         trace=True,
-        logit_chunk=options.gen_length,
     )
     decoder = make_decode(loaded.model, config)
-    first, first_mask, walked = next(batches(prompt, mask, options.batch))
+    walked = min(len(prompt), options.batch)
+    first = filled(range(walked), options.batch)
     cells, without = [], None
     for r_f in options.r_f:
         at = config.replace(mix=Mix(r_f=r_f))
@@ -78,8 +79,7 @@ def sweep(
         cell = {"r_f": r_f, "unchanged": share(np.array([a == b for a, b in zip(texts, without, strict=True)]))}
         if right is not None:
             cell["accuracy"] = share(np.array([right(row, text) for row, text in enumerate(texts)]))
-        ends = final[np.arange(len(first)) % walked]  # rows that only fill the batch take any
-        cell |= _refinement(decoder, loaded, at, first, first_mask, ends, walked)
+        cell |= _refinement(decoder, loaded, at, prompt[first], mask[first], final[first], walked)
         cells.append(cell)
         rate = cell["contraction"]["median"]
         report(f"r_f {r_f:g}: movements shrink by {'rounding at once' if rate is None else format(rate, '.2f')}")
@@ -90,8 +90,8 @@ def _refinement(
     decoder: Decoder, loaded: Loaded, config: DecodeConfig, prompt, mask, final, rows: int
 ) -> dict[str, Any]:
     """One batch walked through its refinement: means over the canvas by forward, and how rows contract."""
-    facts, _ = _walk(decoder, loaded, prompt, mask, final, config, config.refine.max_steps)
-    facts = {fact: values[:, :rows] for fact, values in facts.items()}
+    facts, _ = _walk(decoder, loaded, prompt, mask, final, config)
+    facts = {fact: values[: config.refine.max_steps, :rows] for fact, values in facts.items()}
     everywhere = np.ones(facts["norm"].shape, bool)
     scale = _scale(loaded, final)
     moved = np.sqrt((facts["moved"] ** 2).mean(axis=-1))  # [S, B]
@@ -120,33 +120,28 @@ def contraction(moved: np.ndarray, still: float) -> float:
     return float((moved[-1] / moved[0]) ** (1 / (len(moved) - 1))) if len(moved) > 1 else float("nan")
 
 
-def _walk(decoder: Decoder, loaded: Loaded, prompt, mask, final: np.ndarray, config=None, most: int | None = None):
-    """What each of the first `most` forwards is fed, against the final tokens `[B, W]`: facts and masks `[S, B, W]`."""
-    params = loaded.params
-    start = decoder.start(params, prompt, mask, config=config)
-    table, mask_id = loaded.model.table(params), jnp.int32(loaded.config.mask_id)
-    facts, masked = [], []
-    for before, after in forwards_of(decoder, params, start, config):
-        facts.append(jax.device_get(_distances(table, mask_id, before.soft, after.soft, final)))
-        divergence = after.trace.divergence[jnp.arange(len(final)), before.steps]
-        facts[-1]["kl"] = np.broadcast_to(np.asarray(divergence)[:, None], final.shape)
-        masked.append(np.asarray(before.masked & before.running[:, None]))
-        if len(facts) == most:
-            break
-    facts = {name: np.stack([step[name] for step in facts]) for name in facts[0]}
-    return facts, np.stack(masked)
+def _walk(decoder: Decoder, loaded: Loaded, prompt, mask, final: np.ndarray, config: DecodeConfig | None = None):
+    """What each forward is fed, against the final tokens `[B, W]`: facts and masked positions `[S, B, W]`."""
+    result, facts = jax.device_get(
+        decoder.watch(_look, loaded.params, prompt, mask, config=config, told=(jnp.asarray(final),))
+    )
+    steps = result.forwards.max()
+    facts["kl"] = np.broadcast_to(result.trace.divergence[:, :, None], facts["masked"].shape)
+    facts = {name: column.swapaxes(0, 1)[:steps] for name, column in facts.items()}
+    return facts, facts.pop("masked")
 
 
-@jax.jit
-def _distances(table, mask_id, soft, after, final) -> dict[str, jax.Array]:
-    """`[B, W]` each, of what masked positions feed this forward, soft `[B, W, D]`, and the next one, `after`."""
-    table, soft, after = (x.astype(jnp.float32) for x in (table, soft, after))
+def _look(forward: Forward, final: jax.Array) -> dict[str, jax.Array]:
+    """`[B, W]` each: masked positions; distances of what they feed this forward, and of the way to the next one."""
+    model, before = forward.model, forward.before
+    table, soft, after = (x.astype(jnp.float32) for x in (model.table(forward.params), before.soft, forward.after.soft))
 
     def length(x):
         return jnp.sqrt(jnp.sum(x * x, axis=-1))
 
     return {
-        "to_mask": length(soft - table[mask_id]),
+        "masked": before.masked,
+        "to_mask": length(soft - table[model.config.mask_id]),
         "to_token": length(soft - table[final]),
         "norm": length(soft),
         "moved": length(after - soft),

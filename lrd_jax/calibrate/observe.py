@@ -7,18 +7,16 @@ Axes: B batch, G canvas of one block, S `DecodeConfig.step_limit`, T forwards of
 import dataclasses
 from collections.abc import Sequence
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrd_jax.batching import batches
 from lrd_jax.canvas import check_prompt
-from lrd_jax.compiling import PlatformJit
 from lrd_jax.config import DecodeConfig
-from lrd_jax.decode import result_of, run_decode
+from lrd_jax.decode import Forward, run_decode, run_watched
 from lrd_jax.settings import setting
 from lrd_jax.state import DecodeResult, StopReason
-from lrd_jax.step import init_state, observed_step, should_continue
 from lrd_jax.stopping import Divergence, Stop
 from lrd_jax.tuning import REDUCTIONS, SCOPES, Tuning
 
@@ -46,46 +44,21 @@ class AnyDivergence:
         return jnp.take_along_axis(every_divergence(kl, masked), self.number[:, None], axis=-1)[:, 0]
 
 
-@flax.struct.dataclass
-class Record:
-    """What a stop could have read and answered at every step of every row; entries after a row's end are 0."""
+def what_stops_see(forward: Forward) -> dict[str, jax.Array]:
+    """What every stop could be asked with here, and what it would answer; of one block.
 
-    divergence: jax.Array  # [B, S, N] float32, nats
-    entropy: jax.Array  # [B, S] float32, largest of a masked position, nats
-    confidence: jax.Array  # [B, S] float32, smallest of a masked position
-    asks: jax.Array  # [B, S] bool, a stop is asked
-    filled: jax.Array  # [B, S, G] int32, the canvas if it stopped here
-
-
-@PlatformJit
-def run_observed(model, params, prompt, prompt_mask, keys, config: DecodeConfig) -> tuple[DecodeResult, Record]:
-    """`run_decode` of a canvas that is one block, and the record of its steps."""
-    B, G, S = prompt.shape[0], config.gen_length, config.step_limit
-    record = Record(
-        divergence=jnp.zeros((B, S, len(DIVERGENCES))),
-        entropy=jnp.zeros((B, S)),
-        confidence=jnp.zeros((B, S)),
-        asks=jnp.zeros((B, S), bool),
-        filled=jnp.zeros((B, S, G), jnp.int32),
-    )
-
-    def body(carry):
-        before, record = carry
-        after, sight = observed_step(model, params, config, before)
-        seen = Record(
-            divergence=every_divergence(sight.kl, sight.masked),
-            entropy=jnp.max(jnp.where(sight.masked, sight.belief.entropy, -jnp.inf), axis=-1),
-            confidence=jnp.min(jnp.where(sight.masked, sight.belief.confidence, jnp.inf), axis=-1),
-            asks=sight.asks,
-            filled=jnp.where(sight.masked, sight.token, before.tokens),
-        )
-        step = jnp.where(after.steps > before.steps, before.steps, S)  # out of range, and so dropped, at rest
-        at = (jnp.arange(B), step)
-        return after, jax.tree.map(lambda all_, one: all_.at[at].set(one, mode="drop"), record, seen)
-
-    state = init_state(model, params, config, prompt, prompt_mask, keys)
-    state, record = jax.lax.while_loop(lambda carry: should_continue(carry[0]), body, (state, record))
-    return result_of(config, state), record
+    Returns:
+      "divergence" float32 `[B, N]`, nats; "entropy" and "confidence" float32 `[B]`, the largest and the smallest of a
+      masked position; "asks" bool `[B]`, a stop is asked; "filled" int32 `[B, G]`, the canvas if it stopped here.
+    """
+    sight, belief = forward.sight, forward.sight.belief
+    return {
+        "divergence": every_divergence(sight.kl, sight.masked),
+        "entropy": jnp.max(jnp.where(sight.masked, belief.entropy, -jnp.inf), axis=-1),
+        "confidence": jnp.min(jnp.where(sight.masked, belief.confidence, jnp.inf), axis=-1),
+        "asks": sight.asks,
+        "filled": jnp.where(sight.masked, sight.token, forward.before.tokens),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +66,7 @@ class Path:
     """The record of one unstopped row, on the host.
 
     Attributes:
-      divergence `[T, N]`, entropy `[T]`, confidence `[T]`, asks `[T]`: as in `Record`.
+      divergence `[T, N]`, entropy `[T]`, confidence `[T]`, asks `[T]`: as `what_stops_see` gives them.
       answers: distinct canvases int32 `[U, G]`; answer `[T]`: which of them a stop at that forward gives.
       tokens: the unstopped answer `[G]`.
       switch: the forward, from 1, that ended the refinement and was the first to commit.
@@ -153,12 +126,13 @@ class Bench:
           ValueError: a row whose logits are not finite.
         """
         found = []
-        for part in self._batches(jobs):
+        for part, count in batches(jobs, self._batch):
             rows, tunings = zip(*part, strict=True)
             config = self._traced([tuning.unstopped for tuning in tunings])
-            result, record = self._run(run_observed, rows, config)
-            found += [_path(result, record, i) for i in range(len(part))]
-        return found[: len(jobs)]
+            result, record = self._run(run_watched, (self._model, what_stops_see), rows, config, ())
+            _check_finite(result, rows)
+            found += [_path(result, record, i) for i in range(count)]
+        return found
 
     def decoded(self, tuning: Tuning) -> list[tuple[np.ndarray, int]]:
         """Tokens `[G]` and forwards of every row, by decoding."""
@@ -167,24 +141,17 @@ class Bench:
     def run(self, config: DecodeConfig) -> list[tuple[np.ndarray, int]]:
         """`decoded`, of any config."""
         found = []
-        for rows in self._batches(list(range(self.rows))):
-            (result,) = self._run(lambda *args: (run_decode(*args),), rows, config)
-            found += zip(result.tokens, result.forwards.tolist(), strict=True)
-        return found[: self.rows]
+        for rows, count in batches(range(self.rows), self._batch):
+            result = self._run(run_decode, self._model, rows, config)
+            _check_finite(result, rows)
+            found += list(zip(result.tokens, result.forwards.tolist(), strict=True))[:count]
+        return found
 
-    def _batches(self, items: list) -> list[list]:
-        """The items in batches of one size, the last filled up with its first."""
-        parts = [items[i : i + self._batch] for i in range(0, len(items), self._batch)]
-        return [part + part[:1] * (self._batch - len(part)) for part in parts]
-
-    def _run(self, run, rows: Sequence[int], config: DecodeConfig):
+    def _run(self, run, static, rows: Sequence[int], *args):
         """What `run` gives for the rows of one batch, on the host."""
         rows = list(rows)
         keys = jax.random.split(jax.random.key(0), self._batch)
-        found = jax.device_get(run(self._model, self._params, self._prompt[rows], self._mask[rows], keys, config))
-        for i in np.flatnonzero(found[0].stop_reason == StopReason.NON_FINITE)[:1]:
-            raise ValueError(f"the model's logits for prompt {rows[i] + 1} are not finite; its weights are broken")
-        return found
+        return jax.device_get(run(static, self._params, self._prompt[rows], self._mask[rows], keys, *args))
 
     def _traced(self, tunings: Sequence[Tuning]) -> DecodeConfig:
         """The decoder in the one structure that all settings share: each row with its own refinement, `[B]`, and
@@ -198,15 +165,17 @@ class Bench:
         )
 
 
-def _path(result: DecodeResult, record: Record, row: int) -> Path:
+def _check_finite(result: DecodeResult, rows: Sequence[int]) -> None:
+    for i in np.flatnonzero(result.stop_reason == StopReason.NON_FINITE)[:1]:
+        raise ValueError(f"the model's logits for prompt {rows[i] + 1} are not finite; its weights are broken")
+
+
+def _path(result: DecodeResult, record: dict[str, np.ndarray], row: int) -> Path:
     T = int(result.forwards[row])
-    cut = jax.tree.map(lambda x: x[row, :T], record)
-    answers, answer = np.unique(cut.filled, axis=0, return_inverse=True)
+    cut = {name: column[row, :T] for name, column in record.items()}
+    answers, answer = np.unique(cut.pop("filled"), axis=0, return_inverse=True)
     return Path(
-        divergence=cut.divergence,
-        entropy=cut.entropy,
-        confidence=cut.confidence,
-        asks=cut.asks,
+        **cut,
         answers=answers,
         answer=answer.reshape(-1),
         tokens=result.tokens[row],

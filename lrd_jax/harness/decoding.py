@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrd_jax.batching import filled
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
@@ -107,10 +108,10 @@ class TextDecoder:
 
     def _run(self, requests: Sequence[Request]) -> tuple[DecodeResult, float]:
         """The decode, and its seconds without compiling."""
-        filled = [*requests, *[requests[0]] * (self._batch - len(requests))]
-        prompt, mask = left_pad([self.encode(r.prompt) for r in filled], self._tokenizer.pad_token_id)
+        requests = filled(requests, self._batch)
+        prompt, mask = left_pad([self.encode(r.prompt) for r in requests], self._tokenizer.pad_token_id)
         prompt, mask = pad_to_bucket(prompt, mask, self._model.max_length - self._decoder.config.gen_length)
-        places = jnp.array([zlib.crc32(repr(r.key).encode()) for r in filled], jnp.uint32)
+        places = jnp.array([zlib.crc32(repr(r.key).encode()) for r in requests], jnp.uint32)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(self._key, places)
         state = self._decoder.start(self._params, prompt, mask, keys)
         state = jax.block_until_ready(self._decoder.advance(self._params, state, 0))  # compiles, runs nothing

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from lrd_jax.batching import batches
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
@@ -42,13 +43,10 @@ class Rater:
         order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i][1]), len(pairs[i][0])))
         for length, group in itertools.groupby(order, key=lambda i: len(pairs[i][1])):
             decode = make_decode(self._loaded.model, DecodeConfig.llada(length))
-            places = list(group)
-            for start in range(0, len(places), self._batch):
-                part = places[start : start + self._batch]
-                filled = part + part[:1] * (self._batch - len(part))
-                prompt, mask = self._padded([pairs[i][0] for i in filled], length)
+            for part, count in batches(list(group), self._batch):
+                prompt, mask = self._padded([pairs[i][0] for i in part], length)
                 tokens = np.asarray(decode(self._loaded.params, prompt, mask).tokens)
-                for i, row in zip(part, tokens, strict=False):
+                for i, row in zip(part[:count], tokens, strict=False):
                     same[i] = row.tolist() == pairs[i][1]
         return same
 
