@@ -25,6 +25,7 @@ from lrd_jax.checkpoint import load
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import Decoder, make_decode
 from lrd_jax.decoder_sets import DECODER_SETS
+from lrd_jax.markdown import table
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
 from lrd_jax.questions import Question, source_of
@@ -259,17 +260,20 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
 
 def markdown(cells: list[dict]) -> str:
     """The cells as Markdown tables, one a (model, canvas)."""
-    lines = []
+    head = ["decoder", "accuracy % (95 %)", "forwards", "refine", "ms a problem", "ends"]
+    text = []
     for model, canvas in dict.fromkeys((c["model"], c["canvas"]) for c in cells):
         group = [c for c in cells if (c["model"], c["canvas"]) == (model, canvas)]
-        lines += [f"**{model}, canvas {canvas}, {group[0]['problems']} problems**", ""]
-        lines += ["| decoder | accuracy % (95 %) | forwards | refine | ms a problem | ends |", "|---" * 6 + "|"]
-        for c in group:
-            ends = ", ".join(f"{reason} {count}" for reason, count in sorted(c["stop_reasons"].items()))
-            interval = f"{100 * c['accuracy']:.1f} ({100 * c['low']:.1f}-{100 * c['high']:.1f})"
-            lines.append(
-                f"| {c['decoder']} | {interval} | {c['forwards']:.1f} | {c['refine_forwards']:.1f} "
-                f"| {1000 * c['seconds'] / c['problems']:.1f} | {ends} |"
-            )
-        lines.append("")
-    return "\n".join(lines)
+        lines = [
+            [
+                c["decoder"],
+                f"{100 * c['accuracy']:.1f} ({100 * c['low']:.1f}-{100 * c['high']:.1f})",
+                f"{c['forwards']:.1f}",
+                f"{c['refine_forwards']:.1f}",
+                f"{1000 * c['seconds'] / c['problems']:.1f}",
+                ", ".join(f"{reason} {count}" for reason, count in sorted(c["stop_reasons"].items())),
+            ]
+            for c in group
+        ]
+        text += [f"**{model}, canvas {canvas}, {group[0]['problems']} problems**", "", table(head, lines), ""]
+    return "\n".join(text)

@@ -19,6 +19,7 @@ from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
 from lrd_jax.mixing import Mix
 from lrd_jax.stopping import Stop
+from lrd_jax.tasks import problems
 from lrd_jax.tasks.problem import held_out
 from lrd_jax.text import answer_lengths
 
@@ -190,9 +191,20 @@ def test_data_of_other_settings_are_left_alone(analyzed, capsys):
     assert "another seed" in capsys.readouterr().err
 
 
+def test_files_whose_lines_have_tasks_are_checked(tmp_path):
+    drawn = problems("words", "held-out", seed=3, count=2)
+    lines = ({"prompt": p.prompt, "answer": p.answer, "task": p.task} for p in drawn)
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (domain,) = file_domains((file,), 1)
+    assert domain.prompts == [drawn[0].prompt]
+    assert domain.right(0, drawn[0].answer)
+    assert not domain.right(0, "It is done.")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("", "holds no prompts"), ("{", "line 1 is not JSON"), ('{"prompt": " "}', 'line 1 has no "prompt"')],
+    [("", "holds no prompts"), ("{", "line 1: not JSON"), ('{"prompt": " "}', "line 1: prompt is missing or empty")],
 )
 def test_files_without_prompts_are_refused(tmp_path, line, message):
     file = tmp_path / "prompts.jsonl"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lrd_jax import cli
-from lrd_jax.calibrate.data import Example, Judge, read_examples
+from lrd_jax.calibrate.judge import Judge
 from lrd_jax.calibrate.observe import DIVERGENCES, Bench, Path
 from lrd_jax.calibrate.replay import Decodes, Replays, source_of, switch_of
 from lrd_jax.calibrate.scan import Cell, front, grid, knee, measure
@@ -20,6 +20,7 @@ from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode, run_decode, run_watched
 from lrd_jax.preset_files import read_preset
 from lrd_jax.presets import preset
+from lrd_jax.prompts import Example, read_examples
 from lrd_jax.stopping import Divergence, Refine, Stop
 from lrd_jax.tasks import problems
 from lrd_jax.text import encode_prompts, pad_to_bucket

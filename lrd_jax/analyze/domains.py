@@ -2,10 +2,10 @@
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from lrd_jax.prompts import read_examples
 from lrd_jax.tasks import TASKS, Problem, Task, check, stream
 
 # Longer than training ever saw, and still within a canvas of 64.
@@ -62,31 +62,15 @@ def _fitting(task: Task, count: int, seed: int, gen_length: int, tokenizer) -> I
 
 
 def file_domains(files: tuple[Path, ...], count: int) -> list[Domain]:
-    """A domain a file: at most `count` prompts of JSON lines such as {"prompt": "Why is the sky blue?"}.
+    """A domain a file, at most `count` prompts of each; answers are checked where its lines have a task.
 
     Raises:
-      ValueError: a line without a prompt, named; or a file without any.
+      ValueError: see `lrd_jax.prompts.read_examples`.
     """
     domains = []
     for file in files:
-        prompts = []
-        for number, line in enumerate(file.read_text().splitlines(), 1):
-            if len(prompts) == count:
-                break
-            if line.strip():
-                prompts.append(_prompt_of(line, f"{file}, line {number}"))
-        if not prompts:
-            raise ValueError(f'{file} holds no prompts; wanted lines such as {{"prompt": "Why is the sky blue?"}}')
-        domains.append(Domain(name=str(file), trained=None, prompts=prompts, problems=None))
+        examples = read_examples(file)[:count]
+        problems = [example.problem for example in examples] if examples[0].task else None
+        prompts = [example.prompt for example in examples]
+        domains.append(Domain(name=str(file), trained=None, prompts=prompts, problems=problems))
     return domains
-
-
-def _prompt_of(line: str, where: str) -> str:
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error
-    prompt = entry.get("prompt") if isinstance(entry, dict) else None
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f'{where} has no "prompt": wanted a text that is not empty')
-    return prompt

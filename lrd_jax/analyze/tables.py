@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+from lrd_jax.markdown import table
+
 Data = dict[str, Any]
 
 
 def stops(data: Data) -> str:
     """What the stops cost, and how often they are wrong by their divergence."""
-    outcomes = _table(
+    outcomes = table(
         ["stop", "forwards", "stopped", "changed", "confident and changed", "harmed", "mended", "right"],
         [
             [
@@ -20,7 +22,7 @@ def stops(data: Data) -> str:
             for cell in data["KL alone"] + data["guarded"]
         ],
     )
-    bins = _table(
+    bins = table(
         ["KL at the stop, nats", "stops", "changed", "confident and changed", "largest entropy, median"],
         [
             [
@@ -41,7 +43,8 @@ def stops(data: Data) -> str:
         + (" ({:.2f}, {:.2f}, {:.2f})".format(*cell["quartiles"]) if cell["tokens"] else "")
         for name, cell in tokens.items()
     )
-    return f"{facts} Tokens that the paper's stop fills, quartiles of their confidence: {filled}.\n\n{outcomes}\n{bins}"
+    facts += f" Tokens that the paper's stop fills, quartiles of their confidence: {filled}."
+    return f"{facts}\n\n{outcomes}\n\n{bins}\n"
 
 
 def trajectories(data: Data) -> str:
@@ -66,7 +69,7 @@ def trajectories(data: Data) -> str:
     head = ["r_f", "to [MASK]", "to the token", "norm", "shrinks by", "rows unsettled", "last KL", "unchanged", "right"]
     return (
         f"|[MASK]| = {scale['mask_norm']:.3f}, tokens {scale['token_norm']:.3f}, "
-        f"from [MASK] to a token {scale['mask_to_token']:.3f}. The last forward of refinement:\n\n{_table(head, rows)}"
+        f"from [MASK] to a token {scale['mask_to_token']:.3f}. The last forward of refinement:\n\n{table(head, rows)}\n"
     )
 
 
@@ -84,7 +87,7 @@ def domains(data: Data) -> str:
             shares = (_percent(facts.get(what)) for what in ("changed", "accuracy"))
             rows.append([label, cell["domain"], f"{facts['forwards']:.1f}", *shares])
     head = ["decoder", "domain", "forwards", "changed", "right"]
-    return f"Tuned on {data['tuned on']}, at most {100 * data['risk']:g} % changed.\n\n{_table(head, rows)}"
+    return f"Tuned on {data['tuned on']}, at most {100 * data['risk']:g} % changed.\n\n{table(head, rows)}\n"
 
 
 def _rule(cell: Data) -> str:
@@ -94,11 +97,6 @@ def _rule(cell: Data) -> str:
 
 def _percent(share: Data | None) -> str:
     return "" if share is None else "{:.0f} ({:.0f}-{:.0f})".format(*(100 * share[k] for k in ("share", "low", "high")))
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 TABLES: dict[str, Callable[[Data], str]] = {"stops": stops, "trajectories": trajectories, "domains": domains}

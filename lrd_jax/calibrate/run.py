@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable
 
 from lrd_jax.calibrate import certify, picture
-from lrd_jax.calibrate.data import Example, Judge, read_examples
+from lrd_jax.calibrate.judge import Judge
 from lrd_jax.calibrate.observe import Bench
 from lrd_jax.calibrate.replay import source_of
 from lrd_jax.calibrate.scan import Cell, changed, front, grid, knee, measure, scan
@@ -14,6 +14,7 @@ from lrd_jax.cli.options import Calibrate
 from lrd_jax.config import DecodeConfig
 from lrd_jax.preset_files import PresetFile, check_preset_path, is_preset_file, read_preset, write_preset
 from lrd_jax.presets import preset
+from lrd_jax.prompts import Example, read_examples
 from lrd_jax.text import encode_prompts, pad_to_bucket
 from lrd_jax.tuning import Tuning
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from lrd_jax.calibrate.data import Judge
+from lrd_jax.calibrate.judge import Judge
 from lrd_jax.calibrate.replay import Decodes, Outcome, Replays
 from lrd_jax.tuning import Tuning
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lrd_jax.evaluate import wilson
 from lrd_jax.harness.records import Record
+from lrd_jax.markdown import table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,18 +76,30 @@ def _ratio(pairs: list[tuple[float, float]]) -> float | None:
 
 def markdown(rows: Sequence[tuple[str, Summary]]) -> str:
     """Named runs as a Markdown table."""
-    lines = [
-        "| run | samples | accuracy % (95 %) | forwards | refine | effective tokens | tokens/s | speed | ends |",
-        "|---" * 9 + "|",
+    head = [
+        "run",
+        "samples",
+        "accuracy % (95 %)",
+        "forwards",
+        "refine",
+        "effective tokens",
+        "tokens/s",
+        "speed",
+        "ends",
     ]
-    for name, s in rows:
-        ends = ", ".join(f"{reason} {count}" for reason, count in sorted(s.stop_reasons.items()))
-        lines.append(
-            f"| {name} | {s.samples} | {100 * s.accuracy:.1f} ({100 * s.low:.1f}-{100 * s.high:.1f}) "
-            f"| {s.forwards:.1f} | {s.refine_forwards:.1f} | {s.effective_tokens:.1f} "
-            f"| {_number(s.tokens_per_second)} | {_number(s.speedup, 'x')} | {ends} |"
-        )
-    return "\n".join(lines)
+    lines = [
+        [
+            name,
+            str(s.samples),
+            f"{100 * s.accuracy:.1f} ({100 * s.low:.1f}-{100 * s.high:.1f})",
+            *(f"{mean:.1f}" for mean in (s.forwards, s.refine_forwards, s.effective_tokens)),
+            _number(s.tokens_per_second),
+            _number(s.speedup, "x"),
+            ", ".join(f"{reason} {count}" for reason, count in sorted(s.stop_reasons.items())),
+        ]
+        for name, s in rows
+    ]
+    return table(head, lines)
 
 
 def _number(value: float | None, unit: str = "") -> str:

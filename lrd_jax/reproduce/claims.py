@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 
+from lrd_jax.markdown import table
 from lrd_jax.reproduce.decoders import BASELINE, NUCLEUS, PAPER, SETTLING, SHIPPED, SWEPT
 from lrd_jax.reproduce.figures import PAPER_SETTLED, settled_by
 from lrd_jax.reproduce.results import Setting, Shown, difference
-from lrd_jax.reproduce.tables import markdown, points
+from lrd_jax.reproduce.tables import points
 
 HOLDS, NOT, OPEN = "holds", "does not hold", "not decided"
 
@@ -39,9 +40,7 @@ def show(setting: Setting) -> Shown | None:
         for before, (claim, f) in zip(told, findings, strict=False)
     ]
     data = [{"claim": claim, **dataclasses.asdict(finding)} for claim, finding in findings]
-    return (
-        Shown(data, markdown(["the paper says", "compared here", "found (95 %)", "verdict"], lines)) if data else None
-    )
+    return Shown(data, table(["the paper says", "compared here", "found (95 %)", "verdict"], lines)) if data else None
 
 
 def _better(*pairs: tuple[str, str]) -> Test:

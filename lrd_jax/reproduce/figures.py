@@ -5,10 +5,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lrd_jax.markdown import table
 from lrd_jax.replay import PAPER_TAU
 from lrd_jax.reproduce.decoders import BASELINE, COURSES, FEEDBACK, NUCLEUS, PAPER, SETTLING, SWEPT
 from lrd_jax.reproduce.results import Setting, Shown
-from lrd_jax.reproduce.tables import markdown, percent
+from lrd_jax.reproduce.tables import percent
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73")  # Okabe and Ito's
 _MARKERS = ("o", "s", "^")
@@ -61,7 +62,7 @@ def figure2(setting: Setting) -> Shown | None:
     ]
     head = ["decoder", "forward", "KL to the final output", "of open positions", "KL to the forward before"]
     data = {name: cell["steps"] for name, cell in cells.items()}
-    return Shown(data, markdown([*head, "rows that the paper's stop would have filled"], rows), figure)
+    return Shown(data, table([*head, "rows that the paper's stop would have filled"], rows), figure)
 
 
 def figure3(setting: Setting) -> Shown | None:
@@ -89,7 +90,7 @@ def figure3(setting: Setting) -> Shown | None:
     _title(figure, setting, setting.pick(PAPER, "refinements") or {"problems": None}, "")
     head = ["settled at", *(f"by {n}" for n in range(1, most + 1))]
     rows = [[label, *(f"{s:.1%}" for s in shares)] + [""] * (most - len(shares)) for label, shares in data.items()]
-    return Shown(data, markdown(head, rows), figure)
+    return Shown(data, table(head, rows), figure)
 
 
 def settled_by(refinements: dict[str, int], max_steps: int) -> list[float]:
@@ -170,7 +171,7 @@ def _sweep(setting: Setting, decoders: dict, read: Callable[[Any], float], label
         for p in points
     ]
     head = ["decoder", label.split(",")[0], "accuracy % (95 %)", "problems", "forwards", "tokens mixed", "mean weight"]
-    return Shown(data, markdown(head, rows), figure)
+    return Shown(data, table(head, rows), figure)
 
 
 def _swept(x: float, cell: dict, seen: dict | None) -> dict:

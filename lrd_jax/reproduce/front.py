@@ -3,9 +3,10 @@
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from lrd_jax.markdown import table
 from lrd_jax.reproduce.decoders import FRONTS
 from lrd_jax.reproduce.results import Setting, Shown
-from lrd_jax.reproduce.tables import markdown, percent
+from lrd_jax.reproduce.tables import percent
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; LRD's are the strong ones, with full markers.
 _LOOKS: dict[str, tuple[str, str]] = {
@@ -63,7 +64,7 @@ def show(setting: Setting) -> Shown | None:
     kept = ("decoder", "problems", "accuracy", "low", "high", "forwards")
     data = {family: [{field: cell[field] for field in kept} for cell in cells] for family, cells in fronts.items()}
     head = ["kind", "decoder (bold: no other is better in both)", "forwards", "accuracy % (95 %)", "problems"]
-    return Shown(data, markdown(head, lines), draw(setting))
+    return Shown(data, table(head, lines), draw(setting))
 
 
 def draw(setting: Setting) -> Figure:

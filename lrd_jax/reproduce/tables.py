@@ -1,9 +1,10 @@
 """Tables 1 to 4 as rows of numbers and as Markdown."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lrd_jax.decoder_sets import TABLE
+from lrd_jax.markdown import table
 from lrd_jax.reproduce.decoders import (
     ABLATION_GROUPS,
     BASELINE,
@@ -77,7 +78,7 @@ def _table(setting: Setting, groups: dict[str, tuple[str, ...]], columns: Sequen
     for title, rows in found.items():
         lines.append([f"*{title}*", *("" for _ in columns)])
         lines += [[row["decoder"], *(show(row) for _, show in columns)] for row in rows]
-    return Shown(found, markdown(["decoder", *(head for head, _ in columns)], lines))
+    return Shown(found, table(["decoder", *(head for head, _ in columns)], lines))
 
 
 def _rows(setting: Setting, names: tuple[str, ...]) -> list[Row]:
@@ -103,12 +104,6 @@ def _row(cell: dict, setting: Setting, first: dict | None) -> Row:
         "forwards_a_token": None if not effective else cell["forwards"] / effective,
         "tokens_a_second": None if effective is None or spent is None else 1000 * effective / spent,
     }
-
-
-def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    rule = "|" + "---|" * len(head)
-    return "\n".join([f"| {' | '.join(head)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def percent(cell: dict) -> str:

@@ -1,13 +1,10 @@
-"""The prompts of a calibration, and how good an answer to one of them is."""
+"""Files of prompts: JSON lines such as {"prompt": "Why is the sky blue?"}, some with answers that can be checked."""
 
 import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
-
-from lrd_jax.tasks import TASKS, Problem, check
-from lrd_jax.text import decode_text
+from lrd_jax.tasks import TASKS, Problem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +19,13 @@ class Example:
     prompt: str
     answer: str | None = None
     task: str | None = None
+
+    @property
+    def problem(self) -> Problem | None:
+        """What checks an answer, where anything does; its grade is not known."""
+        if self.task is None:
+            return None
+        return Problem(prompt=self.prompt, answer=self.answer, task=self.task, grade=1)
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -71,32 +75,3 @@ def _example(line: str) -> Example:
     if fields["task"] is not None and fields["answer"] is None:
         raise ValueError("a line with a task needs its answer too")
     return Example(**fields)
-
-
-class Judge:
-    """Texts of decoded tokens, and whether they are right; each distinct one is looked at once."""
-
-    def __init__(self, tokenizer, model_config, examples: list[Example]):
-        self._tokenizer, self._model_config, self._examples = tokenizer, model_config, examples
-        self._texts: dict[bytes, str] = {}
-        self._right: dict[tuple[int, str], bool] = {}
-
-    @property
-    def checks(self) -> bool:
-        """Whether answers can be checked."""
-        return self._examples[0].task is not None
-
-    def text(self, tokens: np.ndarray) -> str:
-        """The text of tokens `[G]`, cut at the first end token."""
-        key = tokens.tobytes()
-        if key not in self._texts:
-            self._texts[key] = decode_text(self._tokenizer, tokens[None], self._model_config)[0]
-        return self._texts[key]
-
-    def right(self, row: int, text: str) -> bool:
-        """Whether the text answers prompt `row`, where answers can be checked."""
-        if (row, text) not in self._right:
-            example = self._examples[row]
-            problem = Problem(prompt=example.prompt, answer=example.answer, task=example.task, grade=1)
-            self._right[row, text] = check(problem, text)
-        return self._right[row, text]
