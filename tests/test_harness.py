@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tyro
 from byte_model import write_byte_model
 from rich.console import Console
 
@@ -39,7 +40,7 @@ from lrd_jax.harness.scoring import final_number, grade
 from lrd_jax.harness.summary import markdown, summarize
 from lrd_jax.likelihood import make_log_likelihood
 from lrd_jax.models.presets import PRESETS as CHECKPOINTS
-from lrd_jax.presets import BENCHMARKS
+from lrd_jax.presets import BENCHMARKS, PAPER_BLOCK_LENGTHS
 from lrd_jax.sandbox import Outcome, Status
 from lrd_jax.sandbox.programs import PASSED
 
@@ -422,6 +423,20 @@ def test_shots_of_the_paper(checkpoint):
         assert shots == {"humaneval": 0, "mbpp": 3, "gsm8k": 8, "math500": 4}
 
 
+TASKS_OF_BASE = {
+    "humaneval": ("humaneval", 0),
+    "mbpp": ("mbpp", 3),
+    "gsm8k": ("gsm8k_cot", 8),
+    "math500": ("minerva_math500", 4),
+}
+TASKS_OF_TUNED = {
+    "humaneval": ("humaneval_instruct", 0),
+    "mbpp": ("mbpp_instruct", 0),
+    "gsm8k": ("gsm8k_cot", 0),
+    "math500": ("minerva_math500", 0),
+}
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "preset", "windows"),
     [
@@ -437,6 +452,28 @@ def test_every_decoder_takes_the_papers_blocks(checkpoint, preset, windows):
     assert tuple(each.config.window for each in cells) == windows
     assert [each.chat for each in cells] == [CHECKPOINTS[checkpoint].chat] * 4
     assert [each.benchmark for each in cells] == list(BENCHMARKS)
+
+
+def documented(command):
+    """The lines of the page that begin with a command, as arguments without it."""
+    page = Path(__file__).parents[1] / "docs" / "evaluation-harness.md"
+    lines = (line.split() for line in page.read_text().splitlines() if line.startswith(f"    lrd-jax {command} "))
+    return [line[2:] for line in lines]
+
+
+def test_each_checkpoint_has_its_line_in_the_documentation():
+    """What the line asks of lm-eval is what the checkpoint's row of the page's table says, at the paper's blocks."""
+    lines = [tyro.cli(Eval, args=line) for line in documented("eval") if "--gen-length" in line]
+    assert [options.model for options in lines] == list(CHECKPOINTS)
+    for options in lines:
+        cells = cells_of(dataclasses.replace(options, settings=options.model))
+        tasks = {cell.benchmark: (cell.asked.task, cell.asked.shots) for cell in cells}
+        assert tasks == (TASKS_OF_TUNED if CHECKPOINTS[options.model].chat else TASKS_OF_BASE)
+        blocks = PAPER_BLOCK_LENGTHS.get(options.model, {})
+        assert {(cell.preset, cell.config.gen_length) for cell in cells} == {("paper", 512)}
+        assert [cell.config.window for cell in cells] == [blocks.get(name, 512) for name in tasks]
+    hub = {model: hub_id for hub_id, model, *_ in documented("convert")}
+    assert hub == {name: checkpoint.hub_id for name, checkpoint in CHECKPOINTS.items()}
 
 
 def test_numbers_given_change_the_decoder_and_its_folder():
