@@ -191,7 +191,7 @@ def test_what_is_missing_is_measured_and_timed_once(tmp_path):
     (measured,) = read_cells(tmp_path / "cells.jsonl")
     assert 0 < measured["effective_tokens"] < 32
     assert measured["tasks"] == ["words", "code"]
-    assert times_of(tmp_path / "times.jsonl")["lrd-tiny", 32]["threshold 0.9"] > 0
+    assert times_of(tmp_path / "times.jsonl")["lrd-tiny-soft", 32]["threshold 0.9"] > 0
     before = [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")]
     run(options)
     assert [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")] == before
@@ -226,7 +226,7 @@ def test_bad_options_are_named(changes, words):
     ("options", "words"),
     [
         (["--tasks", "words,sums"], "name one or more of words, code"),
-        (["--redraw", "--what", "table1,front"], "holds no cell of lrd-tiny on words, code"),
+        (["--redraw", "--what", "table1,front"], "holds no cell of lrd-tiny-soft on words, code"),
         (["--model", "lrd-tiny", "absent"], "there is no model 'absent'"),
     ],
 )
@@ -238,7 +238,7 @@ def test_what_cannot_be_run_is_one_message_and_nothing_is_left(tmp_path, capsys,
 
 def test_a_plan_names_what_is_missing(tmp_path, capsys):
     assert main(["reproduce", "--output", str(tmp_path), "--what", "figure3", "--plan"]) == 0
-    assert "lrd-tiny, canvas 64, paper, refined until D < 0.001: 1000 problems" in capsys.readouterr().out
+    assert "lrd-tiny-soft, canvas 64, paper, refined until D < 0.001: 1000 problems" in capsys.readouterr().out
 
 
 def test_a_setting_without_cells_shows_nothing():

@@ -27,7 +27,7 @@ class Analyze:
       seed: of the held-out problems.
     """
 
-    model: str = "lrd-tiny"
+    model: str = "lrd-tiny-soft"
     output: Path
     what: tuple[str, ...] = PARTS
     data: tuple[Path, ...] = ()

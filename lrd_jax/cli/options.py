@@ -144,7 +144,7 @@ class Calibrate:
     """
 
     data: Path
-    model: str = "lrd-tiny"
+    model: str = "lrd-tiny-soft"
     preset: str = "lrd"
     gen_length: int = 64
     block_length: Annotated[int | None, _Preset] = None

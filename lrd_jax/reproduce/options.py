@@ -30,7 +30,7 @@ class Reproduce:
       redraw: draw what the folder holds, and run nothing.
     """
 
-    model: tuple[str, ...] = ("lrd-tiny",)
+    model: tuple[str, ...] = ("lrd-tiny-soft",)
     what: tuple[str, ...] = WHAT
     tasks: tuple[str, ...] = ("words", "code")
     canvases: tuple[int, ...] = (64,)
