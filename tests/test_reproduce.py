@@ -167,6 +167,13 @@ def test_claims_are_judged_by_intervals():
     assert [verdict(a) for a in (0.7, 0.51, 0.3)] == ["holds", "not decided", "does not hold"]
 
 
+def test_a_gain_too_small_for_the_papers_does_not_hold():
+    """The same problems, answered alike: a gain of 1.2 points is ruled out."""
+    cells = [cell(name, 0.5, 1000, right="10" * 500) for name in ("plain, 1 a step", decoders.PAPER)]
+    (setting,) = settings(cells, {}, ("m",), ("words", "code"))
+    assert SHOWS["claims"](setting).data[0]["verdict"] == "does not hold"
+
+
 def test_a_stop_far_from_the_final_output_is_no_convergence():
     course = {"stopped": [0.0, 0.6, 1.0], "distance": [1.0, 0.8, 0.05]}
     (setting,) = settings([cell("LRD, no stop", steps=course)], {}, ("m",), ("words", "code"))

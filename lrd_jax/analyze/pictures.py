@@ -84,7 +84,7 @@ def draw_trajectories(data: Data, model: str, file: Path) -> None:
     decode.set(
         xlabel="forward", ylabel="distance", title=f"Masked positions of a decode, r_f {data['r_f of the decode']:g}"
     )
-    decode.legend(frameon=False, fontsize=8)
+    decode.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(0, 0.38))  # between the curves
 
     cells = data["sweep"]
     colours = [colormaps["viridis"](cell["r_f"]) for cell in cells]

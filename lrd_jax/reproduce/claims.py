@@ -43,14 +43,14 @@ def show(setting: Setting) -> Shown | None:
     return Shown(data, table(["the paper says", "compared here", "found (95 %)", "verdict"], lines)) if data else None
 
 
-def _better(*pairs: tuple[str, str]) -> Test:
-    """The first of each pair is more accurate than the second."""
+def _better(*pairs: tuple[str, str], least: float = 0.0) -> Test:
+    """The first of each pair is more accurate than the second; `least` is the smallest gain that the paper reports."""
 
     def test(setting: Setting) -> Iterable[Finding]:
         for name, other in pairs:
             more = _difference(setting, name, other)
             if more is not None:
-                verdict = HOLDS if more[1] > 0 else NOT if more[2] < 0 else OPEN
+                verdict = HOLDS if more[1] > 0 else NOT if more[2] < least else OPEN
                 yield Finding(f"{name} less {other}", f"{points(more)} points", verdict)
 
     return test
@@ -134,7 +134,7 @@ def _mostly_padding(setting: Setting) -> Iterable[Finding]:
 
 CLAIMS: dict[str, Test] = {
     "LRD is more accurate than the baseline, by 1.2 to 4.8 points at 512 (table 1)": _better(
-        *((name, BASELINE) for name in _WHOLE)
+        *((name, BASELINE) for name in _WHOLE), least=0.012
     ),
     "It is faster, up to 10.6x (table 1)": _faster((PAPER, BASELINE), (SHIPPED, BASELINE)),
     "Without its stop it runs at 0.7 to 0.9x (table 4)": _slower_without_stop,
@@ -144,11 +144,13 @@ CLAIMS: dict[str, Test] = {
         (PAPER, "paper, no refinement"),
         ("8 a step, no stop, refined once", "8 a step, no stop, no refinement"),
         (SHIPPED, "lrd, no refinement"),
+        least=0.005,
     ),
     "Mixing is worth 1.0 to 2.9 points (ablation)": _better(
         (PAPER, "paper, no mixing"),
         ("8 a step, no stop, refined once", "plain, 8 a step"),
         (SHIPPED, "lrd, no mixing"),
+        least=0.01,
     ),
     "68.9 % of rows settle by refinement step 2, over 85 % by 3 (figure 3)": _settle_soon,
     "r_f = 1 collapses (figure 4)": _one_collapses,
