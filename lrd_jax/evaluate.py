@@ -28,7 +28,7 @@ from lrd_jax.decoder_sets import DECODER_SETS
 from lrd_jax.markdown import table
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
-from lrd_jax.questions import Question, source_of
+from lrd_jax.questions import Question, Source, source_of
 from lrd_jax.replay import replay, summary
 from lrd_jax.state import StopReason
 from lrd_jax.text import answer_lengths, decode_text, encode_prompts, pad_to_bucket
@@ -116,6 +116,7 @@ def measure(
     *,
     output: Path,
     tasks: tuple[str, ...] = TASKS_BY_DEFAULT,
+    source: Source | None = None,
     batch: int = 50,
     seed: int = 1,
     context: int | None = None,
@@ -127,7 +128,8 @@ def measure(
     The model is loaded once a cell is missing.
 
     Args:
-      tasks: names that `lrd_jax.questions.source_of` knows.
+      tasks: what the questions are of.
+      source: gives the questions; None: `lrd_jax.questions.source_of` the tasks.
       batch: rows decoded together.
       seed: of the questions.
       context: prompt + canvas that may be decoded where it is more than the model's own limit.
@@ -135,7 +137,7 @@ def measure(
       report: called with every cell that was measured.
     """
     loaded, cells = None, []
-    questions = source_of(tasks)
+    questions = source or source_of(tasks)
     done = {cell_key(cell): cell for cell in read_cells(output)}
     for one in wanted:
         cell = {"model": model_name, "canvas": one.canvas, "decoder": one.decoder, "problems": one.problems}

@@ -121,10 +121,23 @@ def encode_prompts(
             raise ValueError("the model has no chat template: it was not tuned on chats; decode without chat")
         turns = [[{"role": "user", "content": text}] for text in texts]
         texts = [tokenizer.apply_chat_template(t, add_generation_prompt=True, tokenize=False) for t in turns]
-    rows = [tokenizer(text, add_special_tokens=not chat)["input_ids"] for text in texts]  # a template has its own
+        rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]  # a template has its own
+    else:
+        rows = [encode_text(tokenizer, text) for text in texts]
     if empty := [str(i) for i, row in enumerate(rows) if not row]:
         raise ValueError(f"prompt {', '.join(empty)} is empty: at least one token was wanted")
     return left_pad(rows, tokenizer.pad_token_id)
+
+
+def encode_text(tokenizer: "PreTrainedTokenizerFast", text: str) -> list[int]:
+    """Token ids; a text that begins with a special token has been through a chat template, which brings its own."""
+    return tokenizer(text, add_special_tokens=not starts_special(tokenizer, text))["input_ids"]
+
+
+def starts_special(tokenizer: "PreTrainedTokenizerFast", text: str) -> bool:
+    """Whether the text begins with a special token of the vocabulary."""
+    special = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return text.startswith(tuple(special))
 
 
 def left_pad(rows: list[list[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:

@@ -486,8 +486,8 @@ def test_numbers_given_change_the_decoder_and_its_folder():
 
 def test_a_converted_checkpoint_tells_its_settings(folder, tmp_path, monkeypatch):
     info = types.SimpleNamespace(source="GSAI-ML/LLaDA-1.5")
-    monkeypatch.setattr("lrd_jax.convert.store.read_info", lambda path: info)
-    monkeypatch.setattr("lrd_jax.convert.store.is_checkpoint", lambda path: True)
+    monkeypatch.setattr("lrd_jax.harness.benchmarks.read_info", lambda path: info)
+    monkeypatch.setattr("lrd_jax.harness.benchmarks.is_checkpoint", lambda path: True)
     (each,) = cells_of(Eval(model=str(folder), tasks="humaneval"))
     assert (each.checkpoint, each.chat) == ("llada-1.5", True)
 

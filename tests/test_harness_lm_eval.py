@@ -1,6 +1,7 @@
 """Evaluations through lm-eval, where it is installed: prompts, the plug-in, the command, and gold answers."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -17,11 +18,16 @@ pytestmark = pytest.mark.filterwarnings("default")  # lm-eval's and its librarie
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.registry import get_model  # noqa: E402
 
+from lrd_jax.checkpoint import load  # noqa: E402
 from lrd_jax.cli import USER_ERROR, main  # noqa: E402
+from lrd_jax.evaluate import read_cells  # noqa: E402
 from lrd_jax.harness import tasks  # noqa: E402
 from lrd_jax.harness.benchmarks import BASE, INSTRUCT, prompting  # noqa: E402
 from lrd_jax.harness.code_eval import SandboxedCodeEval, use_sandbox  # noqa: E402
+from lrd_jax.harness.gold import gold_output  # noqa: E402
 from lrd_jax.harness.plugin import LRDModel  # noqa: E402
+from lrd_jax.harness.programs import Programs  # noqa: E402
+from lrd_jax.harness.questions import BenchmarkQuestions  # noqa: E402
 from lrd_jax.harness.records import read_records  # noqa: E402
 from lrd_jax.models.presets import PRESETS as CHECKPOINTS  # noqa: E402
 
@@ -274,3 +280,48 @@ def test_without_a_sandbox_code_tasks_are_refused_before_anything_is_decoded(
     err = capsys.readouterr().err
     assert "--unsafe-code" in err
     assert not (tmp_path / "out").exists()
+
+
+# The benchmarks as questions of `lrd-jax reproduce`.
+
+
+@pytest.mark.parametrize("checkpoint", ["llada-8b-base", "llada-8b-instruct"])
+@pytest.mark.parametrize("benchmark", BASE)
+def test_a_question_is_what_lm_eval_asks_and_its_gold_answer_is_right(
+    data, folder, tmp_path, sandboxed, benchmark, checkpoint
+):
+    tokenizer = load(folder).tokenizer
+    asked = prompting(checkpoint, benchmark)
+    chat = functools.partial(tasks.chat_text, tokenizer) if checkpoint.endswith("instruct") else None
+    prompts, task = prompts_of(asked, data, tmp_path, chat=chat)
+    source = BenchmarkQuestions((benchmark,), checkpoint, data, Programs() if asked.runs_code else None)
+    questions = source(2, 1, 8, tokenizer)
+    assert [question.prompt for question in questions] == prompts
+    gold = gold_output(asked.task, task.instances[0].doc)
+    assert questions[0].check(gold)
+    assert not questions[0].check("")
+
+
+def test_reproduce_asks_the_benchmarks(folder, data, tmp_path, capsys):
+    args = (
+        "--settings",
+        "llada-8b-instruct",
+        "--data",
+        str(data),
+        "--tasks",
+        "gsm8k,math500",
+        "--only",
+        "threshold 0.9",
+    )
+    numbers = ("--canvases", "8", "--counts", "3", "--replayed", "2", "--batch", "2", "--what", "table1")
+    assert main(["reproduce", "--model", folder, "--output", str(tmp_path), *args, *numbers]) == 0
+    (cell,) = read_cells(tmp_path / "cells.jsonl")
+    assert cell["tasks"] == ["gsm8k", "math500"]
+    assert {name: asked for name, (_, asked) in cell["grades"].items()} == {"gsm8k": 2, "math500": 1}
+    assert "| threshold 0.9 |" in (tmp_path / "report.md").read_text()
+    capsys.readouterr()
+    assert (
+        main(["reproduce", "--model", folder, "--output", str(tmp_path), *args, *numbers[:3], "99", *numbers[4:]])
+        == USER_ERROR
+    )
+    assert "gsm8k has 6 problems, 50 were asked for" in capsys.readouterr().err

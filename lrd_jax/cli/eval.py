@@ -54,14 +54,17 @@ def cells_of(options: Eval) -> "list[Cell]":
     Raises:
       ValueError: unknown tasks or settings, or numbers that a decoder refuses.
     """
-    from lrd_jax.checkpoint import embedded_models
+    from lrd_jax.checkpoint import embedded_models, find_model
     from lrd_jax.cli.session import decode_config
-    from lrd_jax.harness.benchmarks import BEGIN_TOKEN, prompting
+    from lrd_jax.harness.benchmarks import BEGIN_TOKEN, checkpoint_behind, prompting
     from lrd_jax.harness.cells import Cell
     from lrd_jax.models.presets import PRESETS as CHECKPOINTS
     from lrd_jax.presets import PAPER_BLOCK_LENGTHS
 
-    checkpoint = options.settings or _converted_from(options.model)
+    checkpoint = options.settings
+    if checkpoint is None:
+        folder = Path(options.model) if options.model == GOLD else find_model(options.model)
+        checkpoint = checkpoint_behind(options.model, folder)
     dtype = options.dtype or ("float32" if options.model in embedded_models() else None)
     cells = []
     for benchmark in dict.fromkeys(name.strip() for name in options.tasks.split(",")):
@@ -87,24 +90,3 @@ def cells_of(options: Eval) -> "list[Cell]":
             )
         )
     return cells
-
-
-def _converted_from(model: str) -> str:
-    """The released checkpoint that a converted folder tells it comes from.
-
-    Raises:
-      ValueError: it comes from none of them, or does not tell.
-    """
-    from lrd_jax.checkpoint import find_model
-    from lrd_jax.convert.store import is_checkpoint, read_info
-    from lrd_jax.harness.benchmarks import checkpoint_of
-    from lrd_jax.models.presets import PRESETS as CHECKPOINTS
-
-    folder = Path(model) if model == GOLD else find_model(model)
-    name = checkpoint_of(read_info(folder).source) if is_checkpoint(folder) else None
-    if name is None:
-        raise ValueError(
-            f"{model} does not tell which released checkpoint it is; say whose shots, chat template and blocks to take "
-            f"by --settings: {', '.join(CHECKPOINTS)}"
-        )
-    return name

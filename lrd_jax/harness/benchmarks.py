@@ -1,7 +1,9 @@
 """How the paper asks: which lm-eval task and how many shots for each kind of checkpoint, and where the data lies."""
 
 import dataclasses
+from pathlib import Path
 
+from lrd_jax.convert.store import is_checkpoint, read_info
 from lrd_jax.models.presets import PRESETS as CHECKPOINTS
 from lrd_jax.presets import BENCHMARKS
 
@@ -67,6 +69,21 @@ def check_checkpoint(name: str) -> None:
     """Raises ValueError unless it is the name of a released checkpoint."""
     if name not in CHECKPOINTS:
         raise ValueError(f"settings {name!r} are unknown; choose those of {', '.join(CHECKPOINTS)}")
+
+
+def checkpoint_behind(model: str, folder: Path) -> str:
+    """The released checkpoint that a converted folder tells it comes from.
+
+    Raises:
+      ValueError: it comes from none of them, or does not tell.
+    """
+    name = checkpoint_of(read_info(folder).source) if is_checkpoint(folder) else None
+    if name is None:
+        raise ValueError(
+            f"{model} does not tell which released checkpoint it is; say whose shots, chat template and blocks to take "
+            f"by --settings: {', '.join(CHECKPOINTS)}"
+        )
+    return name
 
 
 def checkpoint_of(hub_id: str) -> str | None:

@@ -18,10 +18,18 @@ from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import make_decode
 from lrd_jax.harness.requests import Answer, Request, cut_at_stop
 from lrd_jax.state import DecodeResult, StopReason
-from lrd_jax.text import answer_lengths, decode_text, left_pad, pad_to_bucket, unknown_words
+from lrd_jax.text import (
+    answer_lengths,
+    decode_text,
+    encode_text,
+    left_pad,
+    pad_to_bucket,
+    starts_special,
+    unknown_words,
+)
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    pass
 
 
 class TextDecoder:
@@ -99,10 +107,9 @@ class TextDecoder:
         return answers
 
     def encode(self, text: str) -> list[int]:
-        """Token ids; a text that begins with a special token has been through a chat template, which brings its own."""
-        templated = starts_special(self._tokenizer, text)
-        ids = self._tokenizer(text, add_special_tokens=not templated)["input_ids"]
-        if self._begin_token and not templated and ids[:1] != [self._model.bos_id]:
+        """Token ids, see `encode_text`, after the begin token where it is wanted and no template brings it."""
+        ids = encode_text(self._tokenizer, text)
+        if self._begin_token and not starts_special(self._tokenizer, text) and ids[:1] != [self._model.bos_id]:
             ids = [self._model.bos_id, *ids]
         return ids
 
@@ -130,12 +137,6 @@ class TextDecoder:
             else:
                 high = middle
         return low
-
-
-def starts_special(tokenizer: "PreTrainedTokenizerFast", text: str) -> bool:
-    """Whether the text begins with a special token of the vocabulary."""
-    special = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
-    return text.startswith(tuple(special))
 
 
 def _name(request: Request) -> str:

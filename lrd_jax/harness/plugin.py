@@ -3,12 +3,11 @@
 import atexit
 import dataclasses
 import functools
-import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, TemplateLM
@@ -26,6 +25,7 @@ from lrd_jax.harness.progress import RunProgress
 from lrd_jax.harness.rating import Rater
 from lrd_jax.harness.records import Record, RecordFile, same_settings
 from lrd_jax.harness.requests import Answerer, Grade, Report, Request, answer_all, numbered
+from lrd_jax.harness.tasks import chat_text, stops_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -62,7 +62,7 @@ class AnsweringModel(LM):
         Raises:
           ValueError: as `answer_all` and the answerer do.
         """
-        asked = numbered([(r.task_name, r.doc_id, r.args[0], _stops(r.args[1]), r.doc) for r in requests])
+        asked = numbered([(r.task_name, r.doc_id, r.args[0], stops_of(r.args[1]), r.doc) for r in requests])
         if not asked:
             return []
         names = ", ".join(dict.fromkeys(request.task for request in asked))
@@ -72,19 +72,8 @@ class AnsweringModel(LM):
         return [record.output for record in records]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The history as the model was trained on chats; without a generation prompt its last turn stays open.
-
-        Raises:
-          ValueError: the model has no chat template.
-        """
-        if self.tokenizer is None or self.tokenizer.chat_template is None:
-            raise ValueError("the model has no chat template: it was not tuned on chats; evaluate without chat")
-        return self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
+        """See `chat_text`."""
+        return chat_text(self.tokenizer, chat_history, add_generation_prompt)
 
     @property
     def tokenizer_name(self) -> str:
@@ -198,13 +187,3 @@ def _programs() -> Programs:
 
 # lm-eval's command line loads the metric with the task files, before there is a model.
 use_sandbox(lambda program: _programs().passes(program))
-
-
-def _stops(options: dict[str, Any]) -> list[str]:
-    until = options.get("until") or []
-    return [until] if isinstance(until, str) else list(until)
-
-
-def quiet() -> None:
-    """lm-eval's running commentary, below errors, is not for who runs `lrd-jax eval`."""
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)

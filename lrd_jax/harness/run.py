@@ -13,14 +13,14 @@ from lrd_jax.harness.cells import RECORDS, SETTINGS, SUMMARY, Cell, baseline_rec
 from lrd_jax.harness.code_eval import use_sandbox
 from lrd_jax.harness.decoding import TextDecoder
 from lrd_jax.harness.gold import GoldAnswers
-from lrd_jax.harness.plugin import AnsweringModel, Watch, quiet
+from lrd_jax.harness.plugin import AnsweringModel, Watch
 from lrd_jax.harness.programs import Programs
 from lrd_jax.harness.progress import RunProgress
 from lrd_jax.harness.records import RecordFile, same_settings
 from lrd_jax.harness.requests import Grade, Request
 from lrd_jax.harness.scoring import grade
 from lrd_jax.harness.summary import Summary, summarize
-from lrd_jax.harness.tasks import load_task, write_task
+from lrd_jax.harness.tasks import open_task
 
 
 def run(
@@ -49,15 +49,13 @@ def run(
     Raises:
       ValueError: other settings in a cell's folder, unusable data, or what the decoder refuses.
     """
-    quiet()
     if programs is not None:
         use_sandbox(programs.passes)  # without a sandbox, where the user allows it
     grade_code = None if programs is None else programs.grade
     for cell in cells:
         folder = cell.folder(output)
         same_settings(folder / SETTINGS, cell.to_json())
-        task_file = write_task(folder, cell.asked, data)
-        manager, task = _load(task_file, cell, data)
+        manager, task = open_task(folder, cell.asked, data)
 
         def graded(request: Request, text: str) -> Grade:
             return grade(BENCHMARK_OF_TASK[request.task], request.problem, text, grade_code)
@@ -91,22 +89,6 @@ def _answerer(cell: Cell, loaded: Loaded | None):
     if loaded is None or cell.config is None:
         return GoldAnswers()
     return TextDecoder(loaded, cell.config, batch=cell.batch, seed=cell.seed, begin_token=cell.begin_token)
-
-
-def _load(task_file: Path, cell: Cell, data: Path | None):
-    try:
-        return load_task(task_file)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{cell.asked.task} needs more than is installed ({error}): pip install 'lrd-jax[eval]'"
-        ) from error
-    except OSError as error:
-        if data is not None:
-            raise
-        raise ValueError(
-            f"the data of {cell.asked.task} cannot be had from the hub ({error}); give a folder with "
-            f"{cell.asked.file}.jsonl by --data"
-        ) from error
 
 
 def _metrics(found: dict[str, Any]) -> dict[str, float]:

@@ -2,13 +2,17 @@
 
 import gzip
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import lm_eval.tasks
 
 from lrd_jax.harness.benchmarks import BENCHMARK_OF_TASK, COLUMNS, Prompting
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _YAML = {
     "humaneval": "humaneval/humaneval.yaml",
@@ -47,6 +51,50 @@ def load_task(path: Path) -> tuple[lm_eval.tasks.TaskManager, dict[str, Any]]:
     datasets.disable_progress_bars()
     manager = lm_eval.tasks.TaskManager(include_defaults=False)
     return manager, manager.load([str(path)])
+
+
+def open_task(folder: Path, asked: Prompting, data: Path | None) -> tuple[lm_eval.tasks.TaskManager, dict[str, Any]]:
+    """`load_task` of the file that `write_task` puts into the folder.
+
+    Raises:
+      ValueError: see `write_task`; or the task needs more than is installed, or data that cannot be had.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its running commentary is not for who runs our commands
+    try:
+        return load_task(write_task(folder, asked, data))
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{asked.task} needs more than is installed ({error}): pip install 'lrd-jax[eval]'") from error
+    except OSError as error:
+        if data is not None:
+            raise
+        raise ValueError(
+            f"the data of {asked.task} cannot be had from the hub ({error}); give a folder with {asked.file}.jsonl by "
+            "--data"
+        ) from error
+
+
+def chat_text(
+    tokenizer: "PreTrainedTokenizerFast | None", history: list[dict[str, str]], add_generation_prompt: bool = True
+) -> str:
+    """The history as the model was trained on chats; without a generation prompt its last turn stays open.
+
+    Raises:
+      ValueError: the model has no chat template.
+    """
+    if tokenizer is None or tokenizer.chat_template is None:
+        raise ValueError("the model has no chat template: it was not tuned on chats; evaluate without chat")
+    return tokenizer.apply_chat_template(
+        history,
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
+        continue_final_message=not add_generation_prompt,
+    )
+
+
+def stops_of(options: dict[str, Any]) -> list[str]:
+    """The stop strings of a request's options."""
+    until = options.get("until") or []
+    return [until] if isinstance(until, str) else list(until)
 
 
 def _data_file(data: Path, asked: Prompting) -> Path:

@@ -16,7 +16,8 @@ class Reproduce:
     Attributes:
       model: embedded models, converted folders or Hugging Face folders.
       what: table1 to table4, figure2 to figure5, and front, accuracy against forwards; with spaces or commas between.
-      tasks: words and code, the held-out problems of the embedded models; with spaces or commas between.
+      tasks: words and code, the held-out problems of the embedded models; or gsm8k, math500, humaneval and mbpp, asked
+        as lrd-jax eval asks them; with spaces or commas between.
       canvases: positions to generate.
       counts: problems a cell, one number a canvas.
       replayed: problems whose decode is seen again step by step, for figure2, figure4 and figure5.
@@ -25,6 +26,9 @@ class Reproduce:
       context: prompt + canvas to decode where the model's own limit is lower; nothing was trained there.
       batch: rows decoded together.
       seed: of the problems.
+      data: folder of the benchmarks as JSON lines.
+      settings: whose shots and chats: llada-8b-base or -instruct, llada-1.5, dream-7b-base or -instruct.
+      unsafe_code: where there is no sandbox, run generated programs with your rights.
       output: folder of results, report and pictures; the cells that it holds are not run again.
       plan: name the cells that are missing, and stop.
       redraw: draw what the folder holds, and run nothing.
@@ -41,6 +45,11 @@ class Reproduce:
     context: Annotated[int | None, arg(help_behavior_hint="(default: the model's)", metavar="TOKENS")] = None
     batch: int = 50
     seed: int = 1
+    data: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: the hub)")] = None
+    settings: Annotated[
+        str | None, arg(metavar="CHECKPOINT", help_behavior_hint="(default: what each model was converted from)")
+    ] = None
+    unsafe_code: bool = False
     output: Path = Path("reproduction")
     plan: bool = False
     redraw: bool = False

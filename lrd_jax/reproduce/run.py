@@ -7,7 +7,8 @@ from pathlib import Path
 from lrd_jax.checkpoint import embedded_models, find_model
 from lrd_jax.evaluate import Wanted, append_line, cell_key, measure, read_cells
 from lrd_jax.plots import check_matplotlib
-from lrd_jax.questions import source_of
+from lrd_jax.presets import BENCHMARKS
+from lrd_jax.questions import Source, source_of
 from lrd_jax.reproduce.decoders import TIMED
 from lrd_jax.reproduce.exhibits import EXHIBITS, selected, wanted
 from lrd_jax.reproduce.options import Reproduce
@@ -23,20 +24,43 @@ def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) 
     Raises:
       ValueError: unknown models, tasks or decoders, no matplotlib, or a folder without a cell to draw.
     """
-    source_of(options.tasks)
     check_matplotlib()
-    if not options.redraw:
-        for model in options.model:
-            find_model(model)
+    if options.redraw:
+        take_over(options)
+        return draw(options)
+    sources = {model: source_for(options, model) for model in options.model}  # refuses what cannot be, of every model
     take_over(options)
-    if not options.redraw:
-        for model in options.model:
-            asked = {"tasks": options.tasks, "batch": options.batch, "seed": options.seed, "context": options.context}
-            asked["dtype"] = "float32" if model in embedded_models() else None
-            measure(model, wanted(options), output=options.output / CELLS, report=report, **asked)
-            if {"table1", "table4"} & set(options.what):
-                time_all(model, selected(TIMED, options), options.canvases, output=options.output / TIMES, **asked)
+    for model, source in sources.items():
+        asked = {"source": source, "batch": options.batch, "seed": options.seed, "context": options.context}
+        asked["dtype"] = "float32" if model in embedded_models() else None
+        cells, times = options.output / CELLS, options.output / TIMES
+        measure(model, wanted(options), tasks=options.tasks, output=cells, report=report, **asked)
+        if {"table1", "table4"} & set(options.what):
+            time_all(model, selected(TIMED, options), options.canvases, output=times, **asked)
     return draw(options)
+
+
+def source_for(options: Reproduce, model: str) -> Source:
+    """Where the questions for a model come from.
+
+    Raises:
+      ValueError: an unknown model or task, tasks of both kinds; benchmarks without lm-eval or without a sandbox.
+    """
+    folder = find_model(model)
+    if not set(options.tasks) & set(BENCHMARKS):
+        return source_of(options.tasks)
+    if others := set(options.tasks) - set(BENCHMARKS):
+        raise ValueError(f"tasks={', '.join(sorted(others))}: give them apart from {', '.join(BENCHMARKS)}")
+    try:
+        from lrd_jax.harness.benchmarks import checkpoint_behind, prompting
+        from lrd_jax.harness.programs import Programs
+        from lrd_jax.harness.questions import BenchmarkQuestions
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is missing, which benchmarks need: pip install 'lrd-jax[eval]'") from error
+    checkpoint = options.settings or checkpoint_behind(model, folder)
+    runs_code = any(prompting(checkpoint, task).runs_code for task in options.tasks)
+    programs = Programs(unsafe=options.unsafe_code) if runs_code else None
+    return BenchmarkQuestions(options.tasks, checkpoint, options.data, programs)
 
 
 def take_over(options: Reproduce) -> None:

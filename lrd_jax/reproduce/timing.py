@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from lrd_jax.decode import make_decode
 from lrd_jax.decoder_sets import Decoders
 from lrd_jax.evaluate import append_line, open_model, read_cells
-from lrd_jax.questions import Question, source_of
+from lrd_jax.questions import Question, Source
 from lrd_jax.text import encode_prompts, pad_to_bucket
 
 ROUNDS = 5
@@ -28,7 +28,7 @@ def time_all(
     canvases: tuple[int, ...],
     *,
     output: Path,
-    tasks: tuple[str, ...],
+    source: Source,
     batch: int,
     seed: int,
     context: int | None,
@@ -40,7 +40,7 @@ def time_all(
         return
     model, params, tokenizer = open_model(model_name, context, dtype)
     for canvas in left:
-        questions = source_of(tasks)(batch, seed, canvas, tokenizer)
+        questions = source(batch, seed, canvas, tokenizer)
         found = time_forwards(model, params, tokenizer, decoders, canvas, questions)
         line = {"model": model_name, "canvas": canvas, "batch": batch, "rounds": ROUNDS, "milliseconds": found}
         append_line(output, line)
