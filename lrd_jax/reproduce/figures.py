@@ -125,7 +125,7 @@ def _sweep(setting: Setting, decoders: dict, read: Callable[[Any], float], label
             if n.startswith(base)
         ]
         points = sorted(((x, cell, seen) for x, cell, seen in found if cell is not None), key=lambda point: point[0])
-        if points:
+        if len(points) > 1:  # one alone shows no effect
             data[base] = [_swept(*point) for point in points]
     if not data:
         return None
