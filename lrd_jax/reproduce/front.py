@@ -47,7 +47,7 @@ def families(setting: Setting) -> dict[str, list[dict]]:
 def show(setting: Setting) -> Shown | None:
     """Each front as numbers and as a Markdown table, and the picture."""
     fronts = {family: ahead(cells) for family, cells in families(setting).items()}
-    if not fronts:
+    if sum(map(len, fronts.values())) < 2:  # one decoder alone is no front
         return None
     best = [id(cell) for cell in ahead([cell for cells in fronts.values() for cell in cells])]
     lines = [
