@@ -313,7 +313,7 @@ def test_reproduce_asks_the_benchmarks(folder, data, tmp_path, capsys):
         "--only",
         "threshold 0.9",
     )
-    numbers = ("--canvases", "8", "--counts", "3", "--replayed", "2", "--batch", "2", "--what", "table1")
+    numbers = ("--canvases", "8", "--counts", "3", "--replayed", "2", "--batch", "9", "--what", "table1")
     assert main(["reproduce", "--model", folder, "--output", str(tmp_path), *args, *numbers]) == 0
     (cell,) = read_cells(tmp_path / "cells.jsonl")
     assert cell["tasks"] == ["gsm8k", "math500"]

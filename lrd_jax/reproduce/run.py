@@ -36,7 +36,8 @@ def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) 
         cells, times = options.output / CELLS, options.output / TIMES
         measure(model, wanted(options), tasks=options.tasks, output=cells, report=report, **asked)
         if {"table1", "table4"} & set(options.what):
-            time_all(model, selected(TIMED, options), options.canvases, output=times, **asked)
+            problems = dict(zip(options.canvases, options.counts, strict=True))
+            time_all(model, selected(TIMED, options), problems, output=times, **asked)
     return draw(options)
 
 

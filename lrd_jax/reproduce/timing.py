@@ -25,7 +25,7 @@ def times_of(path: Path) -> dict[tuple[str, int], dict[str, float]]:
 def time_all(
     model_name: str,
     decoders: Decoders,
-    canvases: tuple[int, ...],
+    problems: dict[int, int],
     *,
     output: Path,
     source: Source,
@@ -34,15 +34,19 @@ def time_all(
     context: int | None,
     dtype: str | None,
 ) -> None:
-    """Times the decoders on every canvas that `output` does not hold yet, and appends one line each."""
-    left = [canvas for canvas in canvases if (model_name, canvas) not in times_of(output)]
+    """Times the decoders on every canvas that `output` does not hold yet, and appends one line each.
+
+    Args:
+      problems: how many a canvas is asked; a batch holds no more.
+    """
+    left = [canvas for canvas in problems if (model_name, canvas) not in times_of(output)]
     if not left or not decoders:
         return
     model, params, tokenizer = open_model(model_name, context, dtype)
     for canvas in left:
-        questions = source(batch, seed, canvas, tokenizer)
+        questions = source(min(batch, problems[canvas]), seed, canvas, tokenizer)
         found = time_forwards(model, params, tokenizer, decoders, canvas, questions)
-        line = {"model": model_name, "canvas": canvas, "batch": batch, "rounds": ROUNDS, "milliseconds": found}
+        line = {"model": model_name, "canvas": canvas, "batch": len(questions), "rounds": ROUNDS, "milliseconds": found}
         append_line(output, line)
 
 
