@@ -6,7 +6,6 @@ Axes: B batch, P prompt, G canvas.
 import time
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +26,6 @@ from lrd_jax.text import (
     starts_special,
     unknown_words,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class TextDecoder:
