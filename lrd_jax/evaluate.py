@@ -11,6 +11,7 @@ problems; stop_reasons; and where they were asked for, refinements, how many too
 
 import collections
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -137,7 +138,7 @@ def measure(
       report: called with every cell that was measured.
     """
     loaded, cells = None, []
-    questions = source or source_of(tasks)
+    ask = functools.cache(source or source_of(tasks))  # decoders are asked the same, and some sources are slow
     done = {cell_key(cell): cell for cell in read_cells(output)}
     for one in wanted:
         cell = {"model": model_name, "canvas": one.canvas, "decoder": one.decoder, "problems": one.problems}
@@ -148,7 +149,7 @@ def measure(
             model, params, tokenizer = loaded
             config = one.make(one.canvas)
             decode = make_decode(model, config.replace(trace=True) if one.needs else config)
-            asked = questions(one.problems, seed, one.canvas, tokenizer)
+            asked = ask(one.problems, seed, one.canvas, tokenizer)
             cell |= _measure(decode, params, tokenizer, asked, batch, replayed="steps" in one.needs)
             append_line(output, cell)
             done[key] = cell

@@ -235,6 +235,7 @@ def test_bad_options_are_named(changes, words):
         (["--tasks", "words,sums"], "name one or more of words, code"),
         (["--redraw", "--what", "table1,front"], "holds no cell of lrd-tiny-soft on words, code"),
         (["--model", "lrd-tiny", "absent"], "there is no model 'absent'"),
+        (["--tasks", "gsm8k,gsm8k"], "tasks=gsm8k, gsm8k: name each once"),
         (["--tasks", "gsm8k,words"], "tasks=words: give them apart from humaneval, mbpp, gsm8k, math500"),
     ],
 )

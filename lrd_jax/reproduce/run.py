@@ -52,6 +52,8 @@ def source_for(options: Reproduce, model: str) -> Source:
         return source_of(options.tasks)
     if others := set(options.tasks) - set(BENCHMARKS):
         raise ValueError(f"tasks={', '.join(sorted(others))}: give them apart from {', '.join(BENCHMARKS)}")
+    if len(set(options.tasks)) < len(options.tasks):
+        raise ValueError(f"tasks={', '.join(options.tasks)}: name each once")
     try:
         from lrd_jax.harness.benchmarks import checkpoint_behind, prompting
         from lrd_jax.harness.programs import Programs
