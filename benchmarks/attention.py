@@ -7,13 +7,13 @@ Plain decodes of a batch on the model in the box, the two variants in turn.
 """
 
 import dataclasses
-import time
 
 import jax
 import numpy as np
 import tyro
 
 import lrd_jax
+from lrd_jax.bench.measure import in_turns
 from lrd_jax.models import attention
 
 
@@ -37,20 +37,13 @@ def compiled(bench: Bench, score_bytes: int):
     decode = lrd_jax.make_decode(model, config).lower(params, bench.batch, bench.prompt_length).compile()
     prompt = np.random.default_rng(0).integers(5, 100, (bench.batch, bench.prompt_length), np.int32)
     inputs = prompt, np.ones(prompt.shape, bool), jax.random.split(jax.random.key(0), bench.batch)
-    return lambda: jax.block_until_ready(decode(params, *inputs, config))
+    return lambda: decode(params, *inputs, config)
 
 
 def main(bench: Bench) -> None:
     variants = {"a few heads": attention.SCORE_BYTES, "all heads": 2**40}
     runs = {name: compiled(bench, score_bytes) for name, score_bytes in variants.items()}
-    seconds = {name: [] for name in runs}
-    for run in runs.values():
-        run()
-    for _ in range(bench.repeats):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
+    seconds = in_turns(runs, bench.repeats)
     positions = bench.batch * (bench.prompt_length + bench.gen_length) * bench.forwards
     print(f"{bench}; jax {jax.__version__}, {jax.devices()}")
     for name, taken in seconds.items():

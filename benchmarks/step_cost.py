@@ -10,7 +10,6 @@ are timed in turn, the medians compared.
 """
 
 import dataclasses
-import time
 from typing import Literal
 
 import jax
@@ -19,6 +18,7 @@ import numpy as np
 import tyro
 
 from lrd_jax import DecodeConfig, LowestEntropy, Mix, Refine, make_decode
+from lrd_jax.bench.measure import in_turns
 from lrd_jax.bench.sizes import sized
 from lrd_jax.compiling import compiler_options
 from lrd_jax.models import Model, positions_of
@@ -100,18 +100,12 @@ def main(sizes: Sizes) -> None:
         # Past a block's first forward, where soft embeddings and a previous belief are at work.
         state = decode.advance(params, decode.start(params, prompt), 2)
         runs[name] = lambda decode=decode, state=state: decode.advance(params, state, sizes.steps)
-    seconds = {name: [] for name in runs}
-    for run in runs.values():
-        jax.block_until_ready(run())
-    for _ in range(sizes.repeats):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            seconds[name].append((time.perf_counter() - start) / (1 if name == "forward" else sizes.steps))
+    forwards = {name: 1 if name == "forward" else sizes.steps for name in runs}
+    seconds = {name: np.array(taken) / forwards[name] for name, taken in in_turns(runs, sizes.repeats).items()}
     print(f"{sizes}; {nucleus}; jax {jax.__version__}, {jax.devices()}")
-    base = np.array(seconds["forward"])
+    base = seconds["forward"]
     for name, taken in seconds.items():
-        low, ratio, high = np.percentile(np.array(taken) / base, [25, 50, 75])
+        low, ratio, high = np.percentile(taken / base, [25, 50, 75])
         print(
             f"{name:12} {1e3 * np.median(taken):8.1f} ms   {np.median(taken) / np.median(base):5.2f}x of the medians   "
             f"{ratio:5.2f}x in turn (quartiles {low:.2f} to {high:.2f})"

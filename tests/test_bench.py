@@ -12,7 +12,7 @@ import pytest
 from lrd_jax import cli
 from lrd_jax.bench import measure
 from lrd_jax.bench.decoders import DECODERS, Canvas
-from lrd_jax.bench.measure import Run, Spread, Subject
+from lrd_jax.bench.measure import Run, Spread, Subject, in_turns
 from lrd_jax.bench.reference import COUNTERPARTS
 from lrd_jax.bench.sizes import random_params, random_prompts, sized, special_ids
 from lrd_jax.cli import compile_cache, main
@@ -295,3 +295,10 @@ def test_what_the_parser_refuses_ends_with_the_same_status(capsys, args):
     with pytest.raises(SystemExit) as end:
         main(["bench", *args])
     assert end.value.code == cli.USER_ERROR
+
+
+def test_runs_take_turns_after_one_run_each_to_warm_up():
+    ran = []
+    seconds = in_turns({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, rounds=2)
+    assert "".join(ran) == "ab" * 3
+    assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2}

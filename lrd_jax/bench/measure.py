@@ -6,6 +6,7 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -93,6 +94,22 @@ class Subject:
     def generated(self) -> int:
         """Tokens of all rows, each counted to its first end."""
         return int(answer_lengths(self.first.tokens, self._special.end_ids).sum())
+
+
+def in_turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each run, by round: all are warmed up once, then take turns, so that a noisy moment hits them alike.
+
+    What a run returns is waited for.
+    """
+    for run in runs.values():
+        jax.block_until_ready(run())
+    seconds = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
 
 
 def peak_memory() -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """What a forward costs under each decoder, in turns: a cell's own wall time also holds what else the machine did."""
 
+import functools
 import statistics
-import time
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 
+from lrd_jax.bench.measure import in_turns
 from lrd_jax.decode import make_decode
 from lrd_jax.decoder_sets import Decoders
 from lrd_jax.evaluate import append_line, open_model, read_cells
@@ -56,16 +56,13 @@ def time_forwards(
     """Milliseconds of a forward of one row in a batch of these questions: the median of rounds that take turns."""
     prompts = encode_prompts(tokenizer, [question.prompt for question in questions], chat=False)
     prompt, mask = pad_to_bucket(*prompts, model.config.max_length - canvas)
-    starts = {}
+    runs, forwards = {}, {}
     for name, make in decoders.items():
         decode = make_decode(model, make(canvas))
         state = decode.start(params, prompt, mask)
-        decode.advance(params, state, 0)  # compiles and decodes nothing
-        starts[name] = (decode, state)
-    spent = {name: [] for name in starts}
-    for _ in range(ROUNDS):
-        for name, (decode, state) in starts.items():
-            began = time.perf_counter()
-            after = jax.block_until_ready(decode.advance(params, state, FORWARDS))
-            spent[name].append((time.perf_counter() - began) / int(jnp.max(after.steps)))
-    return {name: 1000 * statistics.median(times) / len(questions) for name, times in spent.items()}
+        runs[name] = functools.partial(decode.advance, params, state, FORWARDS)
+        forwards[name] = int(jnp.max(runs[name]().steps))
+    return {
+        name: 1000 * statistics.median(seconds) / forwards[name] / len(questions)
+        for name, seconds in in_turns(runs, ROUNDS).items()
+    }
