@@ -26,7 +26,7 @@ from lrd_jax.checkpoint import load
 from lrd_jax.config import DecodeConfig
 from lrd_jax.decode import Decoder, make_decode
 from lrd_jax.decoder_sets import DECODER_SETS
-from lrd_jax.markdown import table
+from lrd_jax.markdown import percent, table, tally
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
 from lrd_jax.questions import Question, Source, source_of
@@ -270,11 +270,11 @@ def markdown(cells: list[dict]) -> str:
         lines = [
             [
                 c["decoder"],
-                f"{100 * c['accuracy']:.1f} ({100 * c['low']:.1f}-{100 * c['high']:.1f})",
+                percent(c["accuracy"], c["low"], c["high"]),
                 f"{c['forwards']:.1f}",
                 f"{c['refine_forwards']:.1f}",
                 f"{1000 * c['seconds'] / c['problems']:.1f}",
-                ", ".join(f"{reason} {count}" for reason, count in sorted(c["stop_reasons"].items())),
+                tally(c["stop_reasons"]),
             ]
             for c in group
         ]

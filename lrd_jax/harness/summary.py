@@ -8,7 +8,7 @@ from typing import Any
 
 from lrd_jax.evaluate import wilson
 from lrd_jax.harness.records import Record
-from lrd_jax.markdown import table
+from lrd_jax.markdown import percent, table, tally
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,11 +91,11 @@ def markdown(rows: Sequence[tuple[str, Summary]]) -> str:
         [
             name,
             str(s.samples),
-            f"{100 * s.accuracy:.1f} ({100 * s.low:.1f}-{100 * s.high:.1f})",
+            percent(s.accuracy, s.low, s.high),
             *(f"{mean:.1f}" for mean in (s.forwards, s.refine_forwards, s.effective_tokens)),
             _number(s.tokens_per_second),
             _number(s.speedup, "x"),
-            ", ".join(f"{reason} {count}" for reason, count in sorted(s.stop_reasons.items())),
+            tally(s.stop_reasons),
         ]
         for name, s in rows
     ]

@@ -9,7 +9,7 @@ from lrd_jax.markdown import table
 from lrd_jax.replay import PAPER_TAU
 from lrd_jax.reproduce.decoders import BASELINE, COURSES, FEEDBACK, NUCLEUS, PAPER, SETTLING, SWEPT
 from lrd_jax.reproduce.results import Setting, Shown
-from lrd_jax.reproduce.tables import percent
+from lrd_jax.reproduce.tables import accuracy
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73")  # Okabe and Ito's
 _MARKERS = ("o", "s", "^")
@@ -162,7 +162,7 @@ def _sweep(setting: Setting, decoders: dict, read: Callable[[Any], float], label
         [
             base,
             f"{p['x']:g}",
-            percent(p),
+            accuracy(p),
             str(p["problems"]),
             f"{p['forwards']:.1f}",
             *(_share(p[f]) for f in ("mixed", "alpha")),

@@ -6,7 +6,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from lrd_jax.markdown import table
 from lrd_jax.reproduce.decoders import FRONTS
 from lrd_jax.reproduce.results import Setting, Shown
-from lrd_jax.reproduce.tables import percent
+from lrd_jax.reproduce.tables import accuracy
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; LRD's are the strong ones, with full markers.
 _LOOKS: dict[str, tuple[str, str]] = {
@@ -55,7 +55,7 @@ def show(setting: Setting) -> Shown | None:
             family,
             f"**{cell['decoder']}**" if id(cell) in best else cell["decoder"],
             f"{cell['forwards']:.1f}",
-            percent(cell),
+            accuracy(cell),
             str(cell["problems"]),
         ]
         for family, cells in fronts.items()

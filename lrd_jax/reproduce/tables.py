@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lrd_jax.decoder_sets import TABLE
-from lrd_jax.markdown import table
+from lrd_jax.markdown import percent, table
 from lrd_jax.reproduce.decoders import (
     ABLATION_GROUPS,
     BASELINE,
@@ -20,7 +20,7 @@ Column = tuple[str, Callable[[Row], str]]
 
 _BESIDE = "beside it: an end-of-text stop, parallel commits, caches"
 
-ACCURACY: Column = ("accuracy % (95 %)", lambda row: percent(row))
+ACCURACY: Column = ("accuracy % (95 %)", lambda row: accuracy(row))
 PROBLEMS: Column = ("problems", lambda row: str(row["problems"]))
 FORWARDS: Column = ("forwards", lambda row: f"{row['forwards']:.1f}")
 REFINING: Column = ("of them refining", lambda row: f"{row['refine_forwards']:.1f}")
@@ -106,9 +106,9 @@ def _row(cell: dict, setting: Setting, first: dict | None) -> Row:
     }
 
 
-def percent(cell: dict) -> str:
-    """An accuracy with its interval."""
-    return f"{100 * cell['accuracy']:.1f} ({100 * cell['low']:.1f}-{100 * cell['high']:.1f})"
+def accuracy(cell: dict) -> str:
+    """A cell's accuracy with its interval."""
+    return percent(cell["accuracy"], cell["low"], cell["high"])
 
 
 def points(more: tuple[float, float, float] | None) -> str:
