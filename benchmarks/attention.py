@@ -13,8 +13,8 @@ import numpy as np
 import tyro
 
 import lrd_jax
-from lrd_jax.bench.measure import in_turns
 from lrd_jax.models import attention
+from lrd_jax.research.timing.measure import in_turns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ import numpy as np
 import tyro
 
 from lrd_jax import DecodeConfig, DualCache, PrefixCache, make_decode
-from lrd_jax.bench.sizes import sized
 from lrd_jax.models import Model
+from lrd_jax.research.timing.sizes import sized
 
 CACHES = {"no cache": None, "prefix": PrefixCache(), "dual": DualCache()}
 

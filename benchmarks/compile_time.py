@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import tyro
 
 from lrd_jax import DecodeConfig, make_decode
-from lrd_jax.models import PRESETS, Model
+from lrd_jax.models import CHECKPOINTS, Model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to compile."""
 
-    model: Literal[tuple(PRESETS)] = "llada-8b-instruct"
+    model: Literal[tuple(CHECKPOINTS)] = "llada-8b-instruct"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     batch: int = 1
     prompt_length: int = 128
@@ -32,7 +32,7 @@ class Plan:
 
 def main(plan: Plan) -> None:
     jax.config.update("jax_enable_compilation_cache", False)
-    model = Model(PRESETS[plan.model].config)
+    model = Model(CHECKPOINTS[plan.model].config)
     params = model.abstract_params(jnp.dtype(plan.dtype))
     print(f"{plan}; jax {jax.__version__}, {jax.default_backend()}")
     for name in ("plain", "fast", "lrd", "paper"):

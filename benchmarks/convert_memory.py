@@ -23,7 +23,7 @@ import numpy as np
 from lrd_jax.convert.hf_config import to_hf
 from lrd_jax.convert.tables import param_shapes, tensors
 from lrd_jax.convert.writer import MAX_SHARD_BYTES, write_tensors
-from lrd_jax.models import PRESETS, ModelConfig
+from lrd_jax.models import CHECKPOINTS, ModelConfig
 
 MEASURED = """
 import json, sys, time
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the checkpoint; its blocks are added up")
     parser.add_argument("--folder", type=Path, help="where to work; the system's temporary folder otherwise")
     args = parser.parse_args()
-    sizes = PRESETS["llada-8b-base"].config.to_json() | {"embed_dim": 2048, "mlp_dim": 5632, "num_heads": 16}
+    sizes = CHECKPOINTS["llada-8b-base"].config.to_json() | {"embed_dim": 2048, "mlp_dim": 5632, "num_heads": 16}
     sizes["num_kv_heads"] = 16
     one, two = (_nbytes(ModelConfig.from_json(sizes | {"num_layers": n})) for n in (1, 2))
     layers = max(1, round((args.gigabytes * 1e9 - one) / (two - one)) + 1)

@@ -12,7 +12,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from lrd_jax.sandbox import Sandbox, SandboxError, judge
+from lrd_jax.research.sandbox import Sandbox, SandboxError, judge
 
 
 def answers(record: dict) -> list[str]:

@@ -8,8 +8,8 @@ import statistics
 import subprocess
 import time
 
-from lrd_jax.sandbox import Sandbox, SandboxError
-from lrd_jax.sandbox.bubblewrap import interpreter
+from lrd_jax.research.sandbox import Sandbox, SandboxError
+from lrd_jax.research.sandbox.bubblewrap import interpreter
 
 
 def main() -> None:

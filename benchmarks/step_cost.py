@@ -18,11 +18,11 @@ import numpy as np
 import tyro
 
 from lrd_jax import DecodeConfig, LowestEntropy, Mix, Refine, make_decode
-from lrd_jax.bench.measure import in_turns
-from lrd_jax.bench.sizes import sized
-from lrd_jax.compiling import compiler_options
+from lrd_jax.decoding.compiling import compiler_options
+from lrd_jax.decoding.vocab.nucleus import in_nucleus
 from lrd_jax.models import Model, positions_of
-from lrd_jax.nucleus import in_nucleus
+from lrd_jax.research.timing.measure import in_turns
+from lrd_jax.research.timing.sizes import sized
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import tyro
 
 from lrd_jax import DecodeConfig, make_decode
-from lrd_jax.models import PRESETS, Model
-from lrd_jax.reading import chunk_of
+from lrd_jax.decoding.reading import chunk_of
+from lrd_jax.models import CHECKPOINTS, Model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to compile. Sizes of 0 are the preset's."""
 
-    model: Literal[tuple(PRESETS)] = "llada-8b-base"
+    model: Literal[tuple(CHECKPOINTS)] = "llada-8b-base"
     embed_dim: int = 512
     num_layers: int = 8
     num_heads: int = 8
@@ -40,7 +40,7 @@ class Plan:
 
 
 def main(plan: Plan) -> None:
-    preset = PRESETS[plan.model].config
+    preset = CHECKPOINTS[plan.model].config
     sizes = {name: getattr(plan, name) for name in ("embed_dim", "num_layers", "num_heads", "mlp_dim")}
     sizes = {name: size for name, size in sizes.items() if size}
     if "num_heads" in sizes:

@@ -16,7 +16,7 @@ import re
 import tyro
 from tpu_memory import Plan, compile_decode
 
-from lrd_jax.config import DecodeConfig
+from lrd_jax.decoding.config import DecodeConfig
 
 MEGAHERTZ = {"v5e": 940.0, "v5p": 1750.0, "v6e": 940.0}
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}

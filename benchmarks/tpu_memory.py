@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import tyro
 from jax.experimental import topologies
 
-from lrd_jax.config import DecodeConfig
-from lrd_jax.decode import make_decode
-from lrd_jax.models import PRESETS, Model
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.loop import make_decode
+from lrd_jax.models import CHECKPOINTS, Model
 from lrd_jax.sharding import batch_sharding, make_mesh, param_shardings
 
 
@@ -29,7 +29,7 @@ from lrd_jax.sharding import batch_sharding, make_mesh, param_shardings
 class Plan:
     """What to compile, and for which slice."""
 
-    model: Literal[tuple(PRESETS)] = "llada-8b-instruct"
+    model: Literal[tuple(CHECKPOINTS)] = "llada-8b-instruct"
     topology: str = "v5e:2x4"
     """Kind of chip and shape of the slice."""
     data: int = 1
@@ -60,7 +60,7 @@ def slice_devices(topology: str) -> list[jax.Device]:
 
 def compile_decode(plan: Plan, config: DecodeConfig) -> jax.stages.Compiled:
     """A decode compiled for the slice with parameters in bfloat16."""
-    model = Model(PRESETS[plan.model].config)
+    model = Model(CHECKPOINTS[plan.model].config)
     mesh = make_mesh(plan.data, plan.fsdp, plan.tensor, slice_devices(plan.topology))
 
     def placed(leaf, sharding):

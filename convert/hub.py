@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from lrd_jax.convert.safetensors_io import ConversionError
-from lrd_jax.models import PRESETS
+from lrd_jax.models import CHECKPOINTS
 
 _FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt"]
 
@@ -34,11 +34,11 @@ def find_source(source: str | Path, revision: str | None = None) -> Origin:
         raise ConversionError(
             f"{folder} is not a folder", ["a folder with config.json and safetensors files was wanted"]
         )
-    preset = PRESETS.get(str(source))
+    preset = CHECKPOINTS.get(str(source))
     hub_id = preset.hub_id if preset else str(source)
     parts = hub_id.split("/")
     if isinstance(source, Path) or len(parts) != 2 or not all(parts) or parts[0] in (".", "..", "~"):
-        known = f"a hub id has the form owner/name; presets: {', '.join(PRESETS)}"
+        known = f"a hub id has the form owner/name; presets: {', '.join(CHECKPOINTS)}"
         raise ConversionError(f"there is no folder {source}", [known])
     return _download(hub_id, revision)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from lrd_jax.cli.live import CanvasView
 from lrd_jax.cli.options import Generate
 from lrd_jax.cli.session import Session
-from lrd_jax.live import CanvasView
 
 QUESTION = (
     "Tom has 14 apples. Ann takes 5 apples. The number is doubled. Tom sells 7 apples. "

@@ -11,40 +11,44 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lrd_jax.cache import DualCache as DualCache
-    from lrd_jax.cache import PrefixCache as PrefixCache
     from lrd_jax.checkpoint import load as load
-    from lrd_jax.commit import AsFastDLLM as AsFastDLLM
-    from lrd_jax.commit import CommitRule as CommitRule
-    from lrd_jax.commit import Dream as Dream
-    from lrd_jax.commit import DreamThreshold as DreamThreshold
-    from lrd_jax.commit import LowestEntropy as LowestEntropy
-    from lrd_jax.commit import Scheduled as Scheduled
-    from lrd_jax.commit import Threshold as Threshold
-    from lrd_jax.config import DecodeConfig as DecodeConfig
-    from lrd_jax.decode import make_decode as make_decode
-    from lrd_jax.mixing import Mix as Mix
-    from lrd_jax.parallel import KLASS as KLASS
-    from lrd_jax.parallel import EntropyBound as EntropyBound
-    from lrd_jax.parallel import Factor as Factor
-    from lrd_jax.parallel import Margin as Margin
-    from lrd_jax.state import DecodeResult as DecodeResult
-    from lrd_jax.state import DecodeState as DecodeState
-    from lrd_jax.state import StopReason as StopReason
-    from lrd_jax.stopping import Divergence as Divergence
-    from lrd_jax.stopping import Refine as Refine
-    from lrd_jax.stopping import Stop as Stop
+    from lrd_jax.decoding.config import DecodeConfig as DecodeConfig
+    from lrd_jax.decoding.loop import make_decode as make_decode
+    from lrd_jax.decoding.parts.cache.region import DualCache as DualCache
+    from lrd_jax.decoding.parts.cache.region import PrefixCache as PrefixCache
+    from lrd_jax.decoding.parts.commit.basic import AsFastDLLM as AsFastDLLM
+    from lrd_jax.decoding.parts.commit.basic import CommitRule as CommitRule
+    from lrd_jax.decoding.parts.commit.basic import Dream as Dream
+    from lrd_jax.decoding.parts.commit.basic import DreamThreshold as DreamThreshold
+    from lrd_jax.decoding.parts.commit.basic import LowestEntropy as LowestEntropy
+    from lrd_jax.decoding.parts.commit.basic import Scheduled as Scheduled
+    from lrd_jax.decoding.parts.commit.basic import Threshold as Threshold
+    from lrd_jax.decoding.parts.commit.parallel import KLASS as KLASS
+    from lrd_jax.decoding.parts.commit.parallel import EntropyBound as EntropyBound
+    from lrd_jax.decoding.parts.commit.parallel import Factor as Factor
+    from lrd_jax.decoding.parts.commit.parallel import Margin as Margin
+    from lrd_jax.decoding.parts.divergence import Divergence as Divergence
+    from lrd_jax.decoding.parts.mix import Mix as Mix
+    from lrd_jax.decoding.parts.refine import Refine as Refine
+    from lrd_jax.decoding.parts.stop import Stop as Stop
+    from lrd_jax.decoding.state import DecodeResult as DecodeResult
+    from lrd_jax.decoding.state import DecodeState as DecodeState
+    from lrd_jax.decoding.state import StopReason as StopReason
 
 _HOMES = {
-    "cache": ("DualCache", "PrefixCache"),
     "checkpoint": ("load",),
-    "commit": ("AsFastDLLM", "CommitRule", "Dream", "DreamThreshold", "LowestEntropy", "Scheduled", "Threshold"),
-    "config": ("DecodeConfig",),
-    "decode": ("make_decode",),
-    "mixing": ("Mix",),
-    "parallel": ("KLASS", "EntropyBound", "Factor", "Margin"),
-    "state": ("DecodeResult", "DecodeState", "StopReason"),
-    "stopping": ("Divergence", "Refine", "Stop"),
+    "decoding.config": ("DecodeConfig",),
+    "decoding.loop": ("make_decode",),
+    "decoding.parts.cache.region": ("DualCache", "PrefixCache"),
+    "decoding.parts.commit.basic": (
+        *("AsFastDLLM", "CommitRule", "Dream", "DreamThreshold", "LowestEntropy", "Scheduled", "Threshold"),
+    ),
+    "decoding.parts.commit.parallel": ("KLASS", "EntropyBound", "Factor", "Margin"),
+    "decoding.parts.divergence": ("Divergence",),
+    "decoding.parts.mix": ("Mix",),
+    "decoding.parts.refine": ("Refine",),
+    "decoding.parts.stop": ("Stop",),
+    "decoding.state": ("DecodeResult", "DecodeState", "StopReason"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from lrd_jax.settings import check_count
+from lrd_jax.decoding.setting import check_count
 from lrd_jax.tuning import Tuning
 
 VERSION = 1

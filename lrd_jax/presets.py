@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from lrd_jax.commit import DreamThreshold, LowestEntropy, Threshold
-from lrd_jax.config import DecodeConfig
-from lrd_jax.models.presets import PRESETS as CHECKPOINTS
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.parts.commit.basic import DreamThreshold, LowestEntropy, Threshold
+from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.preset_files import SUFFIXES, PresetFile, is_preset_file, read_preset
 
 DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
@@ -56,7 +56,7 @@ def paper_config(checkpoint: str, benchmark: str, gen_length: int = 512, **chang
     """LRD as the paper ran it: `DecodeConfig.paper` with the active window of this checkpoint on this benchmark.
 
     Args:
-      checkpoint: a key of `lrd_jax.models.presets.PRESETS`.
+      checkpoint: a key of `lrd_jax.models.checkpoints.CHECKPOINTS`.
       benchmark: one of `BENCHMARKS`.
       gen_length: G; the paper's are `PAPER_GEN_LENGTHS`.
       changes: fields of `DecodeConfig` to set otherwise.

@@ -4,8 +4,9 @@ import dataclasses
 import math
 from typing import Any
 
-from lrd_jax.config import DecodeConfig
-from lrd_jax.stopping import Divergence, Stop
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.parts.divergence import Divergence
+from lrd_jax.decoding.parts.stop import Stop
 
 REDUCTIONS, SCOPES = ("mean", "sum", "max"), ("block", "masked")
 NO_GUARD = "none"  # how a file writes the absence of a guard

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lrd_jax.convert import write_hf
-from lrd_jax.models import PRESETS, Model, ModelConfig
+from lrd_jax.models import CHECKPOINTS, Model, ModelConfig
 
 SPECIAL = ("<|endoftext|>", "<|mdm_mask|>", "<|startoftext|>")
 CHAT = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
@@ -17,7 +17,7 @@ def write_byte_model(folder, *, chat=False, max_length=4096):
     write_byte_tokenizer(folder / "tokenizer", special)
     sizes = {"num_layers": 1, "embed_dim": 16, "mlp_dim": 16, "num_heads": 1, "num_kv_heads": 1}
     ids = {"eos_id": 0, "pad_id": 0, "mask_id": 1, "bos_id": 2, "eot_id": len(special) - 1 if chat else None}
-    fields = PRESETS["llada-8b-base"].config.to_json() | sizes | ids
+    fields = CHECKPOINTS["llada-8b-base"].config.to_json() | sizes | ids
     config = ModelConfig.from_json(fields | {"vocab_size": len(special) + 256, "max_length": max_length})
     params = jax.tree.map(lambda leaf: 4 * leaf, Model(config).init(jax.random.key(3), jnp.float32))
     write_hf(params, config, folder / "model", tokenizer=folder / "tokenizer")

@@ -1,7 +1,7 @@
 """The slow twin: DESIGN's decoding semantics in plain NumPy, float64, one row and one position at a time.
 
-Written to be read beside `lrd_jax/step.py`: the same step, the same order, nothing fast and nothing shared. A twin
-row has no padding; a left-padded row of the loop must give what its bare prompt gives here.
+Written to be read beside `lrd_jax/decoding/step.py`: the same step, the same order, nothing fast and nothing shared. A
+twin row has no padding; a left-padded row of the loop must give what its bare prompt gives here.
 
 Axes: P prompt, G canvas, W active window, L = P + G, D embed, V vocab.
 """

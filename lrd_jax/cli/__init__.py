@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import tyro
 
-from lrd_jax.analyze.options import Analyze
 from lrd_jax.cli.options import Bench, Calibrate, Chat, Convert, Eval, EvalTiny, Export, Generate, Train
-from lrd_jax.reproduce.options import Reproduce
+from lrd_jax.research.analyze.options import Analyze
+from lrd_jax.research.reproduce.options import Reproduce
 
 INCOMPLETE, USER_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -69,7 +69,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _with_options_of_the_table(commands: dict[str, type]) -> dict[str, type]:
     """The commands, `eval-tiny` with its true options: importing those takes JAX, so only who asks for them waits."""
-    from lrd_jax import evaluate
+    from lrd_jax.research import evaluate
 
     return {**commands, "eval-tiny": evaluate.EvalTiny}
 

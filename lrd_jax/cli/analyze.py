@@ -2,15 +2,15 @@
 
 from rich.console import Console
 
-from lrd_jax.analyze.options import Analyze
+from lrd_jax.research.analyze.options import Analyze
 
 
 def run(options: Analyze) -> int:
     """Progress on standard error, the files that were written on standard output."""
     console = Console(stderr=True, highlight=False)
     with console.status("starting"):
-        from lrd_jax.analyze.run import run as measure  # JAX takes seconds to import: the user waits in here
         from lrd_jax.cli.compile_cache import use_compile_cache
+        from lrd_jax.research.analyze.run import run as measure  # JAX takes seconds to import: the user waits in here
 
         use_compile_cache()
         for part in measure(options, report=console.print):

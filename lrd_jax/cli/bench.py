@@ -14,9 +14,12 @@ _PAPER_WIDTH = 120  # of tables that go to a file
 def run(options: Bench) -> int:
     """Tables or JSON on standard output; the status says where a reference decodes other tokens."""
     with Console(stderr=True).status("starting") as status:
-        from lrd_jax.bench.report import disagreements, tables  # JAX takes seconds to import: the user waits in here
-        from lrd_jax.bench.run import run as measure
         from lrd_jax.cli.compile_cache import use_compile_cache
+        from lrd_jax.research.timing.report import (  # JAX takes seconds to import: the user waits in here
+            disagreements,
+            tables,
+        )
+        from lrd_jax.research.timing.run import run as measure
 
         use_compile_cache()
         result = measure(options, say=status.update)

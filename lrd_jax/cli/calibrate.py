@@ -11,7 +11,7 @@ from lrd_jax.cli import INCOMPLETE
 from lrd_jax.cli.options import Calibrate
 
 if TYPE_CHECKING:
-    from lrd_jax.calibrate.run import Report
+    from lrd_jax.research.calibrate.run import Report
 
 _FILE_WIDTH = 160  # of tables that go to a file: no cell is broken there
 
@@ -19,8 +19,10 @@ _FILE_WIDTH = 160  # of tables that go to a file: no cell is broken there
 def run(options: Calibrate) -> int:
     """The front or the certificate on standard output, where the files are on standard error."""
     with Console(stderr=True).status("starting") as status:
-        from lrd_jax.calibrate.run import run as calibrate  # JAX takes seconds to import: the user waits in here
         from lrd_jax.cli.compile_cache import use_compile_cache
+        from lrd_jax.research.calibrate.run import (
+            run as calibrate,  # JAX takes seconds to import: the user waits in here
+        )
 
         use_compile_cache()
         report = calibrate(options, say=status.update)
@@ -59,7 +61,7 @@ def _told(options: Calibrate, report: "Report") -> list[str]:
     """Lines for people."""
     lines = [f"{report.settings} settings from {report.rows_decoded} decodes of {report.prompts} prompts"]
     if report.chosen is None:
-        from lrd_jax.calibrate.certify import prompts_needed
+        from lrd_jax.research.calibrate.certify import prompts_needed
 
         fewest = report.rungs[0].changed
         needed = prompts_needed(options.risk, options.confidence, fewest)

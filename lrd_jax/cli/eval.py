@@ -10,7 +10,7 @@ from rich.console import Console
 from lrd_jax.cli.options import Eval
 
 if TYPE_CHECKING:
-    from lrd_jax.harness.cells import Cell
+    from lrd_jax.research.benchmarks.cells import Cell
 
 GOLD = "gold"
 _NUMBERS = ("block_length", "r_f", "top_p", "tau", "threshold", "temperature")
@@ -21,13 +21,13 @@ def run(options: Eval) -> int:
     with Console(stderr=True).status(f"loading {options.model}"):
         cells = cells_of(options)  # before anything is loaded: it refuses what cannot be
         try:
-            from lrd_jax.harness.run import run as measure
+            from lrd_jax.research.benchmarks.run import run as measure
         except ModuleNotFoundError as error:
             raise ValueError(f"{error.name} is missing, which evaluations need: pip install 'lrd-jax[eval]'") from error
         from lrd_jax.checkpoint import load
         from lrd_jax.cli.compile_cache import use_compile_cache
-        from lrd_jax.harness.programs import Programs
-        from lrd_jax.harness.summary import markdown
+        from lrd_jax.research.benchmarks.programs import Programs
+        from lrd_jax.research.benchmarks.summary import markdown
 
         use_compile_cache()
         programs = Programs(unsafe=options.unsafe_code) if any(cell.asked.runs_code for cell in cells) else None
@@ -56,10 +56,10 @@ def cells_of(options: Eval) -> "list[Cell]":
     """
     from lrd_jax.checkpoint import embedded_models, find_model
     from lrd_jax.cli.session import decode_config
-    from lrd_jax.harness.benchmarks import BEGIN_TOKEN, checkpoint_behind, prompting
-    from lrd_jax.harness.cells import Cell
-    from lrd_jax.models.presets import PRESETS as CHECKPOINTS
+    from lrd_jax.models.checkpoints import CHECKPOINTS
     from lrd_jax.presets import PAPER_BLOCK_LENGTHS
+    from lrd_jax.research.benchmarks.benchmarks import BEGIN_TOKEN, checkpoint_behind, prompting
+    from lrd_jax.research.benchmarks.cells import Cell
 
     checkpoint = options.settings
     if checkpoint is None:

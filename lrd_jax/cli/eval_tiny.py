@@ -3,8 +3,8 @@
 import sys
 
 from lrd_jax.cli.compile_cache import use_compile_cache
-from lrd_jax.evaluate import EvalTiny, markdown
-from lrd_jax.evaluate import run as measure
+from lrd_jax.research.evaluate import EvalTiny, markdown
+from lrd_jax.research.evaluate import run as measure
 
 
 def run(options: EvalTiny) -> int:

@@ -244,7 +244,7 @@ class Bench:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalTiny:  # in the list of commands only: the options are those of `lrd_jax.evaluate.EvalTiny`
+class EvalTiny:  # in the list of commands only: the options are those of `lrd_jax.research.evaluate.EvalTiny`
     """Measure decoders on held-out problems of the embedded models' tasks."""
 
 

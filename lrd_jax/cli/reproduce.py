@@ -2,9 +2,9 @@
 
 from lrd_jax.cli.compile_cache import use_compile_cache
 from lrd_jax.cli.eval_tiny import report
-from lrd_jax.reproduce.options import Reproduce
-from lrd_jax.reproduce.run import missing
-from lrd_jax.reproduce.run import run as reproduce
+from lrd_jax.research.reproduce.options import Reproduce
+from lrd_jax.research.reproduce.run import missing
+from lrd_jax.research.reproduce.run import run as reproduce
 
 
 def run(options: Reproduce) -> int:

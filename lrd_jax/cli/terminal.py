@@ -24,7 +24,7 @@ def ask(session: "Session", question: str, options: Decoding, *, chat: bool) -> 
     console = Console()
     if not options.live or not sys.stdout.isatty() or console.is_dumb_terminal:
         return session.answer(question, chat=chat)
-    from lrd_jax.live import CanvasView
+    from lrd_jax.cli.live import CanvasView
 
     title = f"{options.model}, {options.preset}"
     with CanvasView(console, session.tokenizer, session.config, session.decoder.config, title) as view:

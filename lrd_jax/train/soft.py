@@ -1,6 +1,6 @@
 """Training inputs as refinement and mixing make them: 0, 1 or 2 gradient-free forwards soften the masked positions.
 
-The formula is the decoder's own (`lrd_jax.mixing`, Eq. 3 and 4). Axes: B batch, G canvas, D embed, V vocab.
+The formula is the decoder's own (`lrd_jax.decoding.parts.mix`, Eq. 3 and 4). Axes: B batch, G canvas, D embed, V vocab.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lrd_jax import belief, mixing
+from lrd_jax.decoding.parts import mix as mixing
+from lrd_jax.decoding.vocab import belief
 from lrd_jax.train.config import SoftInputs
 
 LARGEST_COUNT = 2

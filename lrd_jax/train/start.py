@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lrd_jax.checkpoint import load
 from lrd_jax.models import Model, ModelConfig
-from lrd_jax.models.presets import PRESETS
+from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.models.transformer import Params
 from lrd_jax.sharding import param_shardings
 from lrd_jax.tasks import TRAINABLE
@@ -56,7 +56,7 @@ def new_model_config(sizes: Scratch, tokenizer: PreTrainedTokenizerBase) -> Mode
     if missing := [name for name, token in special.items() if token is None]:
         raise ValueError(f"model.tokenizer: {sizes.tokenizer} names no {' and no '.join(missing)}")
     return dataclasses.replace(
-        PRESETS["llada-8b-base"].config,
+        CHECKPOINTS["llada-8b-base"].config,
         vocab_size=len(tokenizer),
         num_layers=sizes.num_layers,
         embed_dim=sizes.embed_dim,

@@ -1,0 +1,1 @@
+"""Sums over a vocabulary: belief, nucleus, the largest logits, the draw."""

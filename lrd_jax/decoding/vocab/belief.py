@@ -1,0 +1,64 @@
+"""What the model believes about each position: logits -> token, confidence, entropy, and the KL to the last belief.
+
+Axes: B batch, W active window, V vocab. Everything is float32 and in nats; p = 0 adds nothing to a sum.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from lrd_jax.decoding.vocab.largest import argmax
+
+
+@flax.struct.dataclass
+class Belief:
+    """The belief at every position of the window, as commit and stopping rules read it."""
+
+    token: jax.Array  # [B, W] int32, the token that would be committed
+    confidence: jax.Array  # [B, W] probability of that token
+    entropy: jax.Array  # [B, W] nats
+    log_z: jax.Array  # [B, W] log of the softmax denominator
+    margin: jax.Array | None = None  # [B, W] probability of the best token minus the second best's, where asked for
+
+
+def read(logits: jax.Array, *, margin: bool = False) -> Belief:
+    """Belief from float32 logits `[B, W, V]`; the token is the argmax, the lowest id on a tie.
+
+    Logits of -inf are impossible tokens. Rows with NaN or +inf give non-finite entropies.
+    """
+    top = jnp.max(logits, axis=-1, keepdims=True)
+    weights = jnp.exp(logits - top)
+    z = jnp.sum(weights, axis=-1)
+    # H = log z - E[x - top]; an impossible token has weight 0 and must not meet its -inf.
+    mean = jnp.sum(jnp.where(weights > 0, weights * (logits - top), 0.0), axis=-1) / z
+    token = argmax(logits)
+    gap = (1.0 - jnp.exp(_second(logits, token) - top[..., 0])) / z if margin else None
+    log_z = top[..., 0] + jnp.log(z)
+    return Belief(token=token, confidence=1.0 / z, entropy=jnp.log(z) - mean, log_z=log_z, margin=gap)
+
+
+def _second(logits: jax.Array, token: jax.Array) -> jax.Array:
+    best = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == token[..., None]
+    return jnp.max(jnp.where(best, -jnp.inf, logits), axis=-1)
+
+
+def log_z(logits: jax.Array) -> jax.Array:
+    """Log of the softmax denominator `[..., ]` of logits `[..., V]`."""
+    return jax.nn.logsumexp(logits, axis=-1)
+
+
+def kl(logits: jax.Array, log_z: jax.Array, previous: jax.Array, previous_log_z: jax.Array) -> jax.Array:
+    """KL(p_t || p_{t-1}) per position `[B, W]`, nats, the inside of Eq. 6.
+
+    Both beliefs come as float32 logits `[B, W, V]` with the logs of their denominators `[B, W]`:
+    E_t[x - y] - log z_x + log z_y takes one exp a logit.
+    """
+    p = jnp.exp(logits - log_z[..., None])
+    difference = jnp.sum(jnp.where(p > 0, p * (logits - previous), 0.0), axis=-1)
+    return jnp.maximum(difference - log_z + previous_log_z, 0.0)  # rounding may dip below
+
+
+def confidence_of(logits: jax.Array, token: jax.Array, log_z: jax.Array) -> jax.Array:
+    """Probability `[B, W]` of the given tokens under softmax(logits), whose denominators are exp(log_z `[B, W]`)."""
+    chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
+    return jnp.exp(chosen - log_z)

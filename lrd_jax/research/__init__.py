@@ -1,0 +1,1 @@
+"""Everything that measures: benchmarks, reproduction, analysis, calibration, timing. Used by the command line alone."""

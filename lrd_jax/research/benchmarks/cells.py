@@ -1,0 +1,73 @@
+"""Cells of an evaluation, one benchmark for one decoder each, and where their results lie.
+
+A folder of results holds `MODEL/BENCHMARK-DECODER-LENGTH/` with `settings.json`, `records.jsonl`, `summary.json` and
+the task file that lm-eval read.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.research.benchmarks.benchmarks import Prompting
+from lrd_jax.research.benchmarks.records import Record, read_records
+
+SETTINGS, RECORDS, SUMMARY = "settings.json", "records.jsonl", "summary.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One benchmark for one decoder.
+
+    Attributes:
+      model: as it was named to us.
+      checkpoint: the released checkpoint whose prompts are asked.
+      asked: how.
+      preset, gen_length, numbers: the decoder's name and what was changed in it.
+      config: the decoder itself; None where the benchmark's own solutions answer.
+      chat: prompts go through the model's chat template.
+      begin_token: the begin token stands before prompts that are no chats.
+      batch: rows decoded together.
+      dtype: of the weights; None: as stored.
+    """
+
+    model: str
+    checkpoint: str
+    benchmark: str
+    asked: Prompting
+    preset: str
+    gen_length: int
+    numbers: dict[str, Any]
+    config: DecodeConfig | None
+    chat: bool
+    begin_token: bool
+    batch: int = 1
+    seed: int = 0
+    dtype: str | None = None
+
+    @property
+    def name(self) -> str:
+        changes = [f"{name}={value}" for name, value in self.numbers.items()]
+        return "-".join([self.benchmark, self.preset.replace("/", "."), str(self.gen_length), *changes])
+
+    def folder(self, output: Path) -> Path:
+        """Where its results lie in a folder of results."""
+        return output / Path(self.model).name / self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that its records depend on, JSON-ready."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**fields, "asked": dataclasses.asdict(self.asked), "config": repr(self.config)}
+
+
+def baseline_records(cell: Cell, output: Path) -> list[Record]:
+    """Records of the paper's baseline beside a cell: one token a forward, same model, prompts and length; else none."""
+    wanted = {**cell.to_json(), "preset": "plain"}
+    same = ("model", "checkpoint", "benchmark", "asked", "preset", "gen_length", "chat", "batch", "dtype")
+    for file in sorted(cell.folder(output).parent.glob(f"*/{SETTINGS}")):
+        there = json.loads(file.read_text())
+        plain = not set(there["numbers"]) - {"block_length"}
+        if plain and file.parent != cell.folder(output) and all(there[name] == wanted[name] for name in same):
+            return read_records(file.parent / RECORDS)
+    return []

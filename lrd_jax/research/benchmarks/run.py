@@ -1,0 +1,106 @@
+"""`lrd-jax eval`: every benchmark asked as the paper asks it, answered, graded by us and by lm-eval, summed up."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+
+from lrd_jax.checkpoint import Loaded
+from lrd_jax.research.benchmarks.benchmarks import BENCHMARK_OF_TASK
+from lrd_jax.research.benchmarks.cells import RECORDS, SETTINGS, SUMMARY, Cell, baseline_records
+from lrd_jax.research.benchmarks.code_eval import use_sandbox
+from lrd_jax.research.benchmarks.decoding import TextDecoder
+from lrd_jax.research.benchmarks.gold import GoldAnswers
+from lrd_jax.research.benchmarks.plugin import AnsweringModel, Watch
+from lrd_jax.research.benchmarks.programs import Programs
+from lrd_jax.research.benchmarks.progress import RunProgress
+from lrd_jax.research.benchmarks.records import RecordFile, same_settings
+from lrd_jax.research.benchmarks.requests import Grade, Request
+from lrd_jax.research.benchmarks.scoring import grade
+from lrd_jax.research.benchmarks.summary import Summary, summarize
+from lrd_jax.research.benchmarks.tasks import open_task
+
+
+def run(
+    cells: Sequence[Cell],
+    loaded: Loaded | None,
+    *,
+    output: Path,
+    data: Path | None = None,
+    limit: int | None = None,
+    programs: Programs | None,
+    watch: Watch = RunProgress,
+) -> Iterator[tuple[Cell, Summary, dict[str, float]]]:
+    """Evaluates cells one after the other; what a cell's folder holds already is not decoded again.
+
+    Args:
+      loaded: the model; None where the cells answer with the benchmarks' own solutions.
+      output: folder of results.
+      data: folder of the benchmarks' files; None takes them from the hub.
+      limit: the first so many problems; None takes all.
+      programs: runs generated programs, for lm-eval's grading too; None where no task has any.
+      watch: see `AnsweringModel`.
+
+    Yields:
+      Each cell with its figures by our grading, and lm-eval's own metrics.
+
+    Raises:
+      ValueError: other settings in a cell's folder, unusable data, or what the decoder refuses.
+    """
+    if programs is not None:
+        use_sandbox(programs.passes)  # without a sandbox, where the user allows it
+    grade_code = None if programs is None else programs.grade
+    for cell in cells:
+        folder = cell.folder(output)
+        same_settings(folder / SETTINGS, cell.to_json())
+        manager, task = open_task(folder, cell.asked, data)
+
+        def graded(request: Request, text: str) -> Grade:
+            return grade(BENCHMARK_OF_TASK[request.task], request.problem, text, grade_code)
+
+        with RecordFile(folder / RECORDS) as file:
+            model = AnsweringModel(
+                _answerer(cell, loaded),
+                file,
+                tokenizer=None if loaded is None else loaded.tokenizer,
+                grade=graded,
+                watch=watch,
+            )
+            results = lm_eval.simple_evaluate(
+                model,
+                tasks=list(task["tasks"].values()),
+                task_manager=manager,
+                limit=limit,
+                apply_chat_template=cell.chat,
+                bootstrap_iters=0,
+                log_samples=False,
+                confirm_run_unsafe_code=True,  # it goes to `programs`, see `use_sandbox`
+            )
+            records = model.answered
+        metrics = _metrics(results["results"][cell.asked.task])
+        summary = summarize(records, baseline_records(cell, output))
+        _write(folder / SUMMARY, {**cell.to_json(), **summary.to_json(), "lm_eval": metrics})
+        yield cell, summary, metrics
+
+
+def _answerer(cell: Cell, loaded: Loaded | None):
+    if loaded is None or cell.config is None:
+        return GoldAnswers()
+    return TextDecoder(loaded, cell.config, batch=cell.batch, seed=cell.seed, begin_token=cell.begin_token)
+
+
+def _metrics(found: dict[str, Any]) -> dict[str, float]:
+    """lm-eval's means by "metric,filter"."""
+    return {
+        name.removesuffix(",none"): float(value)
+        for name, value in found.items()
+        if "," in name and "_stderr" not in name and isinstance(value, int | float)
+    }
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    unfinished.replace(path)  # a kill leaves a whole summary or the one before

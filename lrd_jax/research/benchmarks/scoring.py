@@ -1,0 +1,56 @@
+"""Whether an answer is right; docs/evaluation-harness.md says where lm-eval decides otherwise, and why."""
+
+import re
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from lrd_jax.research.benchmarks.requests import Grade
+
+GradeCode = Callable[[dict[str, Any], str], Grade]  # of a problem and an answer, see `Programs.grade`
+
+_NUMBER = r"-?\$?\s?-?\d[\d,]*(?:\.\d+)?"
+_MARKED = re.compile(rf"(?:####|answer is:?|\\boxed\{{)\s*\$?\s*({_NUMBER})", re.IGNORECASE)
+
+
+def grade(benchmark: str, problem: dict[str, Any], output: str, grade_code: GradeCode | None) -> Grade:
+    """Grades one answer.
+
+    Args:
+      benchmark: one of `lrd_jax.presets.BENCHMARKS`.
+      problem: the row of its data set.
+      output: what the model wrote after the prompt.
+      grade_code: for the benchmarks whose answers are programs.
+    """
+    if benchmark == "gsm8k":
+        return _same_number(problem["answer"], output)
+    if benchmark == "math500":
+        return _same_mathematics(problem["solution"], output)
+    return grade_code(problem, output)
+
+
+def final_number(text: str) -> Decimal | None:
+    """The number that a text ends up with: after its last "####", "answer is" or "\\boxed{", else its last one."""
+    marked = _MARKED.findall(text)
+    found = marked or re.findall(_NUMBER, text)
+    try:
+        return Decimal(re.sub(r"[$,\s]", "", found[-1])) if found else None
+    except InvalidOperation:
+        return None
+
+
+def _same_number(solution: str, output: str) -> Grade:
+    gold, got = final_number(solution), final_number(output)
+    return Grade(got is not None and got == gold, f"{got} for {gold}")
+
+
+def _same_mathematics(solution: str, output: str) -> Grade:
+    """Equal as mathematics, as math_verify parses both; it may take seconds and gives up by an alarm of its own.
+
+    The solution says what its last box holds. The answer beside it is not asked: lm-eval rewrites it, so that matrices
+    lose their rows.
+    """
+    from math_verify import parse, verify
+
+    gold, got = parse(solution), parse(output)
+    return Grade(verify(gold, got), f"{got[-1] if got else None} for {gold[-1]}")

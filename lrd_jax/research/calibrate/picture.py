@@ -1,0 +1,65 @@
+"""Pictures of a scan's front and of a certificate's sequence. Needs matplotlib, the extra `plots`."""
+
+from pathlib import Path
+from typing import Any
+
+from lrd_jax.research.calibrate.scan import Cell
+from lrd_jax.research.plots import check_matplotlib
+
+
+def check_picture(path: Path) -> None:
+    """Raises ValueError where no picture could be drawn or written there."""
+    check_matplotlib()
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
+
+
+def draw_front(path: Path, cells: list[Cell], ahead: list[Cell], chosen: Cell, reference: Cell, title: str) -> None:
+    """Quality against forwards of all settings, the front as a line, the knee and the unstopped decode marked."""
+    figure, axes = _axes(title)
+    names = {True: "agreement with the unstopped decode, %", False: "right answers, %"}
+    axes.set(xlabel="forwards, mean of a prompt", ylabel=names[chosen.accuracy is None])
+    axes.scatter(*_points(cells), s=14, color="0.75", label=f"{len(cells)} settings", zorder=1)
+    axes.step(*_points(ahead), where="post", color="tab:blue", linewidth=1, zorder=2)
+    axes.scatter(*_points(ahead), s=24, color="tab:blue", label="front", zorder=3)
+    axes.scatter(*_points([reference]), s=60, marker="s", color="tab:green", label="preset, never stopped", zorder=4)
+    axes.scatter(*_points([chosen]), s=140, marker="*", color="tab:red", label="knee: the preset file", zorder=5)
+    axes.legend(loc="lower right", frameon=False)
+    _save(figure, path)
+
+
+def draw_sequence(path: Path, rungs: list[dict[str, Any]], risk: float, confidence: float, title: str) -> None:
+    """Changed answers and their bounds against forwards, up to five times the risk; entries as in a certificate."""
+    figure, axes = _axes(title)
+    axes.set(xlabel="forwards, mean of a prompt", ylabel="answers changed by the stop, %")
+    axes.axhline(100 * risk, color="tab:red", linewidth=1, label=f"risk {100 * risk:g} %")
+    for certified, colour, name in ((True, "tab:blue", "certified"), (False, "0.65", "not certified")):
+        some = [rung for rung in rungs if rung["certified"] is certified]
+        if not some:
+            continue
+        x = [rung["forwards"] for rung in some]
+        y = [100 * rung["rate"] for rung in some]
+        above = [100 * (rung["bound"] - rung["rate"]) for rung in some]
+        label = f"{name}, bound at {100 * confidence:g} %"
+        axes.errorbar(x, y, [[0] * len(x), above], fmt="o", color=colour, capsize=3, label=label)
+    axes.set_ylim(0, 500 * risk)
+    axes.legend(loc="upper right", frameon=False)
+    _save(figure, path)
+
+
+def _axes(title: str):
+    from matplotlib.figure import Figure  # no pyplot: a library must not choose the user's backend
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize="medium")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _points(cells: list[Cell]) -> tuple[list[float], list[float]]:
+    return [cell.forwards for cell in cells], [100 * cell.quality for cell in cells]
+
+
+def _save(figure, path: Path) -> None:
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,101 @@
+"""What every setting of refinement and stop would have done, from as few decodes as can tell.
+
+A stop changes nothing before it says yes, and refinement nothing but the forward at which a row begins to commit. So
+the unstopped decodes of a row at one r_f differ only by that forward, and each is made once, whatever tau_refine,
+reduction and scope led to it; any stop is then read off, without a decode.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from lrd_jax.research.calibrate.observe import Bench, Path, number_of
+from lrd_jax.tuning import Tuning
+
+Outcome = tuple[np.ndarray, int]  # tokens [G] and forwards of one row
+Refinement = tuple[float, str, str]  # tau_refine, reduce and scope: what ends it
+
+
+class Replays:
+    """Outcomes of any `Tuning`, on a canvas that is one block.
+
+    Beyond one block a stop in the first changes what the second begins with, and nothing can be read off.
+    """
+
+    def __init__(self, bench: Bench):
+        self._bench = bench
+        self._r_f: float | None = None
+        self._paths: list[dict[int, Path]] = []  # of each row, by the forward at which it begins to commit
+        self._switches: list[dict[Refinement, int]] = []  # of each row, which of its paths a refinement leads to
+        self.decodes = 0  # rows decoded so far
+
+    def prepare(self, tunings: Iterable[Tuning]) -> None:
+        """Makes the decodes that these settings, all of one r_f, are read off; those of another r_f are dropped."""
+        by_refinement = {_refinement(tuning): tuning for tuning in tunings}
+        rising = [by_refinement[key] for key in sorted(by_refinement)]  # a long refinement tells of shorter ones
+        if rising[0].r_f != self._r_f:
+            self._r_f = rising[0].r_f
+            self._paths, self._switches = ([{} for _ in range(self._bench.rows)] for _ in range(2))
+        while jobs := self._missing(rising):
+            for (row, tuning), path in zip(jobs, self._bench.paths(jobs), strict=True):
+                switch = self._switches[row].setdefault(_refinement(tuning), path.switch)
+                self._paths[row][switch] = path
+            self.decodes += len(jobs)
+
+    def _missing(self, tunings: list[Tuning]) -> list[tuple[int, Tuning]]:
+        """For each row the first of the settings whose decode is not there."""
+        jobs = []
+        for row, paths in enumerate(self._paths):
+            jobs += [(row, tuning) for tuning in tunings if self._switch(row, tuning) not in paths][:1]
+        return jobs
+
+    def outcomes(self, tuning: Tuning) -> list[Outcome]:
+        """What every row would answer, and with how many forwards; the setting must be among the prepared."""
+        stop, number = tuning.applied(self._bench.base).stop, number_of(tuning)
+        chosen = (paths[self._switch(row, tuning)] for row, paths in enumerate(self._paths))
+        return [path.stopped(stop, number) for path in chosen]
+
+    def _switch(self, row: int, tuning: Tuning) -> int | None:
+        known, key = self._switches[row], _refinement(tuning)
+        if key not in known:
+            switch = switch_of(self._paths[row], tuning, self._bench.base.refine.max_steps)
+            if switch is None:
+                return None
+            known[key] = switch
+        return known[key]
+
+
+def _refinement(tuning: Tuning) -> Refinement:
+    return tuning.tau_refine, tuning.reduce, tuning.scope
+
+
+def switch_of(paths: dict[int, Path], tuning: Tuning, max_steps: int) -> int | None:
+    """The forward at which refinement would end (Eq. 6), as far as the longest refinement among the paths tells."""
+    if not paths:
+        return None
+    longest = max(paths)
+    settled = paths[longest].divergence[:longest, number_of(tuning)] < np.float32(tuning.tau_refine)
+    if settled.any():
+        return int(np.argmax(settled)) + 1
+    return max_steps if longest == max_steps else None
+
+
+class Decodes:
+    """Outcomes of any `Tuning` by decoding every row anew: for canvases of several blocks."""
+
+    def __init__(self, bench: Bench):
+        self._bench = bench
+        self.decodes = 0
+
+    def prepare(self, tunings: Iterable[Tuning]) -> None:
+        """There is nothing to make beforehand."""
+
+    def outcomes(self, tuning: Tuning) -> list[Outcome]:
+        self.decodes += self._bench.rows
+        return self._bench.decoded(tuning)
+
+
+def source_of(bench: Bench) -> Replays | Decodes:
+    """The cheapest source of exact outcomes for the bench's decoder."""
+    one_block = bench.base.num_blocks == 1 and bench.base.refine.before == "block"
+    return Replays(bench) if one_block else Decodes(bench)

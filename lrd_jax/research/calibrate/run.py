@@ -1,0 +1,219 @@
+"""A whole calibration: from a model and a file of prompts to a preset file, its picture and what people read."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+
+from lrd_jax.checkpoint import embedded_models, load
+from lrd_jax.cli.options import Calibrate
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.preset_files import PresetFile, check_preset_path, is_preset_file, read_preset, write_preset
+from lrd_jax.presets import preset
+from lrd_jax.research.calibrate import certify, picture
+from lrd_jax.research.calibrate.judge import Judge
+from lrd_jax.research.calibrate.observe import Bench
+from lrd_jax.research.calibrate.replay import source_of
+from lrd_jax.research.calibrate.scan import Cell, changed, front, grid, knee, measure, scan
+from lrd_jax.research.prompts import Example, read_examples
+from lrd_jax.text import encode_prompts, pad_to_bucket
+from lrd_jax.tuning import Tuning
+
+Say = Callable[[str], None]
+
+# The guard rises and everything else stays, so that each setting stops no later than the one before: risk and speed
+# grow together, and the last to pass is the fastest. Fixed before any data, in nats.
+LADDER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, float("inf"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a calibration found.
+
+    Attributes:
+      preset: as it was written; None where nothing was certified.
+      cells: those to show: the front of a scan, or the sequence of a certificate.
+      chosen: the cell of the preset file; None with it.
+      reference: the base decoder without stops.
+      rungs: the tests of a certificate, one a cell; empty for a scan.
+      rows_decoded: decodes of a prompt that were needed; settings: how many settings they told about.
+      differ: answers or forwards of the chosen setting that a decode from the written file gives otherwise than they
+        were read off.
+    """
+
+    preset: PresetFile | None
+    cells: list[Cell]
+    chosen: Cell | None
+    reference: Cell
+    rungs: list[certify.Rung]
+    prompts: int
+    settings: int
+    rows_decoded: int
+    differ: int
+
+
+def run(options: Calibrate, say: Say = lambda words: None) -> Report:
+    """Does what the options ask for, and writes the preset file and its picture.
+
+    Args:
+      say: told what happens, a few words at a time.
+
+    Raises:
+      ValueError: options, data or a model that cannot be used; before anything is decoded wherever it can be known.
+    """
+    check_preset_path(options.output)
+    picture.check_picture(options.picture_path)
+    base_name, base = _base(options)
+    examples = read_examples(options.data)
+    if options.risk is not None:
+        certify.check_levels(options.risk, options.confidence)
+        certify.check_enough(len(examples), options.risk, options.confidence)
+        _check_fresh(options, examples)
+        tunings = [Tuning.of(base).replace(max_entropy=guard) for guard in LADDER]
+    else:
+        tunings = grid(
+            r_f=options.r_f,
+            tau_refine=options.tau_refine,
+            tau_decode=options.tau_decode,
+            max_entropy=options.max_entropy,
+            reduce=options.reduce,
+            scope=options.scope,
+        )
+        for tuning in tunings:
+            tuning.applied(base)  # refuses numbers out of range
+
+    say(f"loading {options.model}")
+    dtype = "float32" if options.model in embedded_models() else None
+    model, params, tokenizer, config = load(options.model, dtype=dtype)
+    prompt, mask = encode_prompts(tokenizer, [example.prompt for example in examples], chat=options.chat)
+    prompt, mask = pad_to_bucket(prompt, mask, config.max_length - base.gen_length)
+    bench = Bench(model, params, base, prompt, mask, min(options.batch, len(examples)))
+    source, judge = source_of(bench), Judge(tokenizer, config, examples)
+
+    say("decoding without stops")
+    unstopped = Tuning.of(base).unstopped
+    source.prepare([unstopped])
+    reference = measure(unstopped, source.outcomes(unstopped), judge)
+    cells = scan(source, tunings, judge, reference, say)
+
+    rungs = []
+    if options.risk is None:
+        shown = front(cells)
+        chosen = knee(shown, options.max_loss)
+    else:
+        counts = [changed(cell.texts, reference.texts) for cell in cells]
+        rungs = certify.fixed_sequence(counts, len(examples), options.risk, options.confidence)
+        shown = cells
+        passed = [cell for cell, rung in zip(cells, rungs, strict=True) if rung.certified]
+        chosen = passed[-1] if passed else None
+
+    found = Report(
+        preset=None,
+        cells=shown,
+        chosen=chosen,
+        reference=reference,
+        rungs=rungs,
+        prompts=len(examples),
+        settings=len(tunings),
+        rows_decoded=source.decodes,
+        differ=0,
+    )
+    title = f"{options.model}, {options.preset}, canvas {base.gen_length}, {len(examples)} prompts"
+    if options.risk is None:
+        picture.draw_front(options.picture_path, cells, shown, chosen, reference, title)
+    else:
+        picture.draw_sequence(
+            options.picture_path, _sequence(found), options.risk, options.confidence, f"{title}: certificate"
+        )
+    if chosen is None:
+        return found
+
+    say("decoding with the chosen settings")
+    decoded = [(judge.text(tokens), forwards) for tokens, forwards in bench.run(chosen.tuning.applied(base))]
+    read_off = zip(chosen.texts, chosen.counts, strict=True)
+    differ = sum(one != other for one, other in zip(decoded, read_off, strict=True))
+    found = dataclasses.replace(found, differ=differ)
+    written = PresetFile(
+        base=base_name,
+        block_length=base.block_length,
+        decoder=chosen.tuning,
+        measured=_measured(options, found, examples),
+        certificate=_certificate(options, found) if rungs else {},
+    )
+    write_preset(options.output, written)
+    return dataclasses.replace(found, preset=written)
+
+
+def _base(options: Calibrate) -> tuple[str, DecodeConfig]:
+    """The named preset that the new file will build on, and the decoder that is calibrated."""
+    window = {} if options.block_length is None else {"block_length": options.block_length}
+    base = preset(options.preset, options.gen_length, **window)
+    try:
+        Tuning.of(base)
+    except ValueError as error:
+        raise ValueError(f"preset {options.preset}: {error}") from None
+    return read_preset(options.preset).base if is_preset_file(options.preset) else options.preset, base
+
+
+def _check_fresh(options: Calibrate, examples: list[Example]) -> None:
+    """Raises ValueError where the preset to certify was chosen on these prompts: the guarantee would not hold."""
+    seen = _seen(options)
+    if again := sum(_hash(example) in seen for example in examples):
+        raise ValueError(
+            f"{again} of the {len(examples)} prompts in {options.data} chose the settings of {options.preset}; "
+            "a certificate takes prompts that they have not seen"
+        )
+
+
+def _seen(options: Calibrate) -> set[str]:
+    """Hashes of all prompts that chose the settings of the preset to calibrate."""
+    known = read_preset(options.preset).measured.get("prompt_hashes", []) if is_preset_file(options.preset) else []
+    return {str(one) for one in known} if isinstance(known, list) else set()
+
+
+def _hash(example: Example) -> str:
+    return hashlib.sha256(example.prompt.encode()).hexdigest()[:16]
+
+
+def _measured(options: Calibrate, found: Report, examples: list[Example]) -> dict:
+    chosen, reference = found.chosen, found.reference
+    quality = {} if chosen.accuracy is None else {"accuracy": chosen.accuracy, "unstopped_accuracy": reference.accuracy}
+    return {
+        "model": options.model,
+        "gen_length": options.gen_length,
+        "prompts": found.prompts,
+        "forwards": chosen.forwards,
+        "unstopped_forwards": reference.forwards,
+        "agreement": chosen.agreement,
+        **quality,
+        "decodes_that_differ": found.differ,
+        "prompt_hashes": sorted(_seen(options) | {_hash(example) for example in examples}),
+    }
+
+
+def _certificate(options: Calibrate, found: Report) -> dict:
+    """What was certified, and everything that the claim rests on."""
+    rung = found.rungs[found.cells.index(found.chosen)]
+    return {
+        "claim": "early stops change the text of at most this share of answers",
+        "risk": options.risk,
+        "confidence": options.confidence,
+        "prompts": found.prompts,
+        "changed": rung.changed,
+        "bound": rung.bound,
+        "method": "fixed-sequence testing, exact binomial p-values; the order is fixed by design, rising max_entropy",
+        "sequence": _sequence(found),
+    }
+
+
+def _sequence(found: Report) -> list[dict]:
+    return [
+        {
+            "max_entropy": cell.tuning.to_json()["max_entropy"],
+            "forwards": cell.forwards,
+            "changed": rung.changed,
+            "rate": rung.changed / found.prompts,
+            "bound": rung.bound,
+            "certified": rung.certified,
+        }
+        for cell, rung in zip(found.cells, found.rungs, strict=True)
+    ]

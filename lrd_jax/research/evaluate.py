@@ -1,0 +1,282 @@
+"""Accuracy against forwards: decoders on the questions of some tasks, the embedded models' held-out problems at first.
+
+One cell is one (model, canvas, decoder, number of problems, seed, tasks). Cells are appended to a JSON-lines file as
+they come, and a cell that is there already is not run again, so that a run which was cut short goes on. A cell holds,
+beside what it is of: accuracy with its 95 % Wilson interval (low, high), by group as [right, asked] (grades), and one 0
+or 1 a problem (right), in the same order for all decoders of a model, canvas, number, seed and tasks; means
+of a problem of forwards, refine_forwards and effective_tokens (those before the end of the text); seconds, of all
+problems; stop_reasons; and where they were asked for, refinements, how many took so many forwards, and steps, a
+`lrd_jax.research.replay.summary`. Cells without a list of tasks are of words and code.
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from lrd_jax.checkpoint import load
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.loop import Decoder, make_decode
+from lrd_jax.decoding.state import StopReason
+from lrd_jax.models import Model
+from lrd_jax.models.transformer import Params
+from lrd_jax.research.batching import batches
+from lrd_jax.research.decoders import DECODER_SETS
+from lrd_jax.research.markdown import percent, table, tally
+from lrd_jax.research.questions import Question, Source, source_of
+from lrd_jax.research.replay import replay, summary
+from lrd_jax.text import answer_lengths, decode_text, encode_prompts, pad_to_bucket
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+TASKS_BY_DEFAULT = ("words", "code")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalTiny:
+    """Measure decoders on held-out problems of the embedded models' tasks, with weights in float32.
+
+    Attributes:
+      models: embedded models, or folders trained on the same tasks.
+      canvases: positions to generate; each is a column of the table.
+      counts: problems a cell, one number a canvas.
+      decoders: a set of decoders, a key of `lrd_jax.research.decoders.DECODER_SETS`.
+      only: names within the set to run; all of them by default.
+      batch: rows decoded together.
+      seed: of the held-out problems.
+      output: JSON-lines file that cells are appended to.
+    """
+
+    models: tuple[str, ...] = ("lrd-tiny", "lrd-tiny-soft")
+    canvases: tuple[int, ...] = (64, 128, 256)
+    counts: tuple[int, ...] = (1000, 200, 200)
+    decoders: str = "table"
+    only: tuple[str, ...] = ()
+    batch: int = 50
+    seed: int = 1
+    output: Path = Path("eval-tiny.jsonl")
+
+    def __post_init__(self):
+        if len(self.counts) != len(self.canvases):
+            raise ValueError(f"counts={self.counts} must have one number for each of canvases={self.canvases}")
+        if self.decoders not in DECODER_SETS:
+            raise ValueError(f"decoders={self.decoders!r} is unknown; choose one of {', '.join(DECODER_SETS)}")
+        unknown = set(self.only) - set(DECODER_SETS[self.decoders])
+        if unknown:
+            raise ValueError(
+                f"only={', '.join(sorted(unknown))} is not in the set {self.decoders!r}; "
+                f"it holds {', '.join(DECODER_SETS[self.decoders])}"
+            )
+
+
+def run(config: EvalTiny, report: Callable[[dict], None] = lambda cell: None) -> list[dict]:
+    """Runs every cell that the output file does not hold yet; calls `report` with each; returns all of them."""
+    wanted = [
+        Wanted(decoder=name, make=make, canvas=canvas, problems=count)
+        for canvas, count in zip(config.canvases, config.counts, strict=True)
+        for name, make in DECODER_SETS[config.decoders].items()
+        if not config.only or name in config.only
+    ]
+    asked = {"batch": config.batch, "seed": config.seed, "output": config.output, "report": report}
+    return [cell for model in config.models for cell in measure(model, wanted, **asked)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One cell of a model that is wanted.
+
+    Attributes:
+      decoder, make: its name, and the config for a canvas.
+      canvas: positions to generate.
+      problems: how many.
+      needs: fields that the cell must hold, of those which cost more to measure: "refinements" and "steps".
+    """
+
+    decoder: str
+    make: Callable[[int], DecodeConfig]
+    canvas: int
+    problems: int
+    needs: tuple[str, ...] = ()
+
+    def is_held(self, cell: dict | None) -> bool:
+        """Whether a cell of the same key, None if there is none, is all that is wanted."""
+        return cell is not None and set(self.needs) <= set(cell)
+
+
+def measure(
+    model_name: str,
+    wanted: Iterable[Wanted],
+    *,
+    output: Path,
+    tasks: tuple[str, ...] = TASKS_BY_DEFAULT,
+    source: Source | None = None,
+    batch: int = 50,
+    seed: int = 1,
+    context: int | None = None,
+    dtype: str | None = "float32",
+    report: Callable[[dict], None] = lambda cell: None,
+) -> list[dict]:
+    """The wanted cells of one model: those that `output` holds are read, the others measured and appended.
+
+    The model is loaded once a cell is missing.
+
+    Args:
+      tasks: what the questions are of.
+      source: gives the questions; None: `lrd_jax.research.questions.source_of` the tasks.
+      batch: rows decoded together.
+      seed: of the questions.
+      context: prompt + canvas that may be decoded where it is more than the model's own limit.
+      dtype: of the weights; None: the stored one.
+      report: called with every cell that was measured.
+    """
+    loaded, cells = None, []
+    ask = functools.cache(source or source_of(tasks))  # decoders are asked the same, and some sources are slow
+    done = {cell_key(cell): cell for cell in read_cells(output)}
+    for one in wanted:
+        cell = {"model": model_name, "canvas": one.canvas, "decoder": one.decoder, "problems": one.problems}
+        cell |= {"seed": seed, "tasks": list(tasks)}
+        key = cell_key(cell)
+        if not one.is_held(done.get(key)):
+            loaded = loaded or open_model(model_name, context, dtype)
+            model, params, tokenizer = loaded
+            config = one.make(one.canvas)
+            decode = make_decode(model, config.replace(trace=True) if one.needs else config)
+            asked = ask(one.problems, seed, one.canvas, tokenizer)
+            cell |= _measure(decode, params, tokenizer, asked, batch, replayed="steps" in one.needs)
+            append_line(output, cell)
+            done[key] = cell
+            report(cell)
+        cells.append(done[key])
+    return cells
+
+
+def read_cells(path: Path) -> Iterator[dict]:
+    """The cells of a results file, none where it is absent; a last line that was cut short is passed over."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def append_line(path: Path, record: dict) -> None:
+    """Adds a line of JSON to a file, which is made where there is none; a last line that was cut short stays apart."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        end = file.seek(0, 2)
+        file.seek(max(0, end - 1))
+        cut = end > 0 and file.read() != b"\n"
+        file.write(b"\n" * cut + json.dumps(record).encode() + b"\n")
+
+
+def cell_key(cell: dict) -> tuple:
+    """What a cell is of; cells of equal keys measure the same, and the newer counts."""
+    tasks = tuple(cell.get("tasks", TASKS_BY_DEFAULT))
+    return (*(cell[field] for field in ("model", "canvas", "decoder", "problems", "seed")), tasks)
+
+
+def open_model(
+    name: str, context: int | None = None, dtype: str | None = "float32"
+) -> tuple[Model, Params, "PreTrainedTokenizerFast"]:
+    """The model, its parameters and tokenizer; `context` and `dtype` as in `measure`."""
+    model, params, tokenizer, config = load(name, dtype=dtype)
+    if tokenizer is None:
+        raise ValueError(f"{name} has no tokenizer; copy tokenizer.json there from the model's release")
+    if context is not None and context > config.max_length:  # rotary positions go on; nothing was trained there
+        model = Model(dataclasses.replace(config, max_length=context))
+    return model, params, tokenizer
+
+
+def _measure(
+    decode: Decoder, params, tokenizer, questions: list[Question], batch: int, *, replayed: bool
+) -> dict[str, Any]:
+    """Decodes all questions; wall time leaves out compiling, padding rows, replays and turning tokens into text."""
+    questions = sorted(questions, key=lambda q: len(tokenizer(q.prompt)["input_ids"]))
+    right, answers = collections.defaultdict(list), []
+    forwards, refines, effective, reasons, seconds = [], [], [], collections.Counter(), 0.0
+    refinements, replays = collections.Counter(), []
+    model_config, config = decode.model.config, decode.config
+    for part, count in batches(questions, batch):
+        prompt, mask = encode_prompts(tokenizer, [q.prompt for q in part], chat=False)
+        prompt, mask = pad_to_bucket(prompt, mask, model_config.max_length - config.gen_length)
+        state = decode.start(params, prompt, mask)
+        decode.advance(params, state, 0)  # compiles and decodes nothing
+        began = time.perf_counter()
+        state = jax.block_until_ready(decode.advance(params, state, config.step_limit))
+        seconds += time.perf_counter() - began
+        result, tokens = decode.result(state), np.asarray(state.tokens)
+        for question, text in zip(part[:count], decode_text(tokenizer, tokens, model_config), strict=False):
+            answers.append(question.check(text))
+            right[question.group].append(answers[-1])
+        forwards += result.forwards[:count].tolist()
+        refines += result.refine_forwards[:count].tolist()
+        effective += answer_lengths(tokens[:count], model_config.end_ids).tolist()
+        reasons.update(StopReason(r).name.lower() for r in result.stop_reason[:count].tolist())
+        if config.trace and config.refine is not None:
+            refinements.update(refinement_lengths(np.asarray(state.trace.refining)[:count]))
+        if replayed:
+            rows = replay(decode, params, prompt, mask, tokens)
+            replays.append({name: column[:count] for name, column in rows.items()})
+    low, high = wilson(sum(answers), len(answers))
+    cell = {
+        "accuracy": sum(answers) / len(answers),
+        "low": low,
+        "high": high,
+        "forwards": float(np.mean(forwards)),
+        "refine_forwards": float(np.mean(refines)),
+        "effective_tokens": float(np.mean(effective)),
+        "seconds": seconds,
+        "stop_reasons": dict(reasons),
+        "right": "".join(str(int(ok)) for ok in answers),
+        "grades": {group: [sum(oks), len(oks)] for group, oks in sorted(right.items())},
+    }
+    if config.trace:
+        cell["refinements"] = {str(length): count for length, count in sorted(refinements.items())}
+    if replayed:
+        cell["steps"] = summary(replays)
+    return cell
+
+
+def refinement_lengths(refining: np.ndarray) -> list[int]:
+    """How many forwards each refinement of each row took; refining bool `[B, S]`, as `Trace` has it."""
+    edges = np.diff(np.pad(refining.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    return (np.argwhere(edges == -1)[:, 1] - np.argwhere(edges == 1)[:, 1]).tolist()
+
+
+def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % score interval of a proportion (Wilson 1927)."""
+    p, n = successes / trials, trials
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5 / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)  # rounding may lead outside
+
+
+def markdown(cells: list[dict]) -> str:
+    """The cells as Markdown tables, one a (model, canvas)."""
+    head = ["decoder", "accuracy % (95 %)", "forwards", "refine", "ms a problem", "ends"]
+    text = []
+    for model, canvas in dict.fromkeys((c["model"], c["canvas"]) for c in cells):
+        group = [c for c in cells if (c["model"], c["canvas"]) == (model, canvas)]
+        lines = [
+            [
+                c["decoder"],
+                percent(c["accuracy"], c["low"], c["high"]),
+                f"{c['forwards']:.1f}",
+                f"{c['refine_forwards']:.1f}",
+                f"{1000 * c['seconds'] / c['problems']:.1f}",
+                tally(c["stop_reasons"]),
+            ]
+            for c in group
+        ]
+        text += [f"**{model}, canvas {canvas}, {group[0]['problems']} problems**", "", table(head, lines), ""]
+    return "\n".join(text)

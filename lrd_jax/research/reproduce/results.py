@@ -1,0 +1,105 @@
+"""The cells of a results folder, as tables and pictures ask for them."""
+
+import collections
+import dataclasses
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from lrd_jax.research.evaluate import TASKS_BY_DEFAULT, cell_key
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A table or a figure of one setting: as what JSON can hold, as a Markdown table, as a picture."""
+
+    data: Any
+    markdown: str
+    figure: "Figure | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """The cells of one model on one canvas.
+
+    Attributes:
+      cells: by decoder, those of different numbers of problems, the most problems last.
+      times: milliseconds of a forward of one row, of the decoders that were timed in turns.
+    """
+
+    model: str
+    canvas: int
+    cells: dict[str, list[dict]]
+    times: dict[str, float]
+
+    def pick(self, decoder: str, field: str = "accuracy") -> dict | None:
+        """The decoder's cell of the most problems that holds the field."""
+        held = [cell for cell in self.cells.get(decoder, ()) if field in cell]
+        return held[-1] if held else None
+
+    def present(self, decoders: Iterable[str]) -> list[dict]:
+        """Each decoder's cell of the most problems, where there is one."""
+        return [cell for decoder in dict.fromkeys(decoders) if (cell := self.pick(decoder)) is not None]
+
+    def fewer(self, cell: dict, reference: dict | None) -> float | None:
+        """How many times as many forwards the reference takes."""
+        return None if reference is None else reference["forwards"] / cell["forwards"]
+
+    def faster(self, cell: dict, reference: dict | None) -> float | None:
+        """How many times as much time the forwards of the reference take, where both were timed."""
+        mine, other = self.milliseconds(cell), None if reference is None else self.milliseconds(reference)
+        return None if mine is None or other is None else other / mine
+
+    def milliseconds(self, cell: dict) -> float | None:
+        """What a problem's forwards take, where the decoder was timed."""
+        each = self.times.get(cell["decoder"])
+        return None if each is None else each * cell["forwards"]
+
+
+def settings(
+    cells: Iterable[dict],
+    times: dict[tuple[str, int], dict[str, float]],
+    models: tuple[str, ...],
+    tasks: tuple[str, ...],
+) -> list[Setting]:
+    """The cells of these models and tasks by model and canvas; of cells of equal keys the last counts."""
+    newest = {cell_key(cell): cell for cell in cells}.values()
+    mine = [c for c in newest if c["model"] in models and tuple(c.get("tasks", TASKS_BY_DEFAULT)) == tasks]
+    out = []
+    for model, canvas in sorted({(c["model"], c["canvas"]) for c in mine}, key=lambda k: (models.index(k[0]), k[1])):
+        by_decoder: dict[str, list[dict]] = {}
+        for cell in sorted(mine, key=lambda c: c["problems"]):
+            if (cell["model"], cell["canvas"]) == (model, canvas):
+                by_decoder.setdefault(cell["decoder"], []).append(cell)
+        out.append(Setting(model, canvas, by_decoder, times.get((model, canvas), {})))
+    return out
+
+
+def difference(cell: dict, reference: dict) -> tuple[float, float, float]:
+    """The accuracy of `cell` less that of `reference`, and its 95 % interval (Newcombe 1998, method 10).
+
+    It is that of paired samples where both cells, of one setting, say which of the same problems they answered; else
+    that of independent ones, which on the same problems is wider than need be.
+    """
+    p, q = cell["accuracy"], reference["accuracy"]
+    same = all(cell[field] == reference[field] for field in ("problems", "seed"))
+    paired = same and all("right" in c for c in (cell, reference))
+    phi = correlation(cell["right"], reference["right"]) if paired else 0.0
+    low, high = p - cell["low"], cell["high"] - p
+    other_low, other_high = q - reference["low"], reference["high"] - q
+    below = (low**2 - 2 * phi * low * other_high + other_high**2) ** 0.5
+    above = (high**2 - 2 * phi * high * other_low + other_low**2) ** 0.5
+    return p - q, p - q - below, p - q + above
+
+
+def correlation(right: str, other: str) -> float:
+    """Of two strings of 0 and 1, corrected for continuity where it is positive, as Newcombe's method 10 has it."""
+    pairs = collections.Counter(zip(right, other, strict=True))
+    both, first, second, none = (pairs[key] for key in (("1", "1"), ("1", "0"), ("0", "1"), ("0", "0")))
+    margins = (both + first) * (second + none) * (both + second) * (first + none)
+    cross = both * none - first * second
+    if cross > 0:
+        cross = max(cross - len(right) / 2, 0)
+    return cross / margins**0.5 if margins else 0.0

@@ -1,0 +1,128 @@
+"""The run: cells are measured into a folder, and everything is drawn from what the folder holds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from lrd_jax.checkpoint import embedded_models, find_model
+from lrd_jax.presets import BENCHMARKS
+from lrd_jax.research.evaluate import Wanted, append_line, cell_key, measure, read_cells
+from lrd_jax.research.plots import check_matplotlib
+from lrd_jax.research.questions import Source, source_of
+from lrd_jax.research.reproduce.decoders import TIMED
+from lrd_jax.research.reproduce.exhibits import EXHIBITS, selected, wanted
+from lrd_jax.research.reproduce.options import Reproduce
+from lrd_jax.research.reproduce.results import settings
+from lrd_jax.research.reproduce.timing import time_all, times_of
+
+CELLS, TIMES, RESULTS, REPORT = "cells.jsonl", "times.jsonl", "results.json", "report.md"
+
+
+def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) -> Path:
+    """Measures what is missing and draws everything; returns the report.
+
+    Raises:
+      ValueError: unknown models, tasks or decoders, no matplotlib, or a folder without a cell to draw.
+    """
+    check_matplotlib()
+    if options.redraw:
+        take_over(options)
+        return draw(options)
+    sources = {model: source_for(options, model) for model in options.model}  # refuses what cannot be, of every model
+    take_over(options)
+    for model, source in sources.items():
+        asked = {"source": source, "batch": options.batch, "seed": options.seed, "context": options.context}
+        asked["dtype"] = "float32" if model in embedded_models() else None
+        cells, times = options.output / CELLS, options.output / TIMES
+        measure(model, wanted(options), tasks=options.tasks, output=cells, report=report, **asked)
+        if {"table1", "table4"} & set(options.what):
+            problems = dict(zip(options.canvases, options.counts, strict=True))
+            time_all(model, selected(TIMED, options), problems, output=times, **asked)
+    return draw(options)
+
+
+def source_for(options: Reproduce, model: str) -> Source:
+    """Where the questions for a model come from.
+
+    Raises:
+      ValueError: an unknown model or task, tasks of both kinds; benchmarks without lm-eval or without a sandbox.
+    """
+    folder = find_model(model)
+    if not set(options.tasks) & set(BENCHMARKS):
+        return source_of(options.tasks)
+    if others := set(options.tasks) - set(BENCHMARKS):
+        raise ValueError(f"tasks={', '.join(sorted(others))}: give them apart from {', '.join(BENCHMARKS)}")
+    if len(set(options.tasks)) < len(options.tasks):
+        raise ValueError(f"tasks={', '.join(options.tasks)}: name each once")
+    try:
+        from lrd_jax.research.benchmarks.benchmarks import checkpoint_behind, prompting
+        from lrd_jax.research.benchmarks.programs import Programs
+        from lrd_jax.research.benchmarks.questions import BenchmarkQuestions
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error.name} is missing, which benchmarks need: pip install 'lrd-jax[eval]'") from error
+    checkpoint = options.settings or checkpoint_behind(model, folder)
+    runs_code = any(prompting(checkpoint, task).runs_code for task in options.tasks)
+    programs = Programs(unsafe=options.unsafe_code) if runs_code else None
+    return BenchmarkQuestions(options.tasks, checkpoint, options.data, programs)
+
+
+def take_over(options: Reproduce) -> None:
+    """Copies cells of these models from the given files into the folder, where it does not hold their like."""
+    path = options.output / CELLS
+    done = {cell_key(cell) for cell in read_cells(path)}
+    for file in options.cells:
+        for cell in read_cells(file):
+            if cell["model"] in options.model and cell_key(cell) not in done:
+                append_line(path, cell)
+                done.add(cell_key(cell))
+
+
+def missing(options: Reproduce) -> list[tuple[str, Wanted]]:
+    """The cells that a run would measure, with their models."""
+    files = (options.output / CELLS, *options.cells)
+    done = {cell_key(cell): cell for file in reversed(files) for cell in read_cells(file)}
+    out = []
+    for model in options.model:
+        for one in wanted(options):
+            key = (model, one.canvas, one.decoder, one.problems, options.seed, options.tasks)
+            if not one.is_held(done.get(key)):
+                out.append((model, one))
+    return out
+
+
+def draw(options: Reproduce) -> Path:
+    """Writes the results as JSON, Markdown and pictures; returns the Markdown.
+
+    Raises:
+      ValueError: no cell of these models and tasks.
+    """
+    from lrd_jax.research.reproduce.show import SHOWS  # matplotlib takes a while to import
+
+    path = options.output / CELLS
+    found = settings(read_cells(path), times_of(options.output / TIMES), options.model, options.tasks)
+    if not found:
+        raise ValueError(
+            f"{path} holds no cell of {', '.join(options.model)} on {', '.join(options.tasks)}; "
+            "run without --redraw, or bring some with --cells"
+        )
+    titles = {name: f"{name}: {EXHIBITS[name].title}" for name in options.what} | {"claims": "The paper's claims"}
+    text, results = [], {}
+    for name, title in titles.items():
+        shown_settings = [(setting, shown) for setting in found if (shown := SHOWS[name](setting)) is not None]
+        text += [f"## {title}", ""] if shown_settings else []
+        for setting, shown in shown_settings:
+            results.setdefault(name, {}).setdefault(setting.model, {})[str(setting.canvas)] = shown.data
+            text += [f"**{setting.model}, canvas {setting.canvas}**", ""]
+            if shown.figure is not None:
+                file = f"{name}-{_file_name(setting.model)}-{setting.canvas}.png"
+                shown.figure.savefig(options.output / file, dpi=120)
+                text += [f"![{title}]({file})", ""]
+            text += [shown.markdown, ""]
+    (options.output / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
+    (options.output / REPORT).write_text("\n".join(text))
+    return options.output / REPORT
+
+
+def _file_name(model: str) -> str:
+    """A model's name or path as a part of a file's name."""
+    return model.strip("./").replace("/", "-")

@@ -1,0 +1,68 @@
+"""What a forward costs under each decoder, in turns: a cell's own wall time also holds what else the machine did."""
+
+import functools
+import statistics
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from lrd_jax.decoding.loop import make_decode
+from lrd_jax.research.decoders import Decoders
+from lrd_jax.research.evaluate import append_line, open_model, read_cells
+from lrd_jax.research.questions import Question, Source
+from lrd_jax.research.timing.measure import in_turns
+from lrd_jax.text import encode_prompts, pad_to_bucket
+
+ROUNDS = 5
+FORWARDS = 4  # timed at most, from the start of a decode
+
+
+def times_of(path: Path) -> dict[tuple[str, int], dict[str, float]]:
+    """By model and canvas: milliseconds of a forward of one row, by decoder; of a file that `time_all` wrote."""
+    return {(line["model"], line["canvas"]): line["milliseconds"] for line in read_cells(path)}
+
+
+def time_all(
+    model_name: str,
+    decoders: Decoders,
+    problems: dict[int, int],
+    *,
+    output: Path,
+    source: Source,
+    batch: int,
+    seed: int,
+    context: int | None,
+    dtype: str | None,
+) -> None:
+    """Times the decoders on every canvas that `output` does not hold yet, and appends one line each.
+
+    Args:
+      problems: how many a canvas is asked; a batch holds no more.
+    """
+    left = [canvas for canvas in problems if (model_name, canvas) not in times_of(output)]
+    if not left or not decoders:
+        return
+    model, params, tokenizer = open_model(model_name, context, dtype)
+    for canvas in left:
+        questions = source(min(batch, problems[canvas]), seed, canvas, tokenizer)
+        found = time_forwards(model, params, tokenizer, decoders, canvas, questions)
+        line = {"model": model_name, "canvas": canvas, "batch": len(questions), "rounds": ROUNDS, "milliseconds": found}
+        append_line(output, line)
+
+
+def time_forwards(
+    model, params, tokenizer, decoders: Decoders, canvas: int, questions: list[Question]
+) -> dict[str, float]:
+    """Milliseconds of a forward of one row in a batch of these questions: the median of rounds that take turns."""
+    prompts = encode_prompts(tokenizer, [question.prompt for question in questions], chat=False)
+    prompt, mask = pad_to_bucket(*prompts, model.config.max_length - canvas)
+    runs, forwards = {}, {}
+    for name, make in decoders.items():
+        decode = make_decode(model, make(canvas))
+        state = decode.start(params, prompt, mask)
+        runs[name] = functools.partial(decode.advance, params, state, FORWARDS)
+        forwards[name] = int(jnp.max(runs[name]().steps))
+    return {
+        name: 1000 * statistics.median(seconds) / forwards[name] / len(questions)
+        for name, seconds in in_turns(runs, ROUNDS).items()
+    }

@@ -1,0 +1,129 @@
+"""Times of one decoder: compiled and warmed up first, then run as often as asked."""
+
+import dataclasses
+import functools
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from lrd_jax.decoding.canvas import check_prompt
+from lrd_jax.decoding.loop import Decoder
+from lrd_jax.models.transformer import Params
+from lrd_jax.text import answer_lengths
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A median and the range around it."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        return cls(statistics.median(values), min(values), max(values))
+
+    def times(self, factor: float) -> "Spread":
+        return Spread(self.median * factor, self.low * factor, self.high * factor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One decode, here or in a reference.
+
+    Attributes:
+      tokens: `[B, G]`.
+      forwards: of the row that took most.
+      seconds: from the call to the last token.
+    """
+
+    tokens: list[list[int]]
+    forwards: int
+    seconds: float
+
+
+class Subject:
+    """A decoder with its arguments, compiled and run once."""
+
+    def __init__(self, name: str, decoder: Decoder, params: Params, prompt: np.ndarray):
+        self.name = name
+        self._special = decoder.model.config
+        prompt, mask = check_prompt(prompt, None, decoder.config.gen_length, decoder.model.config)
+        inputs = params, prompt, mask, jax.random.split(jax.random.key(0), len(prompt))
+        began = time.perf_counter()
+        compiled = decoder.lower(params, *prompt.shape).compile()
+        self.compile_seconds = time.perf_counter() - began
+        memory = compiled.memory_analysis()
+        self.memory_bytes = None if memory is None else _planned(memory)
+        self._decode = functools.partial(compiled, *inputs, decoder.config)
+        self.first = self._run()
+        self.runs: list[Run] = []
+
+    def repeat(self) -> None:
+        """One more timed run."""
+        self.runs.append(self._run())
+
+    def _run(self) -> Run:
+        began = time.perf_counter()
+        result = jax.block_until_ready(self._decode())
+        seconds = time.perf_counter() - began
+        return Run(np.asarray(result.tokens).tolist(), int(result.forwards.max()), seconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """What was measured, JSON-ready; see docs/benchmark.md for each field."""
+        seconds = Spread.of([run.seconds for run in self.runs])
+        return {
+            "decoder": self.name,
+            "forwards": self.first.forwards,
+            "seconds": dataclasses.asdict(seconds),
+            "seconds_per_forward": dataclasses.asdict(seconds.times(1 / self.first.forwards)),
+            "tokens": self.generated,
+            "tokens_per_second": self.generated / seconds.median,
+            "compile_seconds": self.compile_seconds,
+            "compiled_memory_bytes": self.memory_bytes,
+        }
+
+    @property
+    def generated(self) -> int:
+        """Tokens of all rows, each counted to its first end."""
+        return int(answer_lengths(self.first.tokens, self._special.end_ids).sum())
+
+
+def in_turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each run, by round: all are warmed up once, then take turns, so that a noisy moment hits them alike.
+
+    What a run returns is waited for.
+    """
+    for run in runs.values():
+        jax.block_until_ready(run())
+    seconds = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def peak_memory() -> dict[str, Any]:
+    """The most memory that was ever held, and which memory was counted: the device's, else the process's."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return {"bytes": stats["peak_bytes_in_use"], "counted": "device memory"}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "counted": "resident set of the process",
+    }
+
+
+def _planned(memory) -> int:
+    """Bytes that the compiler plans for one decode: weights, prompts, temporaries and answer."""
+    return memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes

@@ -1,0 +1,433 @@
+"""The command line: what it prints where, what it refuses and how, and the live view of the canvas."""
+
+import io
+import json
+import os
+import pty
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lrd_jax import cli
+from lrd_jax.checkpoint import load
+from lrd_jax.cli import compile_cache, main, session
+from lrd_jax.cli.live import END, MASKED, SOFT, CanvasView
+from lrd_jax.cli.options import Chat, Generate
+from lrd_jax.cli.session import Session
+from lrd_jax.convert import write_hf
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.loop import make_decode
+from lrd_jax.models import Model
+from lrd_jax.tasks import TASKS, problems
+from lrd_jax.tasks.tokenizer import build_tokenizer
+from lrd_jax.text import unknown_words
+from lrd_jax.train.config import Scratch
+from lrd_jax.train.start import new_model_config
+
+COMMAND = str(Path(sys.executable).parent / "lrd-jax")
+QUESTION = problems("words", "held-out", seed=0, count=1, grade=2)[0].prompt
+SHORT = ("--gen-length", "16")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A Hugging Face folder of random weights with the embedded models' tokenizer."""
+    return write_model(tmp_path_factory.mktemp("cli"), lambda leaf: leaf)
+
+
+def write_model(root, change):
+    tokenizer = build_tokenizer(tuple(TASKS.values()))
+    tokenizer.save_pretrained(root / "tokenizer")
+    sizes = Scratch(num_layers=1, embed_dim=32, mlp_dim=64, num_heads=2, max_length=128)
+    config = new_model_config(sizes, tokenizer)
+    params = jax.tree.map(change, Model(config).init(jax.random.key(1), jnp.float32))
+    write_hf(params, config, root / "model", tokenizer=root / "tokenizer")
+    return str(root / "model")
+
+
+@pytest.fixture(autouse=True)
+def no_compile_cache(monkeypatch):
+    """The cache is a setting of the whole process, so in here it would outlive its test."""
+    monkeypatch.setattr(session, "use_compile_cache", lambda: None)
+
+
+# Weights.
+
+
+@pytest.mark.parametrize(("free", "dtype"), [(200, "float32"), (199, "bfloat16")])
+def test_bfloat16_weights_become_float32_on_a_cpu_with_room_for_them(free, dtype, capsys):
+    params = {"w": jnp.arange(40, dtype=jnp.bfloat16), "norm": jnp.ones(10)}
+    got = session.as_float32_on_cpu(params, free)
+    assert got["w"].dtype == dtype and got["norm"].dtype == jnp.float32
+    np.testing.assert_array_equal(got["w"].astype(jnp.float32), np.arange(40.0))
+    assert "note: " in capsys.readouterr().err
+
+
+def test_float32_weights_stay_as_they_are(capsys):
+    params = {"w": jnp.ones(4)}
+    assert session.as_float32_on_cpu(params, 0) is params and not capsys.readouterr().err
+
+
+# What is printed.
+
+
+def test_help_imports_nothing_heavy_and_takes_less_than_a_second():
+    code = (
+        "import sys; from lrd_jax.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "heavy = {'jax', 'numpy', 'flax', 'transformers', 'orbax', 'huggingface_hub'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 0, result.stderr
+    assert all(name in result.stdout for name in cli.COMMANDS)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_piped_output_is_the_answer_alone_and_the_facts_go_to_standard_error(folder, capsys):
+    assert main(["generate", QUESTION, "--model", folder, *SHORT]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert "\x1b" not in out + err
+    for fact in ("forwards (", " refining) | finished |", "s compiling)", "tokens/s"):
+        assert fact in err
+
+
+def test_the_model_in_the_box_answers_the_readmes_question(capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (question,) = re.findall(r'^python3 -m venv .*/lrd-jax generate "(.*)"$', readme, re.MULTILINE)
+    assert main(["generate", question]) == 0
+    assert capsys.readouterr().out.strip().endswith("# 18")
+
+
+def test_json_is_one_object_that_tells_what_the_library_decodes(folder, capsys):
+    assert main(["generate", QUESTION, "--model", folder, "--json", "--r-f", "0.3", *SHORT]) == 0
+    out, err = capsys.readouterr()
+    got = json.loads(out)
+    model, params, tokenizer, _ = load(folder)
+    config = DecodeConfig.lrd(16)
+    config = config.replace(mix=type(config.mix)(r_f=0.3))
+    wanted = make_decode(model, config)(params, np.array([tokenizer(QUESTION)["input_ids"]]))  # without padding
+    assert got["tokens"] == wanted.tokens[0].tolist()  # random weights: no end token among them
+    assert got["text"] == tokenizer.decode(wanted.tokens[0])
+    assert (got["forwards"], got["refine_forwards"]) == (int(wanted.forwards[0]), int(wanted.refine_forwards[0]))
+    assert got["stop_reason"] == "finished"
+    assert got["tokens_per_second"] == pytest.approx(len(got["tokens"]) / got["seconds"])
+    assert (got["model"], got["preset"], got["gen_length"]) == (folder, "lrd", 16)
+    assert got["compile_seconds"] > 0
+    assert err == ""
+
+
+def test_tokens_are_counted_to_the_first_end_only(folder):
+    asked = Session(Generate(question=QUESTION, model=folder, preset="plain", gen_length=8))
+    state = asked.decoder.start(asked.params, jnp.ones((1, 4), jnp.int32))
+    end = asked.config.eos_id
+    state = state.replace(tokens=jnp.array([[7, 8, 9, end, 7, end, end, end]]), masked=jnp.zeros((1, 8), bool))
+    answer = asked._read(state, seconds=2.0, compile_seconds=0.0)
+    assert answer.tokens == [7, 8, 9]
+    assert answer.tokens_per_second == 1.5
+
+
+def test_chat_answers_line_by_line(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{QUESTION}\n\n{QUESTION} {QUESTION}\n"))
+    assert main(["chat", "--model", folder, *SHORT]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_a_row_that_stops_on_bad_logits_is_told_by_the_exit_status(tmp_path, capsys):
+    broken = write_model(tmp_path, lambda leaf: leaf * jnp.nan)
+    assert main(["generate", QUESTION, "--model", broken, *SHORT]) == cli.INCOMPLETE
+    assert "non-finite" in capsys.readouterr().err
+
+
+def test_convert_and_export_are_a_round_trip(folder, tmp_path, capsys):
+    assert main(["convert", folder, str(tmp_path / "orbax"), "--verify"]) == 0
+    assert main(["export", str(tmp_path / "orbax"), str(tmp_path / "hf")]) == 0
+    written = {file.name: file.read_bytes() for file in (tmp_path / "hf").iterdir()}
+    assert written == {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+    out, err = capsys.readouterr()
+    assert out.split() == [str(tmp_path / "orbax"), str(tmp_path / "hf")]
+    assert "converting" in err
+
+
+# What is refused.
+
+
+def refused(capsys, *args):
+    """The message of a command that must end with status 2."""
+    assert main(args) == cli.USER_ERROR
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["", "--model", "FOLDER"], "the question is empty"),
+        (["  \n", "--model", "FOLDER"], "the question is empty"),
+        ([QUESTION, "--model", "lrd-huge"], "there is no model 'lrd-huge'"),
+        ([QUESTION, "--model", "./no/folder"], "there is no model './no/folder'"),
+        ([QUESTION, "--preset", "best"], "preset 'best' is unknown; choose one of lrd, paper"),
+        ([QUESTION, "--r-f", "2"], "Mix.r_f=2.0 must be in [0, 1]"),
+        ([QUESTION, "--top-p", "-0.1"], "Mix.top_p=-0.1 must be in [0, 1]"),
+        ([QUESTION, "--tau", "-1"], "tau=-1.0 must be in [0, inf)"),
+        ([QUESTION, "--preset", "fast", "--threshold", "-1"], "Threshold.threshold=-1.0 must be in"),
+        ([QUESTION, "--preset", "plain", "--r-f", "0.2"], "r_f and top_p change the mixing"),
+        ([QUESTION, "--block-length", "24"], "gen_length=64 must be a multiple of block_length=24"),
+        ([QUESTION, "--temperature", "nan"], "temperature=nan must be in [0, inf)"),
+        ([QUESTION, "--gen-length", "0"], "gen_length=0 must be an integer of at least 1"),
+        ([QUESTION, "--gen-length", "120", "--model", "FOLDER"], "exceed the model's context of 128"),
+        ([QUESTION, "--gen-length", "4096", "--model", "FOLDER"], "context of 128"),
+        ([QUESTION, "--chat", "--model", "FOLDER"], "no chat template"),
+    ],
+)
+def test_generate_refuses(folder, capsys, args, message):
+    assert message in refused(capsys, "generate", *(folder if a == "FOLDER" else a for a in args))
+
+
+def test_unknown_words_are_named_beside_two_questions_that_the_model_knows(folder, capsys):
+    err = refused(capsys, "generate", f"{QUESTION} Zebras? 99 unicorns!", "--model", folder)
+    assert "does not know 'Zebras', '99', 'unicorns', '!'" in err
+    examples = [line.strip().strip('"') for line in err.splitlines()[1:]]
+    assert len(examples) == 2
+    assert [unknown_words(load(folder).tokenizer, example) for example in examples] == [[], []]
+
+
+def test_broken_weights_are_named(folder, tmp_path, capsys):
+    for file in Path(folder).iterdir():
+        data = file.read_bytes()
+        (tmp_path / file.name).write_bytes(data[: len(data) // 2] if file.suffix == ".safetensors" else data)
+    assert ".safetensors" in refused(capsys, "generate", QUESTION, "--model", str(tmp_path))
+
+
+def test_a_folder_without_a_tokenizer_is_refused(folder, tmp_path, capsys):
+    for file in Path(folder).iterdir():
+        if "tokenizer" not in file.name:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert "has no tokenizer" in refused(capsys, "generate", QUESTION, "--model", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["convert", "./missing", "DEST"], "there is no folder ./missing"),
+        (["convert", "FOLDER", "DEST", "--dtype", "int3"], "dtype 'int3' is not one for weights"),
+        (["convert", "FOLDER", "FOLDER"], "already exists"),
+        (["export", "FOLDER", "DEST"], "is not an Orbax checkpoint"),
+        (["export", "./missing", "DEST"], "missing is not an Orbax checkpoint"),
+        (["train", "./missing.toml"], "missing.toml"),
+    ],
+)
+def test_file_commands_refuse_and_leave_nothing(folder, tmp_path, capsys, args, message):
+    names = {"FOLDER": folder, "DEST": str(tmp_path / "dest")}
+    assert message in refused(capsys, *(names.get(a, a) for a in args))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["generate"], ["answer", "x"], ["generate", "x", "--gen-length", "many"], ["generate", "x", "--seed", "-1"]],
+)
+def test_what_the_parser_refuses_ends_with_the_same_status(capsys, args):
+    with pytest.raises(SystemExit) as end:
+        main(args)
+    assert end.value.code == cli.USER_ERROR
+    assert capsys.readouterr().out == ""
+
+
+def test_a_bug_keeps_its_traceback(folder, monkeypatch):
+    monkeypatch.setattr(session, "encode_prompts", lambda *args, **kwargs: int("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        main(["generate", QUESTION, "--model", folder])
+
+
+# Shapes and caches.
+
+
+def test_questions_of_one_bucket_have_one_shape(folder, monkeypatch):
+    asked = Session(Generate(question="", model=folder, gen_length=16))
+    start, shapes = asked.decoder.start, []
+
+    def watched(params, prompt, *rest):
+        shapes.append(prompt.shape)
+        return start(params, prompt, *rest)
+
+    monkeypatch.setattr(asked.decoder, "start", watched)
+    for question in ("How many apples?", "Tom has 14 apples."):
+        asked.answer(question)
+    assert shapes == [(1, 16), (1, 16)]
+
+
+@pytest.fixture
+def cache_home(tmp_path, monkeypatch):
+    """A user's cache folder, on a machine of one device whose user has chosen no folder for JAX."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    chosen = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: chosen.append((name, value)))
+    return tmp_path, chosen
+
+
+def test_compiles_are_kept_in_the_users_cache_folder(cache_home):
+    home, chosen = cache_home
+    compile_cache.use_compile_cache()
+    assert ("jax_compilation_cache_dir", str(home / "lrd-jax" / "compiled")) in chosen
+    assert (home / "lrd-jax" / "compiled").is_dir()
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(cache_home):
+    home, chosen = cache_home
+    (home / "lrd-jax").write_text("")
+    compile_cache.use_compile_cache()
+    assert chosen == []
+
+
+def test_several_cpu_devices_go_without_a_cache(cache_home, monkeypatch):
+    home, chosen = cache_home
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    compile_cache.use_compile_cache()
+    assert chosen == [] == list(home.iterdir())
+
+
+# The live view.
+
+
+@pytest.fixture(scope="module")
+def decoding(folder):
+    """A session over two blocks of eight, and its states: before the first forward, and after each."""
+    asked = Session(Generate(question=QUESTION, model=folder, gen_length=16, block_length=8))
+    states = []
+    asked.answer(QUESTION, watch=states.append)
+    return asked, states
+
+
+def view_of(asked, width=80, height=24):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height, color_system=None)
+    return CanvasView(console, asked.tokenizer, asked.config, asked.decoder.config, "title")
+
+
+def drawn(view, state):
+    """The canvas of a frame as its words, and all of its lines."""
+    view.console.print(view.frame(state))
+    lines = view.console.file.getvalue().splitlines()
+    view.console.file.seek(0)
+    view.console.file.truncate()
+    return " ".join(line.strip("│ ") for line in lines if line.startswith("│")).split(), lines
+
+
+def test_nothing_is_known_before_the_first_forward(decoding):
+    asked, states = decoding
+    words, lines = drawn(view_of(asked), states[0])
+    assert words == [MASKED] * 16
+    assert "compiling, 0/16" in lines[-2]
+
+
+def test_the_window_shows_guesses_and_the_later_block_stays_masked(decoding):
+    asked, states = decoding
+    words, lines = drawn(view_of(asked), states[1])
+    assert [word[0] for word in words] == [SOFT] * 8 + [MASKED] * 8
+    assert "forward 1, refining, 0/16" in lines[-2]
+
+
+def test_guesses_are_the_likeliest_tokens(decoding):
+    asked, states = decoding
+    words, _ = drawn(view_of(asked), states[1])
+    likeliest = asked.tokenizer.convert_ids_to_tokens(jnp.argmax(states[1].previous.window[0], -1).tolist())
+    assert words[:8] == [SOFT + token for token in likeliest]
+
+
+def test_committed_tokens_carry_no_sign_and_the_end_is_the_answer(decoding):
+    asked, states = decoding
+    words, lines = drawn(view_of(asked), states[-1])
+    tokens = states[-1].tokens[0].tolist()
+    assert words == [END if t == asked.config.eos_id else asked.tokenizer.convert_ids_to_tokens(t) for t in tokens]
+    assert "done, 16/16" in lines[-2]
+
+
+def test_a_decoder_that_measures_nothing_shows_plain_masks(folder):
+    asked = Session(Generate(question=QUESTION, model=folder, preset="plain", gen_length=16))
+    states = []
+    asked.answer(QUESTION, watch=states.append)
+    words, _ = drawn(view_of(asked), states[1])
+    assert words.count(MASKED) == 15
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_line_is_wider_than_the_terminal(decoding, width):
+    asked, states = decoding
+    assert max(len(line) for line in drawn(view_of(asked, width=width), states[3])[1]) <= width
+
+
+def test_a_canvas_taller_than_the_terminal_keeps_the_open_positions_in_sight(decoding):
+    asked, states = decoding
+    full = states[-1]
+    open_at_the_end = full.replace(masked=full.masked.at[0, -1].set(True))
+    words, lines = drawn(view_of(asked, width=20, height=6), open_at_the_end)
+    assert len(lines) < 6
+    assert words[-1].startswith((MASKED, SOFT))
+
+
+def test_generate_shows_the_canvas_on_a_terminal_then_the_answer_alone(folder, tmp_path):
+    status, screen = in_a_terminal(tmp_path, "generate", QUESTION, "--model", folder, *SHORT)
+    assert status == 0
+    assert "forward 1, refining" in screen
+    assert "tokens/s" in screen.splitlines()[-1]
+    assert cursor_is_visible(screen)
+    decoders = set((tmp_path / "lrd-jax" / "compiled").glob("*advance*-cache"))
+    assert decoders
+    in_a_terminal(tmp_path, "generate", QUESTION, "--model", folder, *SHORT)
+    assert set((tmp_path / "lrd-jax" / "compiled").glob("*advance*-cache")) == decoders  # none was compiled again
+
+
+def test_ctrl_c_leaves_a_clean_terminal(tmp_path):
+    args = ("generate", QUESTION, "--model", "lrd-tiny", "--gen-length", "448", "--preset", "plain")  # takes seconds
+    status, screen = in_a_terminal(tmp_path, *args, interrupt_at="forward 3")
+    assert status == cli.INTERRUPTED
+    assert screen.rstrip().endswith("interrupted")
+    assert "Traceback" not in screen
+    assert cursor_is_visible(screen)
+
+
+def in_a_terminal(tmp_path, *args, interrupt_at=None):
+    """Status and everything written of a command on a pseudo-terminal; Ctrl-C once a text has appeared."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24", "XDG_CACHE_HOME": str(tmp_path)}
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored signal would be ignored there too
+    process = subprocess.Popen([COMMAND, *args], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    signal.signal(signal.SIGINT, handler)
+    os.close(theirs)
+    screen = ""
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        while True:
+            try:
+                data = terminal.read(65536)
+            except OSError:  # how Linux tells that the other side has closed
+                break
+            screen += data.decode(errors="replace")
+            if interrupt_at and interrupt_at in screen:
+                process.send_signal(signal.SIGINT)
+                interrupt_at = None
+    return process.wait(), screen
+
+
+def cursor_is_visible(screen):
+    return screen.rfind("\x1b[?25h") > screen.rfind("\x1b[?25l")
+
+
+def test_chat_and_generate_share_their_options():
+    assert {f for f in Chat.__dataclass_fields__} <= {f for f in Generate.__dataclass_fields__}

@@ -1,0 +1,173 @@
+"""Placement: the rule table and its refusals, bytes per device, and decodes that do not depend on the mesh."""
+
+import dataclasses
+
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.loop import make_decode
+from lrd_jax.models import CHECKPOINTS, Model
+from lrd_jax.sharding import RULES, batch_sharding, constrain_batch, make_mesh, param_shardings, shard, shard_batch
+
+MESHES = {"8x1x1": (8, 1, 1), "1x8x1": (1, 8, 1), "1x1x4": (1, 1, 4), "2x2x2": (2, 2, 2)}
+
+
+def bytes_by_device(tree):
+    held = {}
+    for leaf in jax.tree.leaves(tree):
+        for part in leaf.addressable_shards:
+            held[part.device] = held.get(part.device, 0) + part.data.nbytes
+    return held
+
+
+def prompts():
+    """Eight prompts of different lengths, left-padded."""
+    rows = [goldens.arrays("lrd")[f"tiny-llada.{i:02}.prompt"] for i in range(8)]
+    rows = [row[: len(row) - i % 3] for i, row in enumerate(rows)]
+    width = max(map(len, rows))
+    ids = np.stack([np.pad(row, (width - len(row), 0)) for row in rows])
+    return ids, np.stack([np.arange(width) >= width - len(row) for row in rows])
+
+
+def test_mesh_has_auto_axes_of_the_asked_sizes():
+    mesh = make_mesh(data=2, fsdp=1, tensor=4)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "tensor": 4}
+    assert set(mesh.axis_types) == {AxisType.Auto}
+
+
+def test_mesh_takes_the_devices_it_is_given():
+    assert make_mesh(tensor=2, devices=jax.devices()[4:]).devices.flatten().tolist() == jax.devices()[4:6]
+
+
+@pytest.mark.parametrize("sizes, words", [({"tensor": 16}, "needs 16 devices, got 8"), ({"fsdp": 0}, "fsdp=0")])
+def test_impossible_meshes_are_refused(sizes, words):
+    with pytest.raises(ValueError, match=words):
+        make_mesh(**sizes)
+
+
+def test_parameters_follow_the_table(checkpoint):
+    shardings = param_shardings(checkpoint("tiny-llada")[0], make_mesh(2, 2, 2))
+    assert shardings["table"].spec == PartitionSpec("tensor", "fsdp")
+    assert shardings["blocks"]["q"].spec == PartitionSpec(None, "fsdp", "tensor", None)
+    assert shardings["blocks"]["down"].spec == PartitionSpec(None, "tensor", "fsdp")
+    assert shardings["final_norm"].spec == PartitionSpec(None)
+
+
+@pytest.mark.parametrize("shape", MESHES.values(), ids=MESHES)
+@pytest.mark.parametrize("name", ["tiny-llada", "tiny-dream"])
+def test_every_device_holds_its_part_and_no_more(checkpoint, name, shape):
+    model, params = checkpoint(name)
+    mesh = make_mesh(*shape)
+    _, fsdp, tensor = shape
+    kv_parts = tensor if model.config.num_kv_heads % tensor == 0 else 1
+    parts = {"table": fsdp * tensor, "head": fsdp * tensor, "final_norm": 1}
+    parts |= {name: fsdp * tensor for name in ("q", "out", "gate", "up", "down")}
+    parts |= {name: fsdp * kv_parts for name in ("k", "v")}
+    parts |= {"q_bias": tensor, "k_bias": kv_parts, "v_bias": kv_parts, "attn_norm": 1, "mlp_norm": 1}
+    flat = jax.tree.leaves_with_path(params)
+    want = sum(leaf.nbytes // parts[path[-1].key] for path, leaf in flat)
+    held = bytes_by_device(shard(model, params, mesh))
+    assert held == dict.fromkeys(mesh.devices.flatten(), want)
+
+
+def test_rules_that_put_one_mesh_axis_twice_are_refused_naming_both(checkpoint):
+    with pytest.raises(ValueError, match=r"'tensor' is put twice on table, by 'vocab' and 'embed'"):
+        param_shardings(checkpoint("tiny-llada")[0], make_mesh(tensor=2), {**RULES, "embed": "tensor"})
+
+
+@pytest.mark.parametrize(
+    "rules, words",
+    [
+        ({**RULES, "mlp": "model"}, r"rule 'mlp' -> 'model': the mesh has data, fsdp, tensor"),
+        ({name: rule for name, rule in RULES.items() if name != "norm"}, r"no rule for logical axis 'norm'"),
+    ],
+)
+def test_rules_that_do_not_fit_model_or_mesh_are_refused(checkpoint, rules, words):
+    with pytest.raises(ValueError, match=words):
+        param_shardings(checkpoint("tiny-llada")[0], make_mesh(), rules)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"num_heads": 2, "num_kv_heads": 2}, r"tensor=4 does not divide heads \(2\), kv_heads \(2\); .*: 1, 2$"),
+        ({"mlp_dim": 174}, r"tensor=4 does not divide mlp \(174\); .*: 1, 2$"),
+        (
+            {"vocab_size": 382, "mask_id": 0, "eos_id": 1, "pad_id": 1},
+            r"tensor=4 does not divide vocab \(382\); .*: 1, 2$",
+        ),
+    ],
+    ids=["heads", "mlp", "vocab"],
+)
+def test_sizes_that_do_not_divide_are_refused_with_those_that_do(checkpoint, change, words):
+    model = Model(dataclasses.replace(checkpoint("tiny-llada")[0].config, **change))
+    with pytest.raises(ValueError, match=words):
+        param_shardings(model, make_mesh(tensor=4))
+
+
+def test_fsdp_must_divide_the_width(checkpoint):
+    model = Model(dataclasses.replace(checkpoint("tiny-llada")[0].config, embed_dim=72))
+    with pytest.raises(
+        ValueError, match=r"fsdp=7 does not divide embed \(72\); .*: 1, 2, 3, 4, 6, 8, 9, 12, 18, 24, 36, 72"
+    ):
+        param_shardings(model, make_mesh(fsdp=7))
+
+
+def test_grouped_heads_that_do_not_divide_are_replicated_and_whole_heads_refused(checkpoint):
+    mesh = make_mesh(tensor=4)
+    grouped = param_shardings(checkpoint("tiny-llada-gqa")[0], mesh)["blocks"]
+    assert grouped["k"].spec == PartitionSpec(None, "fsdp", None, None)
+    assert grouped["q"].spec == PartitionSpec(None, "fsdp", "tensor", None)
+    with pytest.raises(ValueError, match=r"heads \(28\); sizes that divide all it splits: 1, 2, 4"):
+        param_shardings(Model(CHECKPOINTS["dream-7b-base"].config), make_mesh(tensor=8))
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    with pytest.raises(ValueError, match=r"3 rows does not split over mesh axis data=2 x fsdp=2; pad it to 4 rows"):
+        shard_batch(jnp.zeros((3, 5)), make_mesh(2, 2, 2))
+
+
+def test_activations_are_split_by_rows_under_a_mesh():
+    mesh = make_mesh(2, 2, 2)
+    x = jax.device_put(jnp.zeros((8, 6)), NamedSharding(mesh, PartitionSpec(None, "tensor")))
+    with jax.set_mesh(mesh):
+        split = jax.jit(constrain_batch)(x)
+    assert split.sharding.is_equivalent_to(batch_sharding(mesh), 2)
+    assert jax.jit(constrain_batch)(x).sharding.is_equivalent_to(x.sharding, 2)
+
+
+def test_a_batch_that_does_not_split_is_not_constrained():
+    mesh = make_mesh(2, 2, 2)
+    x = jax.device_put(jnp.zeros((3, 6)), NamedSharding(mesh, PartitionSpec(None, "tensor")))
+    with jax.set_mesh(mesh):
+        assert jax.jit(constrain_batch)(x).sharding.is_equivalent_to(x.sharding, 2)
+
+
+@pytest.fixture(scope="module")
+def one_device(checkpoint):
+    """What one device decodes, by checkpoint."""
+    ids, mask = prompts()
+    config = DecodeConfig.paper(16, block_length=8)
+    results = {}
+    for name in ("tiny-llada", "tiny-dream"):
+        model, params = checkpoint(name)
+        results[name] = make_decode(model, config)(params, ids, mask)
+    return config, results
+
+
+@pytest.mark.parametrize("shape", MESHES.values(), ids=MESHES)
+@pytest.mark.parametrize("name", ["tiny-llada", "tiny-dream"])
+def test_decode_gives_the_tokens_of_one_device(checkpoint, one_device, name, shape):
+    model, params = checkpoint(name)
+    config, results = one_device
+    mesh = make_mesh(*shape)
+    ids, mask = shard_batch(prompts(), mesh)
+    with jax.set_mesh(mesh):
+        got = make_decode(model, config)(shard(model, params, mesh), ids, mask)
+    np.testing.assert_array_equal(got.tokens, results[name].tokens)
+    np.testing.assert_array_equal(got.forwards, results[name].forwards)

@@ -1,0 +1,293 @@
+"""Calibration: what is read off unstopped decodes is what decoding gives, in one compile; the command and its files."""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from lrd_jax import cli
+from lrd_jax.checkpoint import load
+from lrd_jax.cli import main
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.loop import make_decode, run_decode, run_watched
+from lrd_jax.decoding.parts.commit.basic import LowestEntropy
+from lrd_jax.decoding.parts.divergence import Divergence
+from lrd_jax.decoding.parts.refine import Refine
+from lrd_jax.decoding.parts.stop import Stop
+from lrd_jax.preset_files import read_preset
+from lrd_jax.presets import preset
+from lrd_jax.research.calibrate.judge import Judge
+from lrd_jax.research.calibrate.observe import DIVERGENCES, Bench, Path
+from lrd_jax.research.calibrate.replay import Decodes, Replays, source_of, switch_of
+from lrd_jax.research.calibrate.scan import Cell, front, grid, knee, measure
+from lrd_jax.research.prompts import Example, read_examples
+from lrd_jax.tasks import problems
+from lrd_jax.text import encode_prompts, pad_to_bucket
+
+G, ROWS = 16, 10
+INF = float("inf")
+# Two a step: many forwards on which a stop is asked, and a base without a guard or threshold.
+BASE = DecodeConfig.paper(G, commit=LowestEntropy(2), refine=Refine(max_steps=6))
+PROBLEMS = [*problems("words", "held-out", 3, 7), *problems("code", "held-out", 3, 3)]
+TUNINGS = grid(
+    r_f=(0.0, 0.4),
+    tau_refine=(1e-5, 0.05, 1.0),
+    tau_decode=(0.003, 0.3),
+    max_entropy=(0.3, INF),
+    reduce=("mean", "sum", "max"),
+    scope=("block", "masked"),
+)
+
+
+@pytest.fixture(scope="module")
+def bench():
+    model, params, tokenizer, config = load("lrd-tiny", dtype="float32")
+    prompt, mask = encode_prompts(tokenizer, [problem.prompt for problem in PROBLEMS], chat=False)
+    return Bench(model, params, BASE, *pad_to_bucket(prompt, mask, config.max_length - G), batch=5)
+
+
+@pytest.fixture(scope="module")
+def replays(bench):
+    return Replays(bench)
+
+
+def outcomes_of(source, tuning):
+    source.prepare([t for t in TUNINGS if t.r_f == tuning.r_f])
+    return source.outcomes(tuning)
+
+
+def same(read_off, decoded):
+    return all(a[1] == b[1] and np.array_equal(a[0], b[0]) for a, b in zip(read_off, decoded, strict=True))
+
+
+# Replay.
+
+
+def test_every_setting_reads_as_it_decodes_and_all_share_one_compile(bench, replays):
+    """The slow twin of the replay: a real decode of every setting, of every row."""
+    before = run_watched.cache_size(), run_decode.cache_size()
+    seen = set()
+    for number, tuning in enumerate(TUNINGS):
+        outcomes = outcomes_of(replays, tuning)
+        if number % 11 == 0:  # of 144: coprime to the number of values of every setting, so that all of them come
+            assert same(outcomes, bench.decoded(tuning)), tuning
+        seen.update(forwards for _, forwards in outcomes)
+    after = run_watched.cache_size(), run_decode.cache_size()
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 1)
+    assert len(seen) > 6  # the stops did stop, at many places
+    ways = len({(t.r_f, t.tau_refine, t.reduce, t.scope) for t in TUNINGS})
+    assert replays.decodes < ways * ROWS / 2
+
+
+def test_the_traced_way_of_measuring_is_the_decoders_own(bench, replays):
+    tuning = next(t for t in TUNINGS if (t.reduce, t.scope, t.tau_refine, t.tau_decode) == ("max", "masked", 1.0, 0.3))
+    config = tuning.applied(BASE)
+    decode = make_decode(bench._model, config)
+    result = decode(bench._params, bench._prompt[:5], bench._mask[:5])
+    outcomes = outcomes_of(replays, tuning)[:5]
+    assert np.array_equal(result.tokens, [tokens for tokens, _ in outcomes])
+    assert result.forwards.tolist() == [forwards for _, forwards in outcomes]
+    assert config.divergence == Divergence("max", "masked")
+
+
+def path(**changes):
+    """Four forwards; stops are asked from the third on."""
+    fields = {
+        "divergence": np.tile(np.float32([[np.inf], [0.2], [0.05], [0.01]]), len(DIVERGENCES)),
+        "entropy": np.float32([3, 2, 1, 0.1]),
+        "confidence": np.float32([0.1, 0.3, 0.5, 0.9]),
+        "asks": np.array([False, False, True, True]),
+        "answers": np.array([[0, 0], [1, 1], [2, 2]]),
+        "answer": np.array([0, 0, 1, 2]),
+        "tokens": np.array([9, 9]),
+        "switch": 2,
+    }
+    return Path(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("stop", "answer", "forwards"),
+    [
+        (Stop(0.1), [1, 1], 3),
+        (Stop(10.0), [1, 1], 3),  # not where it is not asked
+        (Stop(0.05), [2, 2], 4),  # below, not at
+        (Stop(0.1, max_entropy=1.0), [2, 2], 4),
+        (Stop(0.1, min_confidence=0.5), [2, 2], 4),
+        (Stop(0.1, min_confidence=0.4), [1, 1], 3),
+        (Stop(0.1, max_entropy=0.05), [9, 9], 4),
+        (Stop(0.0), [9, 9], 4),
+    ],
+)
+def test_a_stop_is_read_off_where_it_says_yes_first(stop, answer, forwards):
+    tokens, count = path().stopped(stop, 0)
+    assert (tokens.tolist(), count) == (answer, forwards)
+
+
+def test_the_switch_is_known_as_far_as_the_longest_refinement_tells():
+    tuning = TUNINGS[0]
+    assert switch_of({}, tuning, 20) is None
+    paths = {1: path(), 4: path(switch=4)}
+    assert switch_of(paths, tuning.replace(tau_refine=0.1), 20) == 3
+    assert switch_of(paths, tuning.replace(tau_refine=0.01), 20) is None
+    assert switch_of(paths, tuning.replace(tau_refine=0.01), 4) == 4
+
+
+def test_several_blocks_are_decoded_anew(bench):
+    """A stop in the first block changes what the second begins with."""
+    blocks = dataclasses.replace(BASE, block_length=8)
+    of_blocks = Bench(bench._model, bench._params, blocks, bench._prompt, bench._mask, 5)
+    assert isinstance(source_of(bench), Replays)
+    assert isinstance(source_of(of_blocks), Decodes)
+
+
+def test_logits_that_are_not_finite_are_refused(bench):
+    params = jax.tree.map(lambda leaf: leaf * np.nan, bench._params)
+    broken = Bench(bench._model, params, BASE, bench._prompt, bench._mask, 5)
+    with pytest.raises(ValueError, match="logits for prompt 1 are not finite"):
+        Replays(broken).prepare(TUNINGS[:1])
+
+
+# The scan.
+
+
+def cell(forwards, accuracy, agreement=0.5):
+    return Cell(tuning=TUNINGS[0], texts=("",), counts=(forwards,), agreement=agreement, accuracy=accuracy)
+
+
+def test_the_front_is_what_no_other_beats():
+    cells = [cell(3, 0.8), cell(2, 0.5), cell(4, 0.8), cell(2, 0.6), cell(5, 0.9), cell(6, 0.85)]
+    assert [(c.forwards, c.quality) for c in front(cells)] == [(2, 0.6), (3, 0.8), (5, 0.9)]
+
+
+def test_the_knee_is_where_the_front_bends():
+    ahead = [cell(2, 0.50), cell(3, 0.52), cell(4, 0.86), cell(6, 0.89), cell(10, 0.90)]
+    assert knee(ahead, max_loss=1.0).forwards == 4
+    assert knee(ahead, max_loss=0.05).forwards == 6  # what loses more is not looked at
+    assert knee(ahead, max_loss=0.0).forwards == 10
+    assert knee(ahead[:2], max_loss=1.0).forwards == 3  # two ends: the better answers
+
+
+def test_quality_is_accuracy_where_answers_are_checked_and_agreement_elsewhere():
+    assert cell(1, 0.9, 0.3).quality == 0.9
+    assert cell(1, None, 0.3).quality == 0.3
+
+
+def test_a_cell_counts_right_answers_and_unchanged_texts():
+    _, _, tokenizer, config = load("lrd-tiny", dtype="float32")
+    examples = [Example(prompt=p.prompt, answer=p.answer, task=p.task) for p in PROBLEMS[:2]]
+    judge = Judge(tokenizer, config, examples)
+    ids = np.full((2, 64), config.eos_id)
+    for row, example in enumerate(examples):
+        answer = tokenizer(example.answer)["input_ids"]
+        ids[row, : len(answer)] = answer
+    reference = measure(TUNINGS[0], [(ids[0], 3), (ids[1], 3)], judge)
+    assert (reference.forwards, reference.agreement, reference.accuracy) == (3, 1, 1)
+    ids[1, 0] = config.eos_id  # an empty answer, whatever stands behind the end
+    found = measure(TUNINGS[0], [(ids[0], 3), (ids[1], 6)], judge, reference)
+    assert (found.forwards, found.agreement, found.accuracy) == (4.5, 0.5, 0.5)
+
+
+def test_the_grid_has_every_combination_once_and_those_of_one_r_f_together():
+    assert len(set(TUNINGS)) == len(TUNINGS) == 2 * 3 * 2 * 2 * 3 * 2
+    assert len([r_f for r_f, _ in itertools.groupby(t.r_f for t in TUNINGS)]) == 2
+
+
+# The data.
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("", "holds no prompts"),
+        ('{"prompt": "a"}\n{"prompt": 3}\n\nx\n[]', "line 2: prompt must be text; line 4: not JSON .*; line 5: an obj"),
+        ('{"answer": "a"}', "line 1: prompt is missing or empty"),
+        ('{"prompt": " "}', "line 1: prompt is missing or empty"),
+        ('{"prompt": "a", "answer": "b", "task": "chess"}', "task 'chess' is unknown; choose among words, code"),
+        ('{"prompt": "a", "task": "words"}', "line 1: a line with a task needs its answer too"),
+        ('{"prompt": "a", "answer": "b", "task": "words"}\n{"prompt": "a"}', "1 of 2 lines have a task"),
+    ],
+)
+def test_broken_data_is_named_line_by_line(tmp_path, lines, words):
+    (tmp_path / "prompts.jsonl").write_text(lines)
+    with pytest.raises(ValueError, match=rf"prompts\.jsonl.*{words}"):
+        read_examples(tmp_path / "prompts.jsonl")
+
+
+def test_fields_that_are_not_ours_are_passed_over(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a", "answer": "b", "level": 3}\n')
+    assert read_examples(tmp_path / "p.jsonl") == [Example(prompt="a", answer="b")]
+
+
+# The command.
+
+
+@pytest.fixture
+def data(tmp_path):
+    lines = [{"prompt": p.prompt, "answer": p.answer, "task": p.task} for p in PROBLEMS]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path / "prompts.jsonl"
+
+
+def calibrate(data, *args):
+    common = ("--gen-length", str(G), "--batch", "5", "--data", str(data))
+    return main(["calibrate", *common, *map(str, args)])
+
+
+SCAN = ("--r-f", 0.0, 0.2, "--tau-refine", 0.1, "--tau-decode", 0.1, 1.0, "--max-entropy", 0.2, "inf")
+
+
+def test_a_scan_writes_a_preset_that_decodes_and_is_certified_on_other_prompts(data, tmp_path, capsys):
+    chosen, certified = tmp_path / "chosen.toml", tmp_path / "certified.json"
+    assert calibrate(data, "--output", chosen, *SCAN) == 0
+    out, err = capsys.readouterr()
+    assert out.count(" chosen ") == 1
+    assert f"{2 * 2 * 2 * 6} settings from " in err
+    assert f"preset file: {chosen}" in err
+    assert chosen.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    found = read_preset(chosen)
+    assert (found.base, found.measured["prompts"], found.measured["decodes_that_differ"]) == ("lrd", ROWS, 0)
+    assert found.measured["forwards"] <= found.measured["unstopped_forwards"]
+    assert preset(str(chosen), G) == found.decoder.applied(DecodeConfig.lrd(G))
+
+    assert calibrate(data, "--preset", chosen, "--risk", 0.5, "--output", certified) == cli.USER_ERROR
+    assert f"{ROWS} of the {ROWS} prompts" in capsys.readouterr().err
+    assert not certified.exists()
+
+    others = [{"prompt": p.prompt} for p in problems("words", "held-out", 4, ROWS)]
+    data.write_text("".join(json.dumps(line) + "\n" for line in others))
+    assert calibrate(data, "--preset", chosen, "--risk", 0.5, "--output", certified) == 0
+    assert "certified: the stop changed" in capsys.readouterr().err
+    claim = read_preset(certified).certificate
+    assert (claim["risk"], claim["confidence"], claim["prompts"]) == (0.5, 0.95, ROWS)
+    assert claim["bound"] <= 0.5
+    assert read_preset(certified).base == "lrd"
+    last = [rung for rung in claim["sequence"] if rung["certified"]][-1]
+    assert (last["changed"], last["bound"]) == (claim["changed"], claim["bound"])
+    assert [rung["forwards"] for rung in claim["sequence"]] == sorted(
+        (rung["forwards"] for rung in claim["sequence"]), reverse=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--risk", 0.02), f"{ROWS} prompts cannot certify risk 0.02 at confidence 0.95: it takes at least 149"),
+        (("--risk", 2), "risk=2.0 must be above 0 and below 1"),
+        (("--preset", "fast"), "preset fast: the decoder has no mixing and no refinement and no stop to tune"),
+        (("--r-f", 2), "Mix.r_f=2.0 must be in [0, 1]"),
+        (("--reduce", "median"), "Divergence.reduce='median' must be one of mean, sum, max"),
+        (("--model", "lrd-huge"), "there is no model 'lrd-huge'"),
+        (("--output", "preset.yaml"), "preset.yaml must end in .json or .toml"),
+        (("--data", "missing.jsonl"), "missing.jsonl: no such file"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused_and_leaves_nothing(data, tmp_path, monkeypatch, capsys, args, words):
+    monkeypatch.chdir(tmp_path)
+    assert calibrate(data, *args) == cli.USER_ERROR
+    out, err = capsys.readouterr()
+    assert words in err
+    assert out == ""
+    assert [f.name for f in tmp_path.iterdir()] == [data.name]

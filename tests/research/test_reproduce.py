@@ -1,0 +1,254 @@
+"""The paper's tables and figures: what is measured for them, that nothing is run twice, and that all can be drawn."""
+
+import json
+import random
+from pathlib import Path
+
+import jax
+import pytest
+
+from lrd_jax.cli import main
+from lrd_jax.research.decoders import DECODER_SETS
+from lrd_jax.research.evaluate import read_cells, wilson
+from lrd_jax.research.questions import source_of
+from lrd_jax.research.reproduce import decoders
+from lrd_jax.research.reproduce.exhibits import EXHIBITS, wanted
+from lrd_jax.research.reproduce.figures import settled_by
+from lrd_jax.research.reproduce.front import front
+from lrd_jax.research.reproduce.options import WHAT, Reproduce
+from lrd_jax.research.reproduce.results import Setting, difference, settings
+from lrd_jax.research.reproduce.run import missing, run
+from lrd_jax.research.reproduce.show import SHOWS
+from lrd_jax.research.reproduce.tables import table1, table3
+from lrd_jax.research.reproduce.timing import times_of
+
+SETS = [
+    *DECODER_SETS.values(),
+    *(
+        value
+        for name, value in vars(decoders).items()
+        if isinstance(value, dict) and name.isupper() and name != "SWEPT"
+    ),
+    *decoders.FRONTS.values(),
+]
+
+
+def cell(decoder, accuracy=0.8, problems=1000, **fields):
+    low, high = wilson(round(accuracy * problems), problems)
+    known = {"model": "m", "canvas": 64, "seed": 1, "forwards": 10.0, "refine_forwards": 2.0, "seconds": 5.0}
+    return known | {"decoder": decoder, "accuracy": accuracy, "low": low, "high": high, "problems": problems} | fields
+
+
+def steps(count):
+    names = ("distance", "open_distance", "distance_low", "distance_high", "divergence", "stopped", "refining")
+    return {name: [1 / (i + 1) for i in range(count)] for name in names} | {
+        "switch": [2.0, 2.0, 3.0],
+        "mixed_share": 0.2,
+        "mean_alpha": 0.1,
+    }
+
+
+def every_cell(options):
+    """A cell of everything that the options ask for, with made-up numbers."""
+    rng = random.Random(0)
+    costly = {"effective_tokens": 20.0, "refinements": {"2": 7, "3": 2, "20": 1}, "steps": steps(12)}
+    for one in wanted(options):
+        numbers = {"accuracy": rng.uniform(0.5, 0.9), "forwards": rng.uniform(2, 64)}
+        yield cell(one.decoder, canvas=one.canvas, problems=one.problems, **costly, **numbers)
+
+
+@pytest.fixture
+def options(tmp_path):
+    return Reproduce(model=("m",), output=tmp_path / "out", cells=(tmp_path / "cells.jsonl",), redraw=True)
+
+
+@pytest.fixture(autouse=True)
+def cells_file(tmp_path):
+    (tmp_path / "cells.jsonl").write_text("")
+    return tmp_path / "cells.jsonl"
+
+
+def write(file, cells):
+    file.write_text("".join(json.dumps(c) + "\n" for c in cells))
+
+
+def test_one_name_is_one_decoder():
+    known = {}
+    for decoder_set in SETS:
+        for name, make in decoder_set.items():
+            if callable(make):
+                leaves = (jax.tree.leaves(make(64)), jax.tree.structure(make(64)))
+                assert known.setdefault(name, leaves) == leaves, name
+
+
+def test_everything_that_can_be_asked_for_is_measured_and_shown():
+    assert tuple(EXHIBITS) == WHAT
+    assert set(SHOWS) == {*WHAT, "claims"}
+
+
+def test_a_cell_is_wanted_once_with_all_that_is_needed_of_it():
+    asked = wanted(Reproduce(what=("table1", "figure3"), canvases=(32, 64), counts=(10, 20)))
+    keys = [(one.canvas, one.decoder, one.problems) for one in asked]
+    assert len(keys) == len(set(keys))
+    assert {one.needs for one in asked if one.decoder == decoders.PAPER} == {("refinements",)}
+    assert [one.canvas for one in asked] == sorted(one.canvas for one in asked)
+
+
+def test_only_names_decoders_by_patterns():
+    asked = wanted(Reproduce(what=("table1",), only=("lrd*", "threshold 0.9")))
+    assert {"threshold 0.9", "lrd (shipped)"} <= {one.decoder for one in asked}
+    assert not [one for one in asked if "plain" in one.decoder]
+    with pytest.raises(ValueError, match="only=best names no decoder of table1"):
+        wanted(Reproduce(what=("table1",), only=("best",)))
+
+
+def test_everything_is_drawn_from_the_folder_alone(options, cells_file):
+    write(cells_file, every_cell(options))
+    report = run(options).read_text()
+    for name in WHAT:
+        assert f"## {name}: " in report
+        assert (options.output / f"{name}-m-64.png").is_file() == (not name.startswith("table"))
+    results = json.loads((options.output / "results.json").read_text())
+    assert set(results) == set(SHOWS)
+    cells_file.unlink()
+    again = Reproduce(**{**vars(options), "cells": ()})
+    assert run(again).read_text() == report
+
+
+def test_cells_of_other_runs_are_not_missing(options, cells_file):
+    asked = wanted(options)
+    assert len(missing(options)) == len(asked)
+    write(cells_file, every_cell(options))
+    assert missing(options) == []
+    old = [{k: v for k, v in c.items() if k not in ("steps", "refinements")} for c in every_cell(options)]
+    write(cells_file, old)
+    assert {one.decoder for _, one in missing(options)} == {one.decoder for one in asked if one.needs}
+
+
+def test_a_table_compares_with_the_baseline_and_with_the_first_of_its_group():
+    cells = [cell("plain, 1 a step", forwards=64.0), cell(decoders.PAPER, 0.7, forwards=4.0)]
+    times = {("m", 64): {"plain, 1 a step": 1.0, decoders.PAPER: 2.0}}
+    (setting,) = settings([*cells, cell("paper, no mixing", 0.8, forwards=3.0)], times, ("m",), ("words", "code"))
+    row = table1(setting).data["the paper's comparison"][1]
+    assert (row["fewer"], row["faster"], row["milliseconds"]) == (16.0, 8.0, 8.0)
+    rows = table3(setting).data["the paper's LRD, less one part"]
+    assert [r["decoder"] for r in rows] == [decoders.PAPER, "paper, no mixing"]
+    assert rows[1]["more"][0] == pytest.approx(0.1)
+    assert "| paper, no mixing | 80.0 (77.4-82.4) | +10.0 (" in table3(setting).markdown
+
+
+def test_the_cell_of_most_problems_speaks_and_the_newer_of_equals():
+    cells = [cell("d", 0.1, 400), cell("d", 0.3, 1000), cell("d", 0.2, 1000), cell("d", 0.5, 200, steps=1)]
+    (setting,) = settings(cells, {}, ("m",), ("words", "code"))
+    assert setting.pick("d")["accuracy"] == 0.2
+    assert setting.pick("d", "steps")["accuracy"] == 0.5
+    assert settings([cell("d", tasks=["words"])], {}, ("m",), ("words", "code")) == []
+
+
+def test_the_interval_of_a_difference_is_the_published_one():
+    """Newcombe (1998), interval estimation for the difference, table II: 56 of 70 less 48 of 80, method 10."""
+    a, b = cell("a", 56 / 70, 70), cell("b", 48 / 80, 80)
+    assert difference(a, b) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+
+
+def test_on_the_same_problems_the_interval_is_that_of_pairs():
+    """Newcombe (1998), paired data, table III: 36 both, 12 and 2 one of them, 0 none; method 10."""
+    a = cell("a", 48 / 50, 50, right="1" * 48 + "0" * 2)
+    b = cell("b", 38 / 50, 50, right="1" * 36 + "0" * 12 + "1" * 2)
+    assert difference(a, b) == pytest.approx((0.2, 0.0569, 0.3404), abs=5e-5)
+
+
+def test_claims_are_judged_by_intervals():
+    def verdict(accuracy):
+        cells = [cell("plain, 1 a step", 0.5), cell(decoders.PAPER, accuracy)]
+        (setting,) = settings(cells, {}, ("m",), ("words", "code"))
+        return SHOWS["claims"](setting).data[0]["verdict"]
+
+    assert [verdict(a) for a in (0.7, 0.51, 0.3)] == ["holds", "not decided", "does not hold"]
+
+
+def test_a_gain_too_small_for_the_papers_does_not_hold():
+    """The same problems, answered alike: a gain of 1.2 points is ruled out."""
+    cells = [cell(name, 0.5, 1000, right="10" * 500) for name in ("plain, 1 a step", decoders.PAPER)]
+    (setting,) = settings(cells, {}, ("m",), ("words", "code"))
+    assert SHOWS["claims"](setting).data[0]["verdict"] == "does not hold"
+
+
+def test_a_stop_far_from_the_final_output_is_no_convergence():
+    course = {"stopped": [0.0, 0.6, 1.0], "distance": [1.0, 0.8, 0.05]}
+    (setting,) = settings([cell("LRD, no stop", steps=course)], {}, ("m",), ("words", "code"))
+    (finding,) = SHOWS["claims"](setting).data
+    assert finding["found"] == "at forward 2, 80% of the first forward's"
+    assert finding["verdict"] == "does not hold"
+
+
+def test_a_refinement_that_was_cut_has_not_settled():
+    assert settled_by({"2": 6, "4": 2, "20": 2}, 20) == [0.0, 0.6, 0.6, 0.8]
+
+
+def test_the_front_holds_what_nothing_beats():
+    assert front([(2, 0.5), (1, 0.4), (3, 0.45), (1, 0.3), (4, 0.6)]) == [1, 0, 4]
+
+
+def test_what_is_missing_is_measured_and_timed_once(tmp_path):
+    options = Reproduce(
+        canvases=(32,), counts=(4,), replayed=2, batch=4, what=("table1",), only=("threshold 0.9",), output=tmp_path
+    )
+    run(options)
+    (measured,) = read_cells(tmp_path / "cells.jsonl")
+    assert 0 < measured["effective_tokens"] < 32
+    assert measured["tasks"] == ["words", "code"]
+    assert times_of(tmp_path / "times.jsonl")["lrd-tiny-soft", 32]["threshold 0.9"] > 0
+    before = [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")]
+    run(options)
+    assert [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")] == before
+
+
+def test_tasks_come_alone_or_together():
+    tokenizer = lambda text: {"input_ids": text.split()}  # noqa: E731
+    groups = [q.group.split("/")[0] for q in source_of(("words", "code"))(8, 1, 64, tokenizer)]
+    assert groups == ["words"] * 6 + ["code"] * 2
+    (question,) = source_of(("code",))(1, 1, 64, tokenizer)
+    assert question.group.startswith("code/") and not question.check("nothing")
+    with pytest.raises(ValueError, match="tasks=gsm8k: name one or more of words, code"):
+        source_of(("gsm8k",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"what": ("table9",)}, "what=table9 is unknown; choose of table1, table2"),
+        ({"counts": (1, 2)}, "one number for each of canvases"),
+        ({"replayed": 0}, "replayed=0 must be at least 1"),
+        ({"plan": True, "redraw": True}, "give one of them"),
+        ({"cells": (Path("absent.jsonl"),)}, "cells=absent.jsonl: no such file"),
+    ],
+)
+def test_bad_options_are_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        Reproduce(**changes)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tasks", "words,sums"], "name one or more of words, code"),
+        (["--redraw", "--what", "table1,front"], "holds no cell of lrd-tiny-soft on words, code"),
+        (["--model", "lrd-tiny", "absent"], "there is no model 'absent'"),
+        (["--tasks", "gsm8k,gsm8k"], "tasks=gsm8k, gsm8k: name each once"),
+        (["--tasks", "gsm8k,words"], "tasks=words: give them apart from humaneval, mbpp, gsm8k, math500"),
+    ],
+)
+def test_what_cannot_be_run_is_one_message_and_nothing_is_left(tmp_path, capsys, options, words):
+    assert main(["reproduce", "--output", str(tmp_path / "out"), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_names_what_is_missing(tmp_path, capsys):
+    assert main(["reproduce", "--output", str(tmp_path), "--what", "figure3", "--plan"]) == 0
+    assert "lrd-tiny-soft, canvas 64, paper, refined until D < 0.001: 1000 problems" in capsys.readouterr().out
+
+
+def test_a_setting_without_cells_shows_nothing():
+    assert [name for name, show in SHOWS.items() if show(Setting("m", 64, {}, {})) is not None] == []
