@@ -60,7 +60,7 @@ def main(plan: Plan) -> None:
     attention = 4 * B * model.config.num_layers * (P + G) ** 2 * D
     layers, head = 2 * B * (P + G) * weights + attention, 2 * B * W * D * V
     chunk = chunk_of(config, B, V)
-    heads = 2 if chunk < W and config.measures_divergence else 1
+    heads = 2 if chunk < W and "kl" in config.reads else 1
     print(plan)
     print(f"logits of {chunk} of {W} positions at a time; one position's are {4 * B * V / 2**20:.1f} MiB for {B} rows")
     print(f"parameters {sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params)) / 2**30:8.3f} GiB")

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.parts.commit.basic import DreamThreshold, LowestEntropy, Threshold
+from lrd_jax.decoding.parts.commit.basic import LowestEntropy, Threshold
+from lrd_jax.decoding.parts.commit.reference import DreamThreshold
 from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.preset_files import SUFFIXES, PresetFile, is_preset_file, read_preset
 
@@ -120,7 +121,7 @@ def adjusted(
         "stop": _with(config.stop, tau=tau),
         "commit": _with(config.commit, threshold=threshold) if threshold is not None else config.commit,
     }
-    return _with(config.replace(**parts), temperature=temperature)
+    return config.replace(**parts, draw=_with(config.draw, temperature=temperature))
 
 
 def _no_part(what: str, decoders: str) -> str:

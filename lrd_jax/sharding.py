@@ -123,7 +123,7 @@ def vocab_is_split(rules: Rules = RULES) -> bool:
     return not mesh.empty and _parts(mesh, rules["vocab"]) > 1
 
 
-def constrain_cache(cache: KeyValues, config: ModelConfig, rules: Rules = RULES) -> KeyValues:
+def constrain_cache(cache: KeyValues, rules: Rules = RULES) -> KeyValues:
     """Inside jit: keeps cached keys and values `[layers, B, S, K, H]` split as the rows and the heads that made them.
 
     Does nothing outside `jax.set_mesh(mesh)`; rows or grouped heads that do not split are held whole.
@@ -132,7 +132,7 @@ def constrain_cache(cache: KeyValues, config: ModelConfig, rules: Rules = RULES)
     rules = {name: rules[name] for name in ("batch", "kv_heads")}
     if mesh.empty or not {axis for target in rules.values() for axis in _axes(target)} <= set(mesh.axis_names):
         return cache
-    rows, heads = cache.keys.shape[1], config.num_kv_heads
+    rows, heads = cache.keys.shape[1], cache.keys.shape[3]
     batch, kv_heads = (
         target if size % _parts(mesh, target) == 0 else None
         for size, target in ((rows, rules["batch"]), (heads, rules["kv_heads"]))

@@ -34,7 +34,8 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.
     """Softmax attention of q `[B, T, N, H]` over k, v `[B, S, K, H]`; returns `[B, T, N, H]`, softmax in float32.
 
     Args:
-      mask: bool `[B, S]`, True where a key may be seen. A row that may see nothing gets finite, meaningless values.
+      mask: bool, broadcasts to `[B, T, S]`, True where a query may see a key. A query that may see nothing gets finite,
+        meaningless values.
     """
     return jax.lax.platform_dependent(q, k, v, mask, cpu=_einsum_attention, default=_fused_attention)
 
@@ -48,7 +49,7 @@ def _einsum_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array)
     S, K = k.shape[1:3]
     q = q.transpose(0, 2, 1, 3).reshape(B * K, N // K, T, H)
     k, v = (x.transpose(0, 2, 1, 3).reshape(B * K, S, H) for x in (k, v))
-    mask = jnp.repeat(mask, K, axis=0)
+    mask = jnp.repeat(jnp.broadcast_to(mask, (B, *mask.shape[1:])), K, axis=0)
     at_once = max(1, SCORE_BYTES * (os.cpu_count() or 1) // (4 * (N // K) * T * S))
     if at_once < B * K:
         out = jax.lax.map(lambda head: _one_head(*head), (q, k, v, mask), batch_size=at_once)
@@ -58,7 +59,7 @@ def _einsum_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array)
 
 
 def _one_head(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """`[M, T, H]` of the M query heads q `[M, T, H]` that share a kv head k, v `[S, H]`; mask `[S]`."""
+    """`[M, T, H]` of the M query heads q `[M, T, H]` that share a kv head k, v `[S, H]`; mask `[T, S]` or `[1, S]`."""
     scores = jnp.einsum("MTH,SH->MTS", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
@@ -66,4 +67,4 @@ def _one_head(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.
 
 
 def _fused_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
+    return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None])

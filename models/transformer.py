@@ -7,6 +7,7 @@ leading `layers` axis and scanned. Every parameter names its axes; `lrd_jax.shar
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -26,6 +27,36 @@ class KeyValues:
 
     keys: jax.Array  # [layers, B, S, K, H]
     values: jax.Array  # [layers, B, S, K, H]
+
+
+Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+"""What a block does with its rotated queries `[B, T, N, H]`, its own keys and values `[B, T, K, H]` and this layer's
+part of a cache: what the queries attend to `[B, T, N, H]`, and what is kept of the layer."""
+
+
+def full_attention(mask: jax.Array) -> Attend:
+    """Every query sees the cached keys and the block's own, where the mask `[B, S + T]` lets it; nothing is kept."""
+
+    def attend(q, k, v, cache):
+        return attention(q, *joined(cache, k, v), mask[:, None]), None
+
+    return attend
+
+
+def keeping_attention(mask: jax.Array) -> Attend:
+    """`full_attention` that keeps each block's own keys and values, cached ones not included."""
+
+    def attend(q, k, v, cache):
+        return attention(q, *joined(cache, k, v), mask[:, None]), KeyValues(k, v)
+
+    return attend
+
+
+def joined(cache: KeyValues | None, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One layer's keys and values `[B, S + T, K, H]`: the cached ones, then the block's own `[B, T, K, H]`."""
+    if cache is None:
+        return k, v
+    return jnp.concatenate([cache.keys, k], axis=1), jnp.concatenate([cache.values, v], axis=1)
 
 
 def _normal(key: jax.Array, shape: tuple[int, ...], axes: tuple[str, ...], dtype, stddev: float) -> nnx.Param:
@@ -76,28 +107,24 @@ class Blocks(nnx.Module):
         self.down = _normal(rngs.params(), (n, F, D), ("layers", "mlp", "embed"), dtype, std_out)
 
     def __call__(
-        self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array, cache: KeyValues | None = None
-    ) -> tuple[jax.Array, KeyValues]:
-        """One block on x `[B, L, D]`, and its keys and values of x, cached ones not included.
+        self, x: jax.Array, cos: jax.Array, sin: jax.Array, attend: Attend, cache: Any = None
+    ) -> tuple[jax.Array, Any]:
+        """One block on x `[B, L, D]`, and what `attend` keeps of it.
 
         Called inside a scan, which has taken the layer axis off the parameters and off the cache.
         """
-        attended, own = self._attend(rms_norm(x, self.attn_norm[...], self.config.norm_eps), cos, sin, mask, cache)
-        x = x + attended
-        return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps)), own
+        h = rms_norm(x, self.attn_norm[...], self.config.norm_eps)
+        attended, kept = attend(*self._queries_keys_values(h, cos, sin), cache)
+        x = x + _dot(attended, self.out[...], contracted=2)
+        return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps)), kept
 
-    def _attend(
-        self, x: jax.Array, cos: jax.Array, sin: jax.Array, mask: jax.Array, cache: KeyValues | None
-    ) -> tuple[jax.Array, KeyValues]:
+    def _queries_keys_values(self, x: jax.Array, cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, ...]:
         q, k, v = (_dot(x, kernel[...]) for kernel in (self.q, self.k, self.v))
         if self.config.qkv_bias:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
         q = rotate(q, cos, sin, full_precision=self.config.rope_full_precision)
         k = rotate(k, cos, sin, full_precision=self.config.rope_full_precision)
-        own = KeyValues(k, v)
-        if cache is not None:
-            k, v = jnp.concatenate([cache.keys, k], axis=1), jnp.concatenate([cache.values, v], axis=1)
-        return _dot(attention(q, k, v, mask), self.out[...], contracted=2), own
+        return q, k, v
 
     def _mlp(self, x: jax.Array) -> jax.Array:
         gated = jax.nn.silu(_dot(x, self.gate[...])) * _dot(x, self.up[...])
@@ -122,17 +149,13 @@ class Transformer(nnx.Module):
     def blocks_out(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The raw output of the last block `[B, L, D]`, and the input of every block `[layers, B, L, D]`."""
         cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
-        return jax.lax.scan(lambda x, block: (block(x, cos, sin, mask)[0], x), x, self.blocks)
+        attend = full_attention(mask)
+        return jax.lax.scan(lambda x, block: (block(x, cos, sin, attend)[0], x), x, self.blocks)
 
-    def hidden(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array:
-        return rms_norm(self.blocks_out(x, positions, mask)[0], self.final_norm[...], self.config.norm_eps)
-
-    def hidden_and_cache(
-        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: KeyValues | None
-    ) -> tuple[jax.Array, KeyValues]:
+    def layers(self, x: jax.Array, positions: jax.Array, attend: Attend, cache: Any) -> tuple[jax.Array, Any]:
         cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
-        x, own = jax.lax.scan(lambda x, layer: layer[0](x, cos, sin, mask, layer[1]), x, (self.blocks, cache))
-        return rms_norm(x, self.final_norm[...], self.config.norm_eps), own
+        x, kept = jax.lax.scan(lambda x, layer: layer[0](x, cos, sin, attend, layer[1]), x, (self.blocks, cache))
+        return rms_norm(x, self.final_norm[...], self.config.norm_eps), kept
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         if self.config.tied_head:
@@ -172,7 +195,22 @@ class Model:
         Returns:
           `[B, L, D]` in the params' dtype; meaningless at padding.
         """
-        return self.bind(params).hidden(embeddings, positions, mask)
+        return self.layers(params, embeddings, positions, full_attention(mask))[0]
+
+    def layers(
+        self, params: Params, embeddings: jax.Array, positions: jax.Array, attend: Attend, cache: Any = None
+    ) -> tuple[jax.Array, Any]:
+        """Hidden states as `hidden` gives them, where `attend` says what every block's queries attend to.
+
+        Args:
+          embeddings, positions: `[B, T, D]` and `[B, T]`; often a part of a sequence.
+          attend: called once a block, see `Attend`.
+          cache: a pytree whose leaves lead with the layer axis; every block is given its own part.
+
+        Returns:
+          `[B, T, D]`, and what `attend` kept, with a leading layer axis.
+        """
+        return self.bind(params).layers(embeddings, positions, attend, cache)
 
     def hidden_and_cache(
         self,
@@ -194,7 +232,7 @@ class Model:
         Returns:
           `[B, L, D]`, and the `KeyValues` of these L positions alone.
         """
-        return self.bind(params).hidden_and_cache(embeddings, positions, mask, cache)
+        return self.layers(params, embeddings, positions, keeping_attention(mask), cache)
 
     def empty_cache(self, params: Params, batch: int, length: int) -> KeyValues:
         """A cache of `length` positions that holds zeros."""

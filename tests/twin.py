@@ -53,9 +53,12 @@ def lowest_entropy(per_step=1, threshold=None):
 def llada(steps, scores=None):
     """LLaDA's schedule of `steps` a block, by confidence or by recorded random `scores` [steps, W]."""
 
+    n = 0  # masked when the block began
+
     def rule(belief, masked, step):
-        W = len(masked)
-        return highest(belief.conf if scores is None else scores[step], masked, W // steps + (step < W % steps))
+        nonlocal n
+        n = masked.sum() if step == 0 else n
+        return highest(belief.conf if scores is None else scores[step], masked, n // steps + (step < n % steps))
 
     return rule
 
@@ -190,6 +193,14 @@ def dream_in_blocks(steps=None, threshold=None, top_k=None):
     return rule
 
 
+def doubts(belief, masked, step):
+    """The surest position; on every third commit the committed position that is least sure now is opened again."""
+    reopened = np.zeros(len(masked), bool)
+    if step % 3 == 2 and not masked.all():
+        reopened[np.argmax(np.where(masked, -1.0, belief.entropy))] = True
+    return highest(-belief.entropy, masked, 1), reopened
+
+
 def twin_decode(
     model,
     prompt,
@@ -205,6 +216,8 @@ def twin_decode(
     cfg_scale=0.0,
     cache=None,
     end_ids=(),
+    canvas=None,
+    limit=None,
 ):
     """Decodes one row.
 
@@ -215,6 +228,8 @@ def twin_decode(
       stop: `(tau, max_entropy, min_confidence)`, the guards may be None.
       cache: `("prefix" or "dual", refresh_every or None)`.
       end_ids: tokens that end the row once nothing before them is masked; what is left becomes the first of them.
+      canvas: tokens that are given, -1 where it is open.
+      limit: forwards after which the row ends; a rule that also reopens, `(chosen, reopened)`, needs one.
 
     Returns:
       tokens `[G]`; after each of n forwards: canvases `[n, G]` (mask id where masked), kl `[n]`, phase `[n]` (True: it
@@ -224,7 +239,9 @@ def twin_decode(
     commit = commit or lowest_entropy()
     e_mask = model.table[model.mask_id]
     V = len(model.table)
-    canvas, masked = np.full(G, model.mask_id), np.ones(G, bool)
+    canvas = np.full(G, -1) if canvas is None else canvas
+    masked = canvas < 0
+    canvas = np.where(masked, model.mask_id, canvas)
     out = SimpleNamespace(canvases=[], kl=[], phase=[], entropy=[], nucleus=[], refine_forwards=0, stop_reason=None)
 
     for start in range(0, G, W):
@@ -233,7 +250,7 @@ def twin_decode(
         in_commit, previous = refine is None, None
         age = 0  # forwards of this block
         commits, quiet = 0, 0  # forwards that committed, and forwards since the last of them
-        while masked[window].any():
+        while masked[window].any() and len(out.kl) != limit:
             # 1. Input embeddings.
             x = np.concatenate([model.table[prompt], np.where(masked[:, None], e_mask, model.table[canvas])])
             for i in window[masked[window]]:
@@ -288,8 +305,10 @@ def twin_decode(
                 chosen = commit(belief, open_, commits)
             else:
                 chosen = np.zeros(W, bool)
+            chosen, reopened = chosen if isinstance(chosen, tuple) else (chosen, np.zeros(W, bool))
             canvas[window[chosen]] = p.argmax(axis=-1)[chosen]
             masked[window[chosen]] = False
+            canvas[window[reopened]], masked[window[reopened]] = model.mask_id, True
             if in_commit:
                 commits, quiet = commits + 1, 0
                 in_commit = refine is None or before == "block"
@@ -311,7 +330,7 @@ def twin_decode(
             out.canvases.append(np.where(masked, model.mask_id, canvas))
 
     out.tokens, out.forwards = canvas, len(out.kl)
-    out.stop_reason = out.stop_reason or "finished"
+    out.stop_reason = "step_limit" if masked.any() else out.stop_reason or "finished"
     for name in ("canvases", "kl", "phase", "entropy", "nucleus"):
         setattr(out, name, np.array(getattr(out, name)))
     return out

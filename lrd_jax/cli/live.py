@@ -127,11 +127,11 @@ def best_guesses(state: DecodeState, config: DecodeConfig) -> np.ndarray | None:
 
     None where no forward's belief is kept, or it belongs to another block.
     """
-    if state.previous is None or int(state.block_steps[0]) == 0:
+    if int(state.block_forwards[0]) == 0:
         return None
     start = int(state.block[0]) * config.window
     guesses = np.full(config.gen_length, -1)
-    guesses[start : start + config.window] = np.asarray(state.previous.token[0])
+    guesses[start : start + config.window] = np.asarray(state.belief.token[0])
     return guesses
 
 
@@ -154,7 +154,7 @@ def legend() -> Text:
 def _status(state: DecodeState) -> str:
     G = state.masked.shape[1]
     committed = f"{G - int(state.masked[0].sum())}/{G}"
-    if int(state.steps[0]) == 0:
+    if int(state.forwards[0]) == 0:
         return f"compiling, {committed}"
     phase = "done" if not bool(state.running[0]) else "committing" if bool(state.committing[0]) else "refining"
-    return f"forward {int(state.steps[0])}, {phase}, {committed}"
+    return f"forward {int(state.forwards[0])}, {phase}, {committed}"

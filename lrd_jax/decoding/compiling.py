@@ -29,12 +29,15 @@ def compiler_options(platform: str | None) -> dict[str, str]:
 class PlatformJit:
     """`jax.jit(function, static_argnums=0)` with the compiler options of the platform of its arguments.
 
+    `consumed`, the place of an argument whose arrays are given up for those of the result.
+
     Inside another jit it adds nothing: options belong to the outermost one.
     """
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, consumed: int | None = None):
         functools.update_wrapper(self, function)
         self._function = function
+        self._consumed = () if consumed is None else (consumed,)
         self._jitted: dict[str | None, Any] = {}
 
     def __call__(self, static, *args):
@@ -52,7 +55,12 @@ class PlatformJit:
         platform = _platform(args)
         if platform not in self._jitted:
             options = compiler_options(platform)
-            self._jitted[platform] = jax.jit(self._function, static_argnums=0, compiler_options=options or None)
+            self._jitted[platform] = jax.jit(
+                self._function,
+                static_argnums=0,
+                donate_argnums=self._consumed,
+                compiler_options=options or None,
+            )
         return self._jitted[platform]
 
 

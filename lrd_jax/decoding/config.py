@@ -2,18 +2,27 @@
 
 import dataclasses
 
-from lrd_jax.decoding.parts.cache.region import Cache
-from lrd_jax.decoding.parts.commit.basic import CommitRule, Dream, LowestEntropy, Scheduled, Threshold
+import jax
+import numpy as np
+
+from lrd_jax.decoding.parts.cache.cache import Cache, NoCache
+from lrd_jax.decoding.parts.commit.basic import LowestEntropy, Threshold
+from lrd_jax.decoding.parts.commit.reference import Dream, Scheduled
+from lrd_jax.decoding.parts.commit.rule import CommitRule
 from lrd_jax.decoding.parts.divergence import Divergence
-from lrd_jax.decoding.parts.mix import Mix
-from lrd_jax.decoding.parts.refine import Refine
-from lrd_jax.decoding.parts.stop import Stop
-from lrd_jax.decoding.setting import check_count, check_range, setting, static
+from lrd_jax.decoding.parts.draw import Draw
+from lrd_jax.decoding.parts.mix import Mix, MixRule
+from lrd_jax.decoding.parts.part import Part
+from lrd_jax.decoding.parts.refine import NoRefine, Refine
+from lrd_jax.decoding.parts.stop import NoStop, Stop, StopRule
+from lrd_jax.decoding.setting import Number, count, flag, number, part, setting
 
 
 @setting
 class DecodeConfig:
     """One decoder. Numbers are traced and lengths, counts and rules are structure, see `lrd_jax.decoding.setting`.
+
+    Every real number of it, in its parts too, may be an array `[B]`: one a row.
 
     Attributes:
       gen_length: G, positions to generate.
@@ -23,11 +32,10 @@ class DecodeConfig:
       commit: which positions become tokens.
       stop: when the rest of a block is decided; None: never.
       divergence: how `refine` and `stop` measure change.
-      temperature: of the tokens' draw; beliefs are never scaled by it, and 0 takes the argmax.
-      top_p, top_k: Dream's filters on the draw; None: off.
+      draw: which token a position proposes: the argmax, or one drawn at a temperature.
+      cache: what a forward recomputes; None: everything.
       cfg_scale: classifier-free guidance against the prompt replaced by [MASK], un + (s + 1) (cond - un); a step then
         costs two forwards. None: off.
-      cache: what a forward recomputes; None: everything.
       suppress_mask: the [MASK] logit is -inf.
       logits_eos_inf: the end-of-text logit is -inf (LLaDA's HumanEval setting).
       confidence_eos_eot_inf: positions that would become end-of-text or end-of-turn are committed last: their
@@ -41,40 +49,26 @@ class DecodeConfig:
         of window x vocabulary exists. None: by size, see `lrd_jax.decoding.reading.chunk_of`.
     """
 
-    gen_length: int = static()
+    gen_length: int = count()
     _: dataclasses.KW_ONLY
-    block_length: int | None = static(None)
-    mix: Mix | None = None
-    refine: Refine | None = None
-    commit: CommitRule = LowestEntropy()
-    stop: Stop | None = None
-    divergence: Divergence = Divergence()
-    temperature: float = 0.0
-    top_p: float | None = None
-    top_k: int | None = static(None)
-    cfg_scale: float | None = None
-    cache: Cache | None = None
-    suppress_mask: bool = static(True)
-    logits_eos_inf: bool = static(False)
-    confidence_eos_eot_inf: bool = static(False)
-    end_of_text: bool = static(False)
-    max_forwards: int | None = static(None)
-    trace: bool = static(False)
-    logit_chunk: int | None = static(None)
+    block_length: int | None = count(default=None)
+    mix: MixRule | None = part(MixRule, default=None)
+    refine: Refine | None = part(Refine, default=None)
+    commit: CommitRule = part(CommitRule, default=LowestEntropy())
+    stop: StopRule | None = part(StopRule, default=None)
+    divergence: Divergence = part(Divergence, default=Divergence())
+    draw: Draw = part(Draw, default=Draw())
+    cache: Cache | None = part(Cache, default=None)
+    cfg_scale: Number | None = number(default=None)
+    suppress_mask: bool = flag(default=True)
+    logits_eos_inf: bool = flag(default=False)
+    confidence_eos_eot_inf: bool = flag(default=False)
+    end_of_text: bool = flag(default=False)
+    max_forwards: int | None = count(default=None)
+    trace: bool = flag(default=False)
+    logit_chunk: int | None = count(default=None)
 
     def __post_init__(self):
-        check_count(self, "gen_length")
-        check_count(self, "block_length")
-        check_count(self, "max_forwards")
-        check_count(self, "top_k")
-        check_count(self, "logit_chunk")
-        check_range(self, "temperature", 0)
-        check_range(self, "cfg_scale", 0)
-        check_range(self, "top_p", 0, 1, open_low=True)
-        for field, kind in (("mix", Mix), ("refine", Refine), ("stop", Stop), ("cache", Cache)):
-            _check_kind(self, field, kind, optional=True)
-        _check_kind(self, "commit", CommitRule)
-        _check_kind(self, "divergence", Divergence)
         if self.gen_length % self.window:
             raise ValueError(
                 f"DecodeConfig.gen_length={self.gen_length} must be a multiple of block_length={self.block_length}"
@@ -84,8 +78,7 @@ class DecodeConfig:
                 f"DecodeConfig.cache={self.cache!r} and cfg_scale={self.cfg_scale!r} exclude each other: the forward "
                 "without the prompt would need a cache of its own; leave one of them out"
             )
-        if isinstance(self.commit, CommitRule):
-            self.commit.check_canvas(self.gen_length, self.window)
+        self.commit.check_canvas(self.gen_length, self.num_blocks)
 
     @property
     def window(self) -> int:
@@ -97,19 +90,51 @@ class DecodeConfig:
         return self.gen_length // self.window
 
     @property
-    def measures_divergence(self) -> bool:
-        """Whether a step needs the previous belief."""
-        return self.refine is not None or self.stop is not None or self.trace or self.commit.needs_kl
+    def refining(self) -> Refine | NoRefine:
+        """`refine`, or the part that never refines."""
+        return NoRefine() if self.refine is None else self.refine
+
+    @property
+    def stopping(self) -> StopRule:
+        """`stop`, or the part that never stops."""
+        return NoStop() if self.stop is None else self.stop
+
+    @property
+    def asking(self) -> Cache:
+        """`cache`, or the part that recomputes everything."""
+        return NoCache() if self.cache is None else self.cache
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the parts ask of a reading beyond the common sight, see `Part.reads`."""
+        asked = [part.reads for part in self.remembering().values()]
+        return frozenset({"kl"} if self.trace else ()).union(*asked)
 
     @property
     def step_limit(self) -> int:
         """Most steps that a row can take; the length of its trace."""
-        turns = self.commit.max_turns(self.gen_length, self.window)
-        limit = turns
-        if self.refine is not None:
-            thoughts = self.num_blocks if self.refine.before == "block" else turns
-            limit = turns + thoughts * (self.refine.max_steps - 1)
+        commits = self.commit.max_commits(self.gen_length, self.window)
+        limit = commits + self.refining.most_forwards(self.num_blocks, commits)
         return min(limit, self.max_forwards or limit)
+
+    @property
+    def ends_by_count(self) -> bool:
+        """Whether a row ends at the step limit, if nothing ended it before."""
+        return self.max_forwards is not None or self.commit.reopens
+
+    @property
+    def draws(self) -> bool | None:
+        """Whether a decode needs a random key; None where the temperature is traced."""
+        if self.commit.draws:
+            return True
+        if isinstance(self.draw.temperature, jax.core.Tracer):
+            return None
+        return bool(np.any(np.asarray(self.draw.temperature) > 0))
+
+    def remembering(self) -> dict[str, Part]:
+        """The parts that see every forward, by their question."""
+        parts = {"refine": self.refining, "stop": self.stopping, "commit": self.commit}
+        return parts if self.mix is None else {**parts, "mix": self.mix}
 
     def replace(self, **changes) -> "DecodeConfig":
         """A copy with some fields changed, validated anew."""
@@ -154,12 +179,3 @@ class DecodeConfig:
     def fast(cls, gen_length: int = 256, *, threshold: float = 0.9, **changes) -> "DecodeConfig":
         """Fast-dLLM's parallel commits: hard masks, every position at least as sure as `threshold`."""
         return cls(gen_length, **{"commit": Threshold(threshold), **changes})
-
-
-def _check_kind(config: DecodeConfig, field: str, kind: type, *, optional: bool = False) -> None:
-    """Rejects a value of another type, but lets the placeholders pass that pytree utilities put into a config."""
-    value = getattr(config, field)
-    wrong = value is None if not optional else False
-    if wrong or isinstance(value, bool | int | float | str | dict | list | tuple | type):
-        or_none = " or None" if optional else ""
-        raise ValueError(f"DecodeConfig.{field}={value!r} must be a {kind.__name__}{or_none}")

@@ -10,11 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.canvas import check_prompt
 from lrd_jax.decoding.compiling import PlatformJit
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.state import DecodeResult, DecodeState, Sight
-from lrd_jax.decoding.step import Denoiser, init_state, observed_step, should_continue, step
+from lrd_jax.decoding.model import Denoiser
+from lrd_jax.decoding.request import Request, check_request
+from lrd_jax.decoding.setting import check_rows
+from lrd_jax.decoding.sight import Sight
+from lrd_jax.decoding.start import init_state
+from lrd_jax.decoding.state import DecodeResult, DecodeState
+from lrd_jax.decoding.step import fresh_parts, observed_step, should_continue, step
 
 
 class Forward(NamedTuple):
@@ -28,7 +32,7 @@ class Forward(NamedTuple):
     sight: Sight
 
 
-Look = Callable[..., Any]  # of a `Forward`, and what else it is told; gives arrays [B, ...]
+Look = Callable[..., Any]  # of a `Forward`, and of further arrays; gives arrays [B, ...]
 
 
 def result_of(config: DecodeConfig, state: DecodeState) -> DecodeResult:
@@ -36,8 +40,8 @@ def result_of(config: DecodeConfig, state: DecodeState) -> DecodeResult:
     each = 1 if config.cfg_scale is None else 2
     return DecodeResult(
         tokens=state.tokens,
-        forwards=state.steps * each,
-        refine_forwards=state.refine_steps * each,
+        forwards=state.forwards * each,
+        refine_forwards=state.refine_forwards * each,
         stop_reason=state.reason,
         trace=state.trace,
     )
@@ -56,8 +60,19 @@ class Decoder:
     def __init__(self, model: Denoiser, config: DecodeConfig):
         self.model = model
         self.config = config
+        self._parts = jax.eval_shape(lambda: fresh_parts(config, 1))
 
-    def __call__(self, params, prompt, prompt_mask=None, key=None, config: DecodeConfig | None = None) -> DecodeResult:
+    def __call__(
+        self,
+        params: Any,
+        prompt: Any,
+        prompt_mask: Any = None,
+        key: jax.Array | None = None,
+        *,
+        length: Any = None,
+        canvas: Any = None,
+        config: DecodeConfig | None = None,
+    ) -> DecodeResult:
         """Decodes a batch of prompts.
 
         Args:
@@ -65,42 +80,84 @@ class Decoder:
           prompt: int `[B, P]` token ids, left-padded.
           prompt_mask: bool `[B, P]`, False at padding; None: no padding.
           key: `jax.random.key` for temperature and random orders, or one key a row `[B]`; a row's draws depend on its
-            own key only. None: `jax.random.key(0)`.
+            own key only. None where nothing is drawn.
+          length: int `[B]`, positions of each row's own canvas: the row decodes as with that gen_length. None: all G.
+          canvas: int `[B, G]`, tokens that are given (infilling, constraints), -1 where it is open. None: all open.
           config: another config of the same structure, so that a sweep over numbers compiles once.
 
         Raises:
-          ValueError: see `lrd_jax.decoding.canvas.check_prompt`; or a config of another structure.
+          ValueError: see `lrd_jax.decoding.request.check_request`; or a config of another structure.
         """
-        return run_decode(self.model, params, *self._check(prompt, prompt_mask, key, config))
+        config = self._same_structure(config)
+        return run_decode(self.model, params, self._request(prompt, prompt_mask, key, length, canvas, config), config)
 
-    def start(self, params, prompt, prompt_mask=None, key=None, config: DecodeConfig | None = None) -> DecodeState:
+    def start(
+        self,
+        params: Any,
+        prompt: Any,
+        prompt_mask: Any = None,
+        key: jax.Array | None = None,
+        *,
+        length: Any = None,
+        canvas: Any = None,
+        config: DecodeConfig | None = None,
+    ) -> DecodeState:
         """The state before the first forward; arguments as in a call."""
-        return run_start(self.model, params, *self._check(prompt, prompt_mask, key, config))
+        config = self._same_structure(config)
+        return run_start(self.model, params, self._request(prompt, prompt_mask, key, length, canvas, config), config)
 
-    def advance(self, params, state: DecodeState, n: int = 1, config: DecodeConfig | None = None) -> DecodeState:
-        """At most `n` more forwards; fewer where every row ends, or waits for a refresh. Any n shares one compile."""
-        return run_advance(self.model, params, state, jnp.int32(n), self._same_structure(config))
+    def advance(self, params: Any, state: DecodeState, n: int = 1, config: DecodeConfig | None = None) -> DecodeState:
+        """At most `n` more forwards; fewer where every row ends. Any n shares one compile.
+
+        The state is consumed: its arrays are reused for the state that is returned, so copy what you keep of it.
+
+        Raises:
+          ValueError: the state of another decoder.
+        """
+        config = self._same_structure(config)
+        if not isinstance(state, DecodeState):
+            raise ValueError(f"state must be a DecodeState of this decoder, got {type(state).__name__}")
+        check_rows(config, len(state.masked))
+        if jax.tree.structure(state.parts) != jax.tree.structure(self._parts) or state.tokens.shape[1:] != (
+            config.gen_length,
+        ):
+            raise ValueError("state belongs to a decoder of another structure; advance it with the one that started it")
+        return run_advance(self.model, params, state, jnp.int32(n), config)
 
     def watch(
-        self, look: Look, params, prompt, prompt_mask=None, key=None, config: DecodeConfig | None = None, told=()
+        self,
+        look: Look,
+        params: Any,
+        prompt: Any,
+        prompt_mask: Any = None,
+        key: jax.Array | None = None,
+        *,
+        length: Any = None,
+        canvas: Any = None,
+        config: DecodeConfig | None = None,
+        args: tuple = (),
     ) -> tuple[DecodeResult, Any]:
         """The decode of a call, and what `look` saw in every forward, recorded inside the same loop.
 
         Args:
-          look: `look(forward, *told)` of a `Forward`: arrays `[B, ...]` in any structure, of one shape in all forwards.
+          look: `look(forward, *args)` of a `Forward`: arrays `[B, ...]` in any structure, of one shape in all forwards.
             A function of a module or a method of a frozen object: every new one compiles anew.
-          told: further arrays that `look` is given.
+          args: further arrays that `look` is given.
           The others are those of a call.
 
         Returns:
           The result, and the arrays `[B, S, ...]`; 0 from a row's end on.
         """
-        return run_watched((self.model, look), params, *self._check(prompt, prompt_mask, key, config), told)
+        config = self._same_structure(config)
+        request = self._request(prompt, prompt_mask, key, length, canvas, config)
+        return run_watched((self.model, look), params, request, config, args)
 
     def result(self, state: DecodeState, config: DecodeConfig | None = None) -> DecodeResult:
         return result_of(self._same_structure(config), state)
 
-    def lower(self, params, batch: int, prompt_length: int, place=lambda leaf: leaf) -> jax.stages.Lowered:
+    def lower(
+        self, params: Any, batch: int, prompt_length: int, place: Callable[[Any], Any] = lambda leaf: leaf
+    ) -> jax.stages.Lowered:
         """The decode of prompts `[batch, prompt_length]`, lowered: to read memory, cost and compile time before a run.
 
         Args:
@@ -109,13 +166,14 @@ class Decoder:
         """
         prompt = jax.ShapeDtypeStruct((batch, prompt_length), jnp.int32)
         mask = jax.ShapeDtypeStruct(prompt.shape, bool)
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-        return run_decode.lower(self.model, params, place(prompt), place(mask), place(keys), self.config)
+        keys = None
+        if self.config.draws is not False:
+            keys = place(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch)))
+        request = Request(place(prompt), place(mask), keys, None, None)
+        return run_decode.lower(self.model, params, request, self.config)
 
-    def _check(self, prompt, prompt_mask, key, config):
-        config = self._same_structure(config)
-        prompt, prompt_mask = check_prompt(prompt, prompt_mask, config.gen_length, self.model.config)
-        return prompt, prompt_mask, _row_keys(key, prompt.shape[0]), config
+    def _request(self, prompt, prompt_mask, key, length, canvas, config: DecodeConfig) -> Request:
+        return check_request(prompt, prompt_mask, key, length, canvas, config, self.model.config)
 
     def _same_structure(self, config: DecodeConfig | None) -> DecodeConfig:
         if config is None:
@@ -129,7 +187,7 @@ class Decoder:
 
 
 def make_decode(model: Denoiser, config: DecodeConfig) -> Decoder:
-    """A jitted `decode(params, prompt, prompt_mask=None, key=None, config=None) -> DecodeResult`, see `Decoder`.
+    """A jitted `decode(params, prompt, prompt_mask=None, key=None) -> DecodeResult`, see `Decoder`.
 
     Raises:
       ValueError: `config` is no DecodeConfig, or its canvas exceeds the model's context.
@@ -145,22 +203,15 @@ def make_decode(model: Denoiser, config: DecodeConfig) -> Decoder:
     return Decoder(model, config)
 
 
-def _row_keys(key: jax.Array | None, batch: int) -> jax.Array:
-    key = jax.random.key(0) if key is None else key
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape not in ((), (batch,)):
-        raise ValueError(f"key must be a jax.random.key or {batch} of them, got {key.dtype} {list(key.shape)}")
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch)) if key.ndim == 0 else key
-
-
 @PlatformJit
-def run_start(model, params, prompt, prompt_mask, keys, config) -> DecodeState:
+def run_start(model, params, request: Request, config: DecodeConfig) -> DecodeState:
     """`Decoder.start` on checked arguments."""
-    return init_state(model, params, config, prompt, prompt_mask, keys)
+    return init_state(model, params, config, request)
 
 
-@PlatformJit
-def run_advance(model, params, state, n, config) -> DecodeState:
-    """`Decoder.advance` on checked arguments."""
+@functools.partial(PlatformJit, consumed=2)
+def run_advance(model, params, state: DecodeState, n: jax.Array, config: DecodeConfig) -> DecodeState:
+    """`Decoder.advance` on checked arguments; consumes the state."""
 
     def body(carry):
         state, n = carry
@@ -170,30 +221,30 @@ def run_advance(model, params, state, n, config) -> DecodeState:
 
 
 @PlatformJit
-def run_decode(model, params, prompt, prompt_mask, keys, config) -> DecodeResult:
+def run_decode(model, params, request: Request, config: DecodeConfig) -> DecodeResult:
     """`Decoder.__call__` on checked arguments: the whole decode in one `lax.while_loop`."""
-    state = init_state(model, params, config, prompt, prompt_mask, keys)
+    state = init_state(model, params, config, request)
     state = jax.lax.while_loop(should_continue, functools.partial(step, model, params, config), state)
     return result_of(config, state)
 
 
 @PlatformJit
-def run_watched(watched, params, prompt, prompt_mask, keys, config, told) -> tuple[DecodeResult, Any]:
+def run_watched(watched, params, request: Request, config: DecodeConfig, args: tuple) -> tuple[DecodeResult, Any]:
     """`Decoder.watch` on checked arguments; watched: the model and the look."""
     model, look = watched
-    rows, steps = jnp.arange(prompt.shape[0]), config.step_limit
+    rows, steps = jnp.arange(len(request.prompt)), config.step_limit
 
     def see(before):
         after, sight = observed_step(model, params, config, before)
-        return after, look(Forward(model, params, config, before, after, sight), *told)
+        return after, look(Forward(model, params, config, before, after, sight), *args)
 
     def body(carry):
         (before, record), (after, seen) = carry, see(carry[0])
         # Out of range, and so dropped, where a row rests.
-        at = (rows, jnp.where(after.steps > before.steps, before.steps, steps))
+        at = (rows, jnp.where(after.forwards > before.forwards, before.forwards, steps))
         return after, jax.tree.map(lambda all_, one: all_.at[at].set(one, mode="drop"), record, seen)
 
-    state = init_state(model, params, config, prompt, prompt_mask, keys)
+    state = init_state(model, params, config, request)
     shapes = jax.eval_shape(see, state)[1]
     record = jax.tree.map(lambda one: jnp.zeros((len(rows), steps, *one.shape[1:]), one.dtype), shapes)
     state, record = jax.lax.while_loop(lambda carry: should_continue(carry[0]), body, (state, record))

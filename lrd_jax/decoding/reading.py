@@ -9,34 +9,25 @@ a chunk are computed again from the previous hidden states. Either way gives the
 product of another shape.
 """
 
-from typing import Any, Protocol
+import functools
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.parts import mix as mixing
+from lrd_jax.decoding.model import Head, Vocabulary
 from lrd_jax.decoding.vocab import belief as beliefs
 from lrd_jax.decoding.vocab.belief import Belief, confidence_of
 from lrd_jax.decoding.vocab.largest import FEW
-from lrd_jax.decoding.vocab.nucleus import nucleus_floor
-from lrd_jax.decoding.vocab.sampling import draw, filtered, suppress
-from lrd_jax.models import ModelConfig
+from lrd_jax.decoding.vocab.nucleus import mean_of_largest, mean_of_nucleus, nucleus_floor
+from lrd_jax.decoding.vocab.sampling import suppress
 from lrd_jax.sharding import vocab_is_split
 
 KEPT_BYTES = 256 * 2**20  # logits of a window up to this size exist at once, and are kept
 CHUNK_BYTES = 64 * 2**20  # of logits at a time otherwise
 CACHED_BYTES = 4 * 2**20  # of logits at a time that a CPU reads again and again from its own cache
-
-
-class Head(Protocol):
-    """What reading needs of a model."""
-
-    config: ModelConfig
-
-    def table(self, params: Any) -> jax.Array: ...
-    def logits(self, params: Any, hidden: jax.Array) -> jax.Array: ...
 
 
 @flax.struct.dataclass
@@ -50,12 +41,14 @@ class Reading:
 
 
 @flax.struct.dataclass
-class Previous:
-    """What is kept of a forward until the next one."""
+class Logits:
+    """What a reading is made from, `[B, w, ...]`: the window, or a part of it."""
 
-    window: jax.Array  # [B, W, V] float32 logits, or [B, W, E, D] hidden states from which they are computed again
-    log_z: jax.Array  # [B, W] log of the softmax denominators
-    token: jax.Array  # [B, W] int32, the likeliest tokens
+    now: jax.Array  # [B, w, V] float32, guided, impossible tokens at -inf
+    before: jax.Array | None  # [B, w, V], those of the previous forward, where a divergence is measured
+    log_z: jax.Array  # [B, w] log of the softmax denominators of `before`
+    wanted: jax.Array  # [B, w] bool, positions whose mixture is wanted; elsewhere it may be left meaningless
+    keys: jax.Array | None  # [B, w] random keys for the tokens' draw
 
 
 def chunk_of(config: DecodeConfig, batch: int, vocab_size: int) -> int:
@@ -66,102 +59,148 @@ def chunk_of(config: DecodeConfig, batch: int, vocab_size: int) -> int:
     return config.window if position * config.window <= KEPT_BYTES else max(1, CHUNK_BYTES // position)
 
 
-def no_previous(model: Head, config: DecodeConfig, embeddings: jax.Array) -> Previous:
-    """Zeros in the place of a previous forward, for a window of embeddings `[B, W, D]` of the model's dtype."""
-    B, W, D = embeddings.shape
-    if chunk_of(config, B, model.config.vocab_size) == W:
-        window = jnp.zeros((B, W, model.config.vocab_size))
-    else:
-        window = jnp.zeros((B, W, 1 if config.cfg_scale is None else 2, D), embeddings.dtype)
-    return Previous(window, jnp.zeros((B, W)), jnp.zeros((B, W), jnp.int32))
+def no_previous(model: Head, config: DecodeConfig, batch: int, embed_dim: int, dtype: Any) -> jax.Array | None:
+    """Zeros in the place of what is kept of a forward until the next one; None where no divergence is measured.
+
+    float32 logits `[B, W, V]`, or hidden states `[B, W, E, D]` from which they are computed again.
+    """
+    W, V = config.window, model.config.vocab_size
+    if "kl" not in config.reads:
+        return None
+    if chunk_of(config, batch, V) == W:
+        return jnp.zeros((batch, W, V))
+    return jnp.zeros((batch, W, 1 if config.cfg_scale is None else 2, embed_dim), dtype)
 
 
-def read_window(model: Head, params, config: DecodeConfig, hidden, previous, open_, keys):
+def read_window(
+    model: Head,
+    params: Any,
+    config: DecodeConfig,
+    hidden: jax.Array,
+    previous: jax.Array | None,
+    previous_belief: Belief,
+    wanted: jax.Array,
+    keys: jax.Array | None,
+) -> tuple[Reading, jax.Array | None]:
     """Everything that a step reads from one forward.
 
     Args:
       hidden: `[B, W, E, D]` that hold the window's logits.
-      previous: `Previous` of the forward before, or None where no divergence is measured.
-      open_: bool `[B, W]`, positions whose mixture is wanted; elsewhere it may be left meaningless.
-      keys: `[B]` random keys for the tokens' draw.
+      previous: what was kept of the forward before, whose belief is `previous_belief`.
+      wanted: bool `[B, W]`, see `Logits`.
+      keys: `[B]` random keys for the tokens' draw, or None.
 
     Returns:
-      The `Reading`, and the `Previous` for the next forward.
+      The `Reading`, and what to keep until the next forward.
     """
-    V, W = model.config.vocab_size, config.window
-    chunk = chunk_of(config, hidden.shape[0], V)
-    keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(W)))(keys)
+    W = config.window
+    chunk = chunk_of(config, hidden.shape[0], model.config.vocab_size)
+    if keys is not None:
+        keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(W)))(keys)
 
-    def read_some(hidden, before, log_z, open_, keys):
-        logits = window_logits(model, params, config, hidden)
+    def read_some(hidden, before, log_z, wanted, keys):
+        now = window_logits(model, params, config, hidden)
         if before is not None and before.ndim == 4:
             before = window_logits(model, params, config, before)
-        return read_logits(model, params, config, logits, before, log_z, open_, keys), logits
+        return read_logits(model, params, config, Logits(now, before, log_z, wanted, keys)), now
 
-    before, log_z = (None, None) if previous is None else (previous.window, previous.log_z)
+    arrays = (hidden, previous, previous_belief.log_z, wanted, keys)
     if chunk == W:
-        reading, kept = read_some(hidden, before, log_z, open_, keys)
+        reading, kept = read_some(*arrays)
     else:
-        reading = by_chunks(lambda *args: read_some(*args)[0], chunk, (hidden, before, log_z, open_, keys))
-        kept = hidden
-    return reading, None if previous is None else Previous(kept, reading.belief.log_z, reading.belief.token)
+        reading, kept = by_chunks(lambda *args: read_some(*args)[0], chunk, arrays), hidden
+    return reading, None if previous is None else kept
 
 
-def window_logits(model: Head, params, config: DecodeConfig, hidden: jax.Array) -> jax.Array:
+def window_logits(model: Head, params: Any, config: DecodeConfig, hidden: jax.Array) -> jax.Array:
     """float32 logits `[B, w, V]` of hidden states `[B, w, E, D]`, guided, impossible tokens at -inf."""
     logits = model.logits(params, hidden[:, :, 0])
     if config.cfg_scale is not None:
         without = model.logits(params, hidden[:, :, 1])
-        logits = without + (config.cfg_scale + 1.0) * (logits - without)
+        logits = without + (jnp.asarray(config.cfg_scale)[..., None, None] + 1.0) * (logits - without)
     special = model.config
     impossible = [special.mask_id] * config.suppress_mask + [special.eos_id] * config.logits_eos_inf
     return suppress(logits, tuple(impossible))
 
 
-def read_logits(model: Head, params, config: DecodeConfig, logits, before, before_log_z, open_, keys) -> Reading:
-    """`Reading` of logits `[B, w, V]` beside the previous forward's, `before`; the rest as in `read_window`."""
-    table = model.table(params) if config.mix is not None else None
-    guess = table is not None and logits.shape[-1] > FEW and not vocab_is_split()
+def read_logits(model: Head, params: Any, config: DecodeConfig, logits: Logits) -> Reading:
+    """`Reading` of logits, by the way that suits where they live."""
+    table = None if config.mix is None else model.table(params)
+    return jax.lax.platform_dependent(
+        logits,
+        cpu=functools.partial(_read_on_cpu, config, model.config, table),
+        default=functools.partial(_read_fused, config, model.config, table),
+    )
 
-    def read(guess, logits, before, before_log_z, keys):
-        with jax.named_scope("belief"):
-            belief = beliefs.read(logits, margin=config.commit.needs_margin)
-        kl = None
-        if before is not None:
-            with jax.named_scope("divergence"):
-                kl = beliefs.kl(logits, belief.log_z, before, before_log_z)
-        with jax.named_scope("proposal"):
-            proposal = propose(config, model.config, logits, belief, keys)
-        mean = holds = None
-        if guess:
-            with jax.named_scope("mixing"):
-                mean, holds = mixing.mean_of_largest(logits, belief.log_z, table, config.mix.top_p)
-        return Reading(belief, proposal, kl, mean), holds
 
-    def whole_nuclei(log_z, at_once=config.window):
-        def floor(logits, log_z):
-            return nucleus_floor(jnp.exp(logits - log_z[..., None]), config.mix.top_p)
+def _read_fused(config: DecodeConfig, special: Vocabulary, table: jax.Array | None, logits: Logits) -> Reading:
+    """Whole arrays: what reads the same logits is fused."""
+    reading = _read_beliefs(config, special, logits)
+    return reading if table is None else reading.replace(mean=_mean(config, table, logits.now, reading.belief))
 
+
+def _read_on_cpu(config: DecodeConfig, special: Vocabulary, table: jax.Array | None, logits: Logits) -> Reading:
+    """A few positions at a time, so that their logits are read from the core's cache; nuclei from the largest logits,
+    and whole only where a wanted one is not among those."""
+    cached = max(1, CACHED_BYTES // (4 * logits.now.shape[0] * logits.now.shape[-1]))
+    if table is None:
+        return by_chunks(lambda logits: _read_beliefs(config, special, logits), cached, (logits,))
+    if logits.now.shape[-1] <= FEW or vocab_is_split():
+        reading = by_chunks(lambda logits: _read_beliefs(config, special, logits), cached, (logits,))
+        return reading.replace(mean=_mean(config, table, logits.now, reading.belief, cached))
+
+    def read_and_guess(logits):
+        reading = _read_beliefs(config, special, logits)
         with jax.named_scope("mixing"):
-            floors = by_chunks(floor, at_once, (logits, log_z))
-            return mixing.mean_of_nucleus(jnp.exp(logits - log_z[..., None]), floors, table)
+            mass = config.mix.mass(reading.belief)
+            mean, holds = mean_of_largest(logits.now, reading.belief.log_z, table, mass)
+        return reading.replace(mean=mean), holds
 
-    def on_cpu(*args):
-        cached = max(1, CACHED_BYTES // (4 * logits.shape[0] * logits.shape[-1]))
-        reading, holds = by_chunks(lambda *args: read(guess, *args), cached, args)
-        if guess:
-            missed = open_ & ~holds
-            exact = jax.lax.cond(
-                jnp.any(missed), lambda z: whole_nuclei(z, cached), lambda _: reading.mean, reading.belief.log_z
-            )
-            return reading.replace(mean=jnp.where(missed[..., None], exact, reading.mean))
-        return reading if table is None else reading.replace(mean=whole_nuclei(reading.belief.log_z, cached))
+    reading, holds = by_chunks(read_and_guess, cached, (logits,))
+    missed = logits.wanted & ~holds
+    exact = jax.lax.cond(
+        jnp.any(missed), lambda: _mean(config, table, logits.now, reading.belief, cached), lambda: reading.mean
+    )
+    return reading.replace(mean=jnp.where(missed[..., None], exact, reading.mean))
 
-    def elsewhere(*args):
-        reading, _ = read(False, *args)
-        return reading if table is None else reading.replace(mean=whole_nuclei(reading.belief.log_z))
 
-    return jax.lax.platform_dependent(logits, before, before_log_z, keys, cpu=on_cpu, default=elsewhere)
+def _read_beliefs(config: DecodeConfig, special: Vocabulary, logits: Logits) -> Reading:
+    """All but the mixture."""
+    reads = config.reads
+    with jax.named_scope("belief"):
+        belief = beliefs.read(logits.now, margin="margin" in reads)
+    kl = None
+    if logits.before is not None:
+        with jax.named_scope("divergence"):
+            kl = beliefs.kl(logits.now, belief.log_z, logits.before, logits.log_z)
+    with jax.named_scope("proposal"):
+        proposal = config.draw.propose(logits.now, belief, logits.keys, reads=reads)
+        if config.confidence_eos_eot_inf:
+            proposal = _ends_last(special, logits.now, proposal)
+    return Reading(belief, proposal, kl, None)
+
+
+def _mean(config: DecodeConfig, table: jax.Array, logits: jax.Array, belief: Belief, at_once: int | None = None):
+    """The mean embeddings `[B, w, D]` of whole nuclei, floors found `at_once` positions at a time."""
+
+    def floor(logits, belief):
+        return nucleus_floor(jnp.exp(logits - belief.log_z[..., None]), config.mix.mass(belief))
+
+    with jax.named_scope("mixing"):
+        floors = by_chunks(floor, at_once or logits.shape[1], (logits, belief))
+        return mean_of_nucleus(jnp.exp(logits - belief.log_z[..., None]), floors, table)
+
+
+def _ends_last(special: Vocabulary, logits: jax.Array, belief: Belief) -> Belief:
+    """The belief with end tokens as the least sure of all: confidences count none of them."""
+    ends = special.end_ids
+    is_end = jnp.isin(belief.token, jnp.asarray(ends))
+    without_ends = suppress(logits, ends)
+    return belief.replace(
+        confidence=confidence_of(without_ends, belief.token, beliefs.log_z(without_ends)),
+        entropy=jnp.where(is_end, jnp.finfo(jnp.float32).max, belief.entropy),
+        margin=None if belief.margin is None else jnp.where(is_end, 0.0, belief.margin),
+    )
 
 
 def by_chunks(function, chunk: int, arrays):
@@ -188,39 +227,3 @@ def by_chunks(function, chunk: int, arrays):
         )
 
     return jax.lax.fori_loop(0, -(-width // chunk), body, out)
-
-
-def propose(config: DecodeConfig, special: ModelConfig, logits, belief: Belief, keys) -> Belief:
-    """The belief as the commit rule reads it: with the token that would be committed, drawn if the temperature asks.
-
-    Logits `[B, w, V]`, one key a position `[B, w]`.
-    """
-    hot = config.temperature > 0
-    if config.commit.reads_filtered or config.top_p is not None or config.top_k is not None:
-        q = filtered(logits, config.temperature, config.top_p, config.top_k)
-        seen = beliefs.read(q, margin=config.commit.needs_margin)
-        token = jax.lax.cond(hot, draw, lambda q, _: seen.token, q, keys)
-        if config.commit.reads_filtered:
-            confidence = jax.lax.cond(hot, confidence_of, lambda *_: seen.confidence, q, token, seen.log_z)
-            belief = seen.replace(confidence=confidence)
-        else:
-            belief = belief.replace(confidence=confidence_of(logits, token, belief.log_z))
-        belief = belief.replace(token=token)
-    else:
-
-        def tempered(logits, keys):
-            token = draw(filtered(logits, config.temperature, None, None), keys)
-            return token, confidence_of(logits, token, belief.log_z)
-
-        token, confidence = jax.lax.cond(hot, tempered, lambda *_: (belief.token, belief.confidence), logits, keys)
-        belief = belief.replace(token=token, confidence=confidence)
-    if config.confidence_eos_eot_inf:
-        ends = special.end_ids
-        is_end = jnp.isin(belief.token, jnp.asarray(ends))
-        without_ends = suppress(logits, ends)
-        belief = belief.replace(
-            confidence=confidence_of(without_ends, belief.token, beliefs.log_z(without_ends)),
-            entropy=jnp.where(is_end, jnp.finfo(jnp.float32).max, belief.entropy),
-            margin=None if belief.margin is None else jnp.where(is_end, 0.0, belief.margin),
-        )
-    return belief

@@ -1,47 +1,231 @@
-"""How the package writes a config: a frozen dataclass that is validated when built and is a JAX pytree.
+"""How the package writes a config: a frozen dataclass that is checked when built and is a JAX pytree.
 
-Lengths, counts, names and the choice of rules are static; real numbers are leaves, so that configs which differ only in
-numbers share one compile.
+Counts, names, flags and the choice of parts are structure; real numbers are leaves, scalars or one a row `[B]`, so that
+configs which differ only in numbers share one compile. Every field says what it takes (`number`, `count`, `choice`,
+`flag`, `part`), and the checks, the text form and the command line are read off the fields.
 """
 
 import dataclasses
+import math
+import re
 from typing import Any, dataclass_transform
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+
+Number = float | jax.Array | np.ndarray  # a real number, or one a row: [B]
+
+_SPEC = "lrd_jax"  # key of a field's `Spec` in its metadata
 
 
-def static(default: Any = dataclasses.MISSING) -> Any:
-    """A field that is part of the config's structure: changing it compiles anew."""
-    return dataclasses.field(default=default, metadata={"static": True})
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What a field takes.
 
-
-@dataclass_transform(frozen_default=True, field_specifiers=(static, dataclasses.field))
-def setting(cls: type) -> type:
-    """Makes `cls` a frozen dataclass and a pytree whose leaves are the fields not marked `static`."""
-    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
-
-
-def check_range(owner: Any, field: str, low: float, high: float = float("inf"), *, open_low: bool = False) -> None:
-    """Raises ValueError, naming field and value, unless it is None or a finite number in [low, high].
-
-    Traced values pass: inside a compiled function the numbers are not known.
+    Attributes:
+      kind: "number", "count", "choice", "flag", "part", "array", or "static" (anything hashable, unchecked).
+      low, high: bounds of a number or count; open_low leaves the lower one out.
+      names: of a choice.
+      part: the base class of a part.
     """
-    value = getattr(owner, field)
-    if not isinstance(value, int | float):
-        return
-    if not (low < value if open_low else low <= value) or not value <= high or value == float("inf"):
-        bounds = f"{'(' if open_low else '['}{low:g}, {high:g}{']' if high < float('inf') else ')'}"
-        raise ValueError(f"{type(owner).__name__}.{field}={value} must be in {bounds}")
+
+    kind: str
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    names: tuple[str, ...] = ()
+    part: type | None = None
+
+    @property
+    def is_structure(self) -> bool:
+        return self.kind not in ("number", "part", "array")
+
+    @property
+    def bounds(self) -> str:
+        """The interval of a number, for messages."""
+        return f"{'(' if self.open_low else '['}{self.low:g}, {self.high:g}{']' if self.high < math.inf else ')'}"
+
+    @property
+    def wish(self) -> str:
+        """What is wanted, for messages."""
+        if self.kind == "number":
+            return f"a number in {self.bounds}, or one a row [B]"
+        if self.kind == "count":
+            most = "" if self.high == math.inf else f" and at most {self.high:g}"
+            return f"an integer of at least {self.low:g}{most}"
+        if self.kind == "choice":
+            return f"one of {', '.join(self.names)}"
+        if self.kind == "flag":
+            return "True or False"
+        if self.kind == "array":
+            return "an array"
+        return f"a {self.part.__name__}" if self.part is not None else "anything hashable"
+
+
+def number(
+    *, default: Any = dataclasses.MISSING, low: float = 0.0, high: float = math.inf, open_low: bool = False
+) -> Any:
+    """A real number in [low, high], a leaf: a scalar or one a row `[B]`. A default of None makes None a value."""
+    return _field(default, Spec(kind="number", low=low, high=high, open_low=open_low))
+
+
+def count(*, default: Any = dataclasses.MISSING, low: int = 1) -> Any:
+    """An integer of at least `low`, structure."""
+    return _field(default, Spec(kind="count", low=low))
+
+
+def choice(*names: str, default: Any = dataclasses.MISSING) -> Any:
+    """One of some names, structure."""
+    return _field(default, Spec(kind="choice", names=names))
+
+
+def flag(*, default: Any = dataclasses.MISSING) -> Any:
+    """True or False, structure."""
+    return _field(default, Spec(kind="flag"))
+
+
+def part(kind: type, *, default: Any = dataclasses.MISSING) -> Any:
+    """Another setting: an instance of `kind`. A default of None makes None a value."""
+    return _field(default, Spec(kind="part", part=kind))
+
+
+def array(*, default: Any = dataclasses.MISSING) -> Any:
+    """An array of any shape, a leaf: what a learned part is made of."""
+    return _field(default, Spec(kind="array"))
+
+
+def static(*, default: Any = dataclasses.MISSING) -> Any:
+    """Anything hashable, structure, unchecked."""
+    return _field(default, Spec(kind="static"))
+
+
+def _field(default: Any, spec: Spec) -> Any:
+    return dataclasses.field(default=default, metadata={_SPEC: spec})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(number, count, choice, flag, part, array, static))
+def setting(cls: type) -> type:
+    """Makes `cls` a frozen dataclass whose fields are checked when it is built, and a pytree of its numbers and parts.
+
+    A `__post_init__` of the class is called after the checks. JAX rebuilds settings without either: what it puts into
+    them (tracers, shapes, placeholders) is not a user's.
+    """
+    own = cls.__dict__.get("__post_init__")
+
+    def __post_init__(self):
+        for name, (spec, field) in specs(type(self)).items():
+            object.__setattr__(self, name, _checked(self, name, spec, field))
+        if own is not None:
+            own(self)
+
+    cls.__post_init__ = __post_init__
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    leaves = [name for name, (spec, _) in specs(cls).items() if not spec.is_structure]
+    structure = [name for name, (spec, _) in specs(cls).items() if spec.is_structure]
+
+    def flatten(self):
+        return [getattr(self, name) for name in leaves], tuple(getattr(self, name) for name in structure)
+
+    def flatten_with_keys(self):
+        children, fixed = flatten(self)
+        return [(jax.tree_util.GetAttrKey(name), x) for name, x in zip(leaves, children, strict=True)], fixed
+
+    def unflatten(fixed, children):
+        self = object.__new__(cls)
+        for name, value in (*zip(leaves, children, strict=True), *zip(structure, fixed, strict=True)):
+            object.__setattr__(self, name, value)
+        return self
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
+
+
+def specs(cls: type) -> dict[str, tuple[Spec, dataclasses.Field]]:
+    """What each field of a setting takes; a plain field is a number of any size."""
+    return {f.name: (f.metadata.get(_SPEC, Spec(kind="number")), f) for f in dataclasses.fields(cls)}
+
+
+def text_name(cls: type) -> str:
+    """How the text form names a kind of part: "lowest-entropy" for LowestEntropy; a class may say otherwise."""
+    return cls.__dict__.get("text_name") or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+
+
+def kinds(base: type) -> dict[str, type]:
+    """The settings that are a `base`, by their names in the text form."""
+    found = {text_name(base): base} if dataclasses.is_dataclass(base) else {}
+    for cls in base.__subclasses__():
+        found |= kinds(cls)
+    return found
+
+
+def column(x: Number) -> jax.Array:
+    """A number, or one a row `[B]`, as it meets arrays `[B, W]`."""
+    return jnp.asarray(x)[..., None]
+
+
+def check_rows(value: Any, rows: int) -> None:
+    """Raises ValueError unless every number of a setting is a scalar or one for each of so many rows."""
+    for name, (spec, _) in specs(type(value)).items():
+        given = getattr(value, name)
+        if spec.kind == "part" and given is not None:
+            check_rows(given, rows)
+        if spec.kind == "number" and np.shape(given) not in ((), (rows,)):
+            raise ValueError(
+                f"{type(value).__name__}.{name} has shape {list(np.shape(given))}: "
+                f"a number, or one for each of the {rows} rows, [{rows}], was wanted"
+            )
+
+
+def _checked(owner: Any, name: str, spec: Spec, field: dataclasses.Field) -> Any:
+    """The value of a field as it is kept; raises ValueError, naming field, value and wish, where it cannot be meant."""
+    value = getattr(owner, name)
+    if value is None and field.default is None:
+        return None
+    wish = spec.wish
+    if spec.kind == "number" and _is_number(value):
+        good, wish = _in_range(value, spec), f"in {spec.bounds}"
+    elif spec.kind == "count":
+        good = isinstance(value, int | np.integer) and not isinstance(value, bool) and spec.low <= value <= spec.high
+    elif spec.kind == "choice":
+        good = isinstance(value, str) and value in spec.names
+    elif spec.kind == "flag":
+        good = isinstance(value, bool)
+    elif spec.kind == "part":
+        good = isinstance(value, spec.part or object) and dataclasses.is_dataclass(value)
+    elif spec.kind == "array":
+        good = isinstance(value, np.ndarray | jax.Array)
+    else:
+        good = spec.kind == "static"
+    if not good:
+        or_none = " or None" if field.default is None else ""
+        raise ValueError(f"{type(owner).__name__}.{name}={value!r} must be {wish}{or_none}")
+    if spec.kind == "count":
+        return int(value)
+    if spec.kind == "number" and np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):
+        return float(value)
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a real number, or a list `[B]` of them as an array."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
+        return False
+    kind = jnp.result_type(value)
+    real = jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)
+    return bool(real and np.ndim(value) <= 1 and 0 not in np.shape(value))
+
+
+def _in_range(value: Any, spec: Spec) -> bool:
+    if isinstance(value, jax.core.Tracer) or not getattr(value, "is_fully_addressable", True):
+        return True  # its values are not known here
+    x = np.asarray(value, np.float64)
+    above = x > spec.low if spec.open_low else x >= spec.low
+    return bool(np.all(np.isfinite(x) & above & (x <= spec.high)))
 
 
 def check_count(owner: Any, field: str, low: int = 1) -> None:
-    """Raises ValueError, naming field and value, unless it is None or an integer of at least `low`."""
+    """For plain dataclasses: raises ValueError, naming field and value, unless it is None or an integer >= `low`."""
     value = getattr(owner, field)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
         raise ValueError(f"{type(owner).__name__}.{field}={value!r} must be an integer of at least {low}")
-
-
-def check_name(owner: Any, field: str, names: tuple[str, ...]) -> None:
-    """Raises ValueError, naming field and value, unless it is one of `names`."""
-    if getattr(owner, field) not in names:
-        raise ValueError(f"{type(owner).__name__}.{field}={getattr(owner, field)!r} must be one of {', '.join(names)}")

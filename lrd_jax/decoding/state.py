@@ -8,16 +8,16 @@ from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from lrd_jax.decoding.vocab.belief import Belief
-from lrd_jax.models import KeyValues
 
 
 class StopReason(enum.IntEnum):
     """Why a row ended."""
 
     RUNNING = 0  # it has not
-    FINISHED = 1  # every position was committed by the commit rule
+    FINISHED = 1  # every position was committed by the commit rule, or given
     SETTLED = 2  # the stop filled the rest of at least one block
     END_OF_TEXT = 3  # an end token with nothing masked before it; the rest became end-of-text
     STEP_LIMIT = 4  # max_forwards; positions still masked hold the mask id
@@ -35,37 +35,28 @@ class Trace:
 
 
 @flax.struct.dataclass
-class Sight:
-    """What one forward saw of the window, and what the stop is asked with."""
-
-    masked: jax.Array  # [B, W] bool, before the commit
-    belief: Belief  # the model's own
-    token: jax.Array  # [B, W] int32, what each position would be committed to
-    kl: jax.Array | None  # [B, W] nats, +inf on a block's first forward, where a divergence is measured
-    asks: jax.Array  # [B] bool, a stop is asked here, and fills where it says so
-
-
-@flax.struct.dataclass
 class DecodeState:
     """The loop's carry. Everything a further step needs beside the parameters and the config."""
 
     prompt: jax.Array  # [B, P] int32
     prompt_mask: jax.Array  # [B, P] bool, False at left padding
-    keys: jax.Array  # [B] random keys, one a row
+    length: jax.Array | None  # [B] int32, positions of the row's own canvas; None: all G
+    keys: jax.Array | None  # [B] random keys, one a row; None where nothing may be drawn
     tokens: jax.Array  # [B, G] int32, the mask id where nothing is committed
     masked: jax.Array  # [B, G] bool; state, never `tokens == mask_id`: a prompt or an answer may hold that id
-    soft: jax.Array  # [B, W, D] what masked positions of the window feed back, params' dtype
-    previous: Any  # `reading.Previous`, what is kept of the forward before, where a divergence is measured
-    cache: KeyValues | None  # of prompt and canvas at the last refresh, where the config has a cache
+    soft: jax.Array | None  # [B, W, D] what masked positions of the window feed back, params' dtype; None: [MASK]
+    belief: Belief  # [B, W] of the forward before; an empty canvas' is token 0, confidence 0
+    previous: jax.Array | None  # what is kept of that forward for the KL, see `lrd_jax.decoding.reading`
+    cache: Any  # what the cache keeps
     block: jax.Array  # [B] int32, the active block
-    block_steps: jax.Array  # [B] int32, forwards in this block
-    turns: jax.Array  # [B] int32, forwards in this block that could commit
-    thoughts: jax.Array  # [B] int32, forwards of the present refinement
+    block_forwards: jax.Array  # [B] int32, forwards in this block
+    commits: jax.Array  # [B] int32, forwards in this block that could commit
+    refined: jax.Array  # [B] int32, forwards since the last of them
     committing: jax.Array  # [B] bool, the next forward begins in the commit phase
     settled: jax.Array  # [B] bool, the stop has filled a block
-    rule: Any  # the commit rule's own state
-    steps: jax.Array  # [B] int32, forwards so far
-    refine_steps: jax.Array  # [B] int32, those that began in refinement
+    parts: dict[str, Any]  # the parts' own states, by their question
+    forwards: jax.Array  # [B] int32, steps so far
+    refine_forwards: jax.Array  # [B] int32, those that began in refinement
     reason: jax.Array  # [B] int32, a StopReason
     trace: Trace | None
 
@@ -74,12 +65,17 @@ class DecodeState:
         """bool [B]."""
         return self.reason == StopReason.RUNNING
 
+    @property
+    def exists(self) -> jax.Array | None:
+        """bool [B, G], positions inside the row's own length; None: all."""
+        return None if self.length is None else jnp.arange(self.masked.shape[1]) < self.length[:, None]
+
 
 @flax.struct.dataclass
 class DecodeResult:
     """The answer, and how it went."""
 
-    tokens: jax.Array  # [B, G] int32
+    tokens: jax.Array  # [B, G] int32; end-of-text beyond a row's own length
     forwards: jax.Array  # [B] int32, model evaluations of the row, refinement included; guidance costs two a step
     refine_forwards: jax.Array  # [B] int32, those of them that began in refinement
     stop_reason: jax.Array  # [B] int32, a StopReason

@@ -1,70 +1,22 @@
 """One step of a decode: embed the canvas, ask the model, read its beliefs, commit some positions, soften the rest.
 
-Axes: B batch, P prompt, G canvas, L = P + G, W active window, D embed, V vocab. Rows are independent: each has its own
-phase, block, counts and end, and a row that has ended never changes again.
+Axes: B batch, P prompt, G canvas, W active window, D embed, V vocab. Rows are independent: each has its own phase,
+block, counts, length and end, and a row that has ended never changes again.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.canvas import logit_positions, put_window, take_window
+from lrd_jax.decoding.canvas import put_window, take_window
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.forward import cached_hidden, waiting
-from lrd_jax.decoding.parts.commit.basic import Turn
+from lrd_jax.decoding.forward import embed
+from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.parts.mix import blend
-from lrd_jax.decoding.reading import no_previous, read_window
-from lrd_jax.decoding.state import DecodeState, Sight, StopReason, Trace
-from lrd_jax.models import KeyValues, ModelConfig, positions_of
-from lrd_jax.sharding import constrain_batch
-
-
-class Denoiser(Protocol):
-    """The model as the loop knows it; `lrd_jax.models.Model` is one."""
-
-    config: ModelConfig
-
-    def table(self, params: Any) -> jax.Array: ...
-    def embed(self, params: Any, ids: jax.Array) -> jax.Array: ...
-    def hidden(self, params: Any, embeddings: jax.Array, positions: jax.Array, mask: jax.Array) -> jax.Array: ...
-    def hidden_and_cache(self, params, embeddings, positions, mask, cache=None) -> tuple[jax.Array, KeyValues]: ...
-    def empty_cache(self, params: Any, batch: int, length: int) -> KeyValues: ...
-    def logits(self, params: Any, hidden: jax.Array) -> jax.Array: ...
-
-
-def init_state(model: Denoiser, params, config: DecodeConfig, prompt, prompt_mask, keys) -> DecodeState:
-    """The state before the first forward: everything masked, every soft embedding e_[MASK]."""
-    B, G, W, S = prompt.shape[0], config.gen_length, config.window, config.step_limit
-    zeros = jnp.zeros(B, jnp.int32)
-    soft = model.embed(params, jnp.full((B, W), model.config.mask_id))
-    trace = Trace(
-        divergence=jnp.full((B, S), jnp.nan),
-        entropy=jnp.full((B, S), jnp.nan),
-        committed=jnp.zeros((B, S), jnp.int32),
-        refining=jnp.zeros((B, S), bool),
-    )
-    return DecodeState(
-        prompt=prompt,
-        prompt_mask=prompt_mask,
-        keys=keys,
-        tokens=jnp.full((B, G), model.config.mask_id, jnp.int32),
-        masked=jnp.ones((B, G), bool),
-        soft=soft,
-        previous=no_previous(model, config, soft) if config.measures_divergence else None,
-        cache=model.empty_cache(params, B, prompt.shape[1] + G) if config.cache is not None else None,
-        block=zeros,
-        block_steps=zeros,
-        turns=zeros,
-        thoughts=zeros,
-        committing=jnp.full(B, config.refine is None),
-        settled=jnp.zeros(B, bool),
-        rule=config.commit.start(B, W),
-        steps=zeros,
-        refine_steps=zeros,
-        reason=jnp.full(B, StopReason.RUNNING, jnp.int32),
-        trace=trace if config.trace else None,
-    )
+from lrd_jax.decoding.reading import Reading, read_window
+from lrd_jax.decoding.sight import Change, Sight
+from lrd_jax.decoding.state import DecodeState, StopReason, Trace
 
 
 def should_continue(state: DecodeState) -> jax.Array:
@@ -72,154 +24,166 @@ def should_continue(state: DecodeState) -> jax.Array:
     return jnp.any(state.running)
 
 
-def step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> DecodeState:
+def step(model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState) -> DecodeState:
     """One forward, and what follows from it, of every row that takes part: all, unless some wait for a refresh."""
     return observed_step(model, params, config, state)[0]
 
 
-def observed_step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> tuple[DecodeState, Sight]:
-    """`step`, and what it saw; of a row that ended or waits, meaningless."""
-    after, sight = _step(model, params, config, state)
-    if config.cache is None or state.prompt.shape[0] == 1:
-        return after, sight
-    rest = _where(waiting(config, state), state.replace(cache=None), after.replace(cache=None))
-    return rest.replace(cache=after.cache), sight
-
-
-def _step(model: Denoiser, params, config: DecodeConfig, state: DecodeState) -> tuple[DecodeState, Sight]:
-    """DESIGN: steps 1 to 8."""
-    B, W = state.prompt.shape[0], config.window
-    start = state.block * W
-    masked = take_window(state.masked, start, W)
-    first = state.block_steps == 0
-
-    hidden, cache = _observe(model, params, config, state, start)
-    keys = jax.vmap(jax.random.fold_in)(state.keys, state.steps)
-    wanted = masked & state.running[:, None]
-    reading, previous = read_window(
-        model, params, config, hidden, state.previous, wanted, jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-    )
-    belief, proposal = reading.belief, reading.proposal
-    finite = jnp.all(jnp.isfinite(belief.entropy), axis=-1)
-    divergence, kl = jnp.full(B, jnp.inf), None
-    if config.measures_divergence:
-        kl = jnp.where(first[:, None], jnp.inf, reading.kl)
-        divergence = config.divergence(kl, masked)  # Eq. 6
-
-    commits = state.committing
-    if config.refine is not None:
-        settled = divergence < config.refine.tau
-        commits |= settled | (state.thoughts + 1 >= config.refine.max_steps)
-    # A stop is asked on the forward right after a commit, which shows what that commit changed.
-    asks = (state.turns > 0) & (state.thoughts == 0) & state.running & finite
-    fills = jnp.zeros(B, bool)
-    if config.stop is not None:
-        fills = asks & config.stop(divergence, belief, masked)
-    commits = (commits & state.running & finite) | fills
-
-    with jax.named_scope("commit"):  # Eq. 7
-        turn = Turn(masked=masked, belief=proposal, number=state.turns, keys=keys, num_blocks=config.num_blocks)
-        seen = config.commit.observe(kl, state.rule) if config.commit.needs_kl else state.rule
-        chosen, rule = config.commit(turn, seen)
-        chosen = jnp.where(fills[:, None], masked, chosen & commits[:, None])
-        rule = _where(commits, rule, seen)
-        left = masked & ~chosen
-        tokens = put_window(state.tokens, jnp.where(chosen, proposal.token, take_window(state.tokens, start, W)), start)
-
-    soft = state.soft
-    if config.mix is not None:
-        mix, mask_id = config.mix, model.config.mask_id
-        with jax.named_scope("mixing"):  # Eq. 4
-            soft = blend(reading.mean, belief.entropy, model.table(params), mask_id, mix.r_f, mix.top_p)
-
-    running = state.running
-    refine_once = config.refine is None or config.refine.before == "block"
-    state = state.replace(
-        tokens=tokens,
-        masked=put_window(state.masked, left, start),
-        soft=soft,
-        previous=previous,
-        cache=cache,
-        block_steps=state.block_steps + running,
-        turns=state.turns + commits,
-        thoughts=jnp.where(commits, 0, state.thoughts + running),
-        committing=(commits | state.committing) if refine_once else state.committing,
-        settled=state.settled | fills,
-        rule=rule,
-        steps=state.steps + running,
-        refine_steps=state.refine_steps + (running & ~state.committing),
-        reason=jnp.where(running & ~finite, StopReason.NON_FINITE, state.reason),
-        trace=_record(config, state, divergence, belief.entropy, masked, chosen),
-    )
-    block_done = running & finite & ~jnp.any(left, axis=-1)
-    more = config.commit.wants_more(turn)
-    if more is not None:
-        block_done &= fills | ~more
-    sight = Sight(masked=masked, belief=belief, token=proposal.token, kl=kl, asks=asks)
-    return _end_rows(model, config, _next_block(model, params, config, state, block_done)), sight
-
-
-def _observe(
-    model: Denoiser, params, config: DecodeConfig, state: DecodeState, start: jax.Array
-) -> tuple[jax.Array, KeyValues | None]:
-    """One forward: hidden states `[B, W, E, D]` that hold the window's logits, E 2 with guidance, else 1; the cache."""
-    special, P, W = model.config, state.prompt.shape[1], config.window
-    mask_embedding = model.embed(params, jnp.int32(special.mask_id))
-    canvas = jnp.where(state.masked[..., None], mask_embedding, model.embed(params, state.tokens))
-    if config.mix is not None:
-        masked = take_window(state.masked, start, W)[..., None]
-        canvas = put_window(canvas, jnp.where(masked, state.soft, take_window(canvas, start, W)), start)
-    prompt = model.embed(params, state.prompt)
-    mask = jnp.concatenate([state.prompt_mask, jnp.ones_like(state.masked)], axis=1)
-
-    def sequence(prompt):
-        return constrain_batch(jnp.concatenate([prompt, canvas], axis=1))
-
-    def forward(prompt):
-        hidden = constrain_batch(model.hidden(params, sequence(prompt), positions_of(mask), mask))
-        return take_window(hidden, P + logit_positions(start, special.alignment), W)
-
+def observed_step(model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState) -> tuple[DecodeState, Sight]:
+    """`step`, and what it saw; of a row that ended or waits, meaningless. Numbers are those of docs/semantics.md."""
     with jax.named_scope("forward"):
-        if config.cache is not None:
-            hidden, cache = cached_hidden(model, params, config, state, sequence(prompt), mask)
-            return hidden[:, :, None], cache
-        hidden = [forward(prompt)]
-        if config.cfg_scale is not None:
-            hidden.append(forward(jnp.broadcast_to(mask_embedding, prompt.shape)))
-        return jnp.stack(hidden, axis=2), None
+        inputs = embed(model, params, config, state)  # 1
+        hidden, cache = config.asking.forward(model, params, inputs, state.cache)  # 2
+    sight, reading, previous = _read(model, params, config, state, hidden)  # 3, 4
+
+    seen = {name: part.observe(sight, state.parts[name]) for name, part in config.remembering().items()}
+    fills = config.stopping(sight, seen["stop"])  # 6
+    commits = (config.refining(sight) & sight.running) | fills  # 5
+    with jax.named_scope("commit"):  # Eq. 7
+        change, rule = config.commit(sight, seen["commit"])
+        seen["commit"] = where_rows(commits, rule, seen["commit"])
+
+    after = _change(model, config, state, sight, change, commits, fills)
+    after = after.replace(
+        soft=_soften(model, params, config, sight, reading, seen),  # 7
+        belief=reading.belief.replace(margin=None),
+        previous=previous,
+        block_forwards=state.block_forwards + state.running,
+        commits=state.commits + commits,
+        refined=jnp.where(commits, 0, state.refined + state.running),
+        committing=config.refining.stays(commits, sight),
+        parts=seen,
+        forwards=state.forwards + state.running,
+        refine_forwards=state.refine_forwards + (state.running & ~state.committing),
+    )
+    after = _end_rows(model, config, _next_block(model, params, config, after, sight))  # 8
+    waiting = config.asking.waiting(inputs)
+    if waiting is not None and len(state.prompt) > 1:
+        after = where_rows(waiting, state.replace(cache=None), after.replace(cache=None))
+    return after.replace(cache=cache), sight
 
 
-def _record(config: DecodeConfig, state: DecodeState, divergence, entropy, masked, chosen) -> Trace | None:
-    """The trace with this step's entries: D_t `[B]`, entropies, masks before the commit and commits `[B, W]`."""
+def _read(
+    model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState, hidden: jax.Array
+) -> tuple[Sight, Reading, jax.Array | None]:
+    """What every part sees of this forward; the reading behind it; and what to keep of it."""
+    W, start = config.window, state.block * config.window
+    masked = take_window(state.masked, start, W)
+    exists = None if state.exists is None else take_window(state.exists, start, W)
+    keys = None if state.keys is None else jax.vmap(jax.random.fold_in)(state.keys, state.forwards)
+    draw_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+    open_ = jnp.ones_like(masked) if config.commit.reopens else masked
+    wanted = open_ & state.running[:, None]
+    reading, previous = read_window(model, params, config, hidden, state.previous, state.belief, wanted, draw_keys)
+    finite = jnp.isfinite(reading.belief.entropy)
+    divergence, kl = jnp.full(len(start), jnp.inf), None
+    if reading.kl is not None:
+        kl = jnp.where((state.block_forwards == 0)[:, None], jnp.inf, reading.kl)
+        divergence = config.divergence(kl, masked, exists)  # Eq. 6
+    sight = Sight(
+        masked=masked,
+        exists=exists,
+        belief=reading.belief,
+        proposal=reading.proposal,
+        kl=kl,
+        divergence=divergence,
+        running=state.running & jnp.all(finite if exists is None else finite | ~exists, axis=-1),
+        committing=state.committing,
+        forwards=state.forwards,
+        block_forwards=state.block_forwards,
+        commits=state.commits,
+        refined=state.refined,
+        start=start,
+        length=config.gen_length if state.length is None else state.length,
+        keys=keys,
+        window=W,
+        vocab_size=model.config.vocab_size,
+    )
+    return sight, reading, previous
+
+
+def _change(
+    model: Denoiser,
+    config: DecodeConfig,
+    state: DecodeState,
+    sight: Sight,
+    change: Change,
+    commits: jax.Array,
+    fills: jax.Array,
+) -> DecodeState:
+    """The state with the rule's change where a row commits, and all that is masked committed where the stop fills."""
+    W, start = config.window, sight.start
+    chosen = jnp.where(fills[:, None], sight.masked, change.commit & commits[:, None])
+    left = sight.masked & ~chosen
+    tokens = jnp.where(chosen, sight.proposal.token, take_window(state.tokens, start, W))
+    if change.reopen is not None:
+        reopened = change.reopen & (commits & ~fills)[:, None]
+        left |= reopened
+        tokens = jnp.where(reopened, model.config.mask_id, tokens)
+    return state.replace(
+        tokens=put_window(state.tokens, tokens, start),
+        masked=put_window(state.masked, left, start),
+        settled=state.settled | fills,
+        reason=jnp.where(state.running & ~sight.running, StopReason.NON_FINITE, state.reason),
+        trace=_record(config, state, sight, chosen),
+    )
+
+
+def _soften(
+    model: Denoiser, params: Any, config: DecodeConfig, sight: Sight, reading: Reading, states: dict[str, Any]
+) -> jax.Array | None:
+    """What every position of the window feeds back while it is masked, `[B, W, D]`; None: plain [MASK]."""
+    if config.mix is None:
+        return None
+    with jax.named_scope("mixing"):  # Eq. 4
+        alpha = config.mix(sight, states["mix"])
+        return blend(reading.mean, alpha, model.table(params), model.config.mask_id)
+
+
+def _record(config: DecodeConfig, state: DecodeState, sight: Sight, chosen: jax.Array) -> Trace | None:
+    """The trace with this step's entries."""
     trace = state.trace
     if trace is None:
         return None
-    mean_entropy = jnp.sum(jnp.where(masked, entropy, 0.0), -1) / jnp.maximum(jnp.sum(masked, -1), 1)
-    step = jnp.where(state.running, state.steps, config.step_limit)  # out of range, and so dropped, where a row ended
+    masked = sight.masked
+    entropy = jnp.sum(jnp.where(masked, sight.belief.entropy, 0.0), -1) / jnp.maximum(jnp.sum(masked, -1), 1)
+    step = jnp.where(
+        state.running, state.forwards, config.step_limit
+    )  # out of range, and so dropped, after a row's end
     at = (jnp.arange(len(step)), step)
     return Trace(
-        divergence=trace.divergence.at[at].set(divergence, mode="drop"),
-        entropy=trace.entropy.at[at].set(mean_entropy, mode="drop"),
+        divergence=trace.divergence.at[at].set(sight.divergence, mode="drop"),
+        entropy=trace.entropy.at[at].set(entropy, mode="drop"),
         committed=trace.committed.at[at].set(jnp.sum(chosen, -1), mode="drop"),
         refining=trace.refining.at[at].set(~state.committing, mode="drop"),
     )
 
 
-def _next_block(model: Denoiser, params, config: DecodeConfig, state: DecodeState, done: jax.Array) -> DecodeState:
-    """Rows `done [B]` with their block go to the next one, or end after the last."""
-    last = state.block == config.num_blocks - 1
+def _next_block(model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState, sight: Sight) -> DecodeState:
+    """Rows whose block holds nothing masked go to the next one that does, or end where there is none."""
+    is_open = open_blocks(config, state.masked)
+    none_left = ~jnp.any(is_open, axis=-1)
+    done = sight.running & ~jnp.take_along_axis(is_open, state.block[:, None], axis=-1)[:, 0]
     ended = jnp.where(state.settled, StopReason.SETTLED, StopReason.FINISHED)
-    fresh = model.embed(params, jnp.int32(model.config.mask_id))
+    soft = state.soft
+    if soft is not None:
+        fresh = model.embed(params, jnp.int32(model.config.mask_id))
+        soft = jnp.where(done[:, None, None], fresh, soft)
     return state.replace(
-        block=state.block + (done & ~last),
-        block_steps=jnp.where(done, 0, state.block_steps),
-        turns=jnp.where(done, 0, state.turns),
-        thoughts=jnp.where(done, 0, state.thoughts),
-        committing=jnp.where(done, config.refine is None, state.committing),
-        soft=jnp.where(done[:, None, None], fresh, state.soft),
-        rule=_where(done, config.commit.start(done.shape[0], config.window), state.rule),
-        reason=jnp.where(done & last, ended, state.reason),
+        block=jnp.where(done & ~none_left, jnp.argmax(is_open, axis=-1), state.block).astype(jnp.int32),
+        block_forwards=jnp.where(done, 0, state.block_forwards),
+        commits=jnp.where(done, 0, state.commits),
+        refined=jnp.where(done, 0, state.refined),
+        committing=jnp.where(done, config.refining.begins(len(done)), state.committing),
+        soft=soft,
+        parts=where_rows(done, fresh_parts(config, len(done)), state.parts),
+        reason=jnp.where(done & none_left, ended, state.reason),
     )
+
+
+def open_blocks(config: DecodeConfig, masked: jax.Array) -> jax.Array:
+    """bool `[B, blocks]`: those that hold a masked position, of masked `[B, G]`."""
+    return jnp.any(masked.reshape(len(masked), config.num_blocks, config.window), axis=-1)
 
 
 def _end_rows(model: Denoiser, config: DecodeConfig, state: DecodeState) -> DecodeState:
@@ -227,19 +191,25 @@ def _end_rows(model: Denoiser, config: DecodeConfig, state: DecodeState) -> Deco
     if config.end_of_text:
         is_end = jnp.isin(state.tokens, jnp.asarray(model.config.end_ids)) & ~state.masked
         decided = jnp.cumsum(state.masked, axis=-1) == 0
-        ends = state.running & jnp.any(is_end & decided, axis=-1)
+        inside = decided if state.exists is None else decided & state.exists
+        ends = state.running & jnp.any(is_end & inside, axis=-1)
         fill = ends[:, None] & state.masked
         state = state.replace(
             tokens=jnp.where(fill, model.config.eos_id, state.tokens),
             masked=state.masked & ~fill,
             reason=jnp.where(ends, StopReason.END_OF_TEXT, state.reason),
         )
-    if config.max_forwards is not None:
-        over = state.running & (state.steps >= config.max_forwards)
+    if config.ends_by_count:
+        over = state.running & (state.forwards >= config.step_limit)
         state = state.replace(reason=jnp.where(over, StopReason.STEP_LIMIT, state.reason))
     return state
 
 
-def _where(rows: jax.Array, new: Any, old: Any) -> Any:
+def fresh_parts(config: DecodeConfig, rows: int) -> dict[str, Any]:
+    """The states of all parts at the start of a block."""
+    return {name: part.start(rows, config.window) for name, part in config.remembering().items()}
+
+
+def where_rows(rows: jax.Array, new: Any, old: Any) -> Any:
     """Per row `[B]`: new or old, for pytrees of arrays `[B, ...]`."""
     return jax.tree.map(lambda a, b: jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)

@@ -210,7 +210,7 @@ def _measure(
         prompt, mask = encode_prompts(tokenizer, [q.prompt for q in part], chat=False)
         prompt, mask = pad_to_bucket(prompt, mask, model_config.max_length - config.gen_length)
         state = decode.start(params, prompt, mask)
-        decode.advance(params, state, 0)  # compiles and decodes nothing
+        state = jax.block_until_ready(decode.advance(params, state, 0))  # compiles and decodes nothing
         began = time.perf_counter()
         state = jax.block_until_ready(decode.advance(params, state, config.step_limit))
         seconds += time.perf_counter() - began

@@ -9,7 +9,7 @@ import numpy as np
 
 from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.loop import Decoder, Forward
-from lrd_jax.decoding.parts.stop import Stop
+from lrd_jax.decoding.parts.stop import Stop, asked
 from lrd_jax.decoding.reading import by_chunks, chunk_of, window_logits
 from lrd_jax.decoding.vocab.nucleus import in_nucleus
 
@@ -36,7 +36,7 @@ def replay(decode: Decoder, params, prompt, mask, tokens) -> dict[str, np.ndarra
       "stopped": 1 from the first forward on which the paper's stop would have filled the rest: D_t below 0.1 right
         after a commit.
     """
-    result, columns = jax.device_get(decode.watch(look, params, prompt, mask, told=(jnp.asarray(tokens),)))
+    result, columns = jax.device_get(decode.watch(look, params, prompt, mask, args=(jnp.asarray(tokens),)))
     columns["divergence"], columns["refining"] = result.trace.divergence, result.trace.refining
     columns["stopped"] = np.maximum.accumulate(columns.pop("asked") & (columns["divergence"] < PAPER_TAU), axis=1)
     ran = ~np.isnan(result.trace.divergence)
@@ -64,7 +64,7 @@ def look(forward: Forward, tokens: jax.Array) -> dict[str, jax.Array]:
         return distance, jnp.where(on, alpha, 0.0), (mixed & on & (config.mix.r_f > 0)).astype(jnp.float32)
 
     chunk = chunk_of(config, tokens.shape[0], model.config.vocab_size)
-    distance, alpha, mixed = by_chunks(read, chunk, (previous.window, previous.log_z, final))
+    distance, alpha, mixed = by_chunks(read, chunk, (previous, after.belief.log_z, final))
     count = jnp.maximum(jnp.sum(masked, axis=-1), 1)
 
     def over_masked(x):
@@ -76,7 +76,7 @@ def look(forward: Forward, tokens: jax.Array) -> dict[str, jax.Array]:
         "alpha": over_masked(alpha),
         "mixed": over_masked(mixed),
         "open": jnp.sum(masked, axis=-1).astype(jnp.float32),
-        "asked": sight.asks,
+        "asked": asked(sight),
     }
 
 

@@ -4,7 +4,8 @@ import jax
 import pytest
 
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.parts.commit.basic import DreamThreshold, LowestEntropy, Threshold
+from lrd_jax.decoding.parts.commit.basic import LowestEntropy, Threshold
+from lrd_jax.decoding.parts.commit.reference import DreamThreshold
 from lrd_jax.presets import BENCHMARKS, DECODERS, PAPER_GEN_LENGTHS, adjusted, paper_config, preset
 
 
@@ -59,7 +60,7 @@ def test_adjusted_changes_each_number_and_nothing_else():
     paper = DecodeConfig.paper(64, block_length=32, commit=LowestEntropy(threshold=0.8))
     changed = adjusted(paper, r_f=0.4, top_p=0.5, tau=0.02, threshold=0.7, temperature=0.3)
     got = (changed.mix.r_f, changed.mix.top_p, changed.refine.tau, changed.stop.tau, changed.commit.threshold)
-    assert (*got, changed.temperature) == (0.4, 0.5, 0.02, 0.02, 0.7, 0.3)
+    assert (*got, changed.draw.temperature) == (0.4, 0.5, 0.02, 0.02, 0.7, 0.3)
     assert jax.tree.structure(changed) == jax.tree.structure(paper)
 
 

@@ -10,11 +10,12 @@ from jax.sharding import PartitionSpec
 from twin_model import TwinModel
 
 from lrd_jax import (
-    AsFastDLLM,
     CommitRule,
     DecodeConfig,
+    Draw,
     Dream,
     DualCache,
+    FirstThen,
     LowestEntropy,
     Mix,
     PrefixCache,
@@ -25,11 +26,14 @@ from lrd_jax import (
     Threshold,
     make_decode,
 )
-from lrd_jax.decoding.forward import waiting
-from lrd_jax.decoding.parts.commit.basic import best
-from lrd_jax.decoding.parts.commit.schedule import dream_fractions, llada_counts
-from lrd_jax.decoding.setting import setting, static
-from lrd_jax.decoding.step import init_state, step
+from lrd_jax.decoding.forward import embed
+from lrd_jax.decoding.parts.commit.rule import best
+from lrd_jax.decoding.parts.commit.schedule import dream_fractions, llada_count
+from lrd_jax.decoding.request import check_request
+from lrd_jax.decoding.setting import array, choice, number, setting
+from lrd_jax.decoding.sight import Change
+from lrd_jax.decoding.start import init_state
+from lrd_jax.decoding.step import step
 from lrd_jax.models import KeyValues, Model, positions_of
 from lrd_jax.sharding import constrain_cache, make_mesh, shard, shard_batch
 
@@ -54,8 +58,8 @@ def canvases_by_row(decode, params, ids, mask):
     state = decode.start(params, ids, mask)
     rows = [[] for _ in ids]
     while bool(jnp.any(state.running)):
-        before, state = np.asarray(state.steps), decode.advance(params, state)
-        for row in np.flatnonzero(np.asarray(state.steps) > before):
+        before, state = np.array(state.forwards), decode.advance(params, state)
+        for row in np.flatnonzero(np.asarray(state.forwards) > before):
             rows[row].append(np.asarray(state.tokens[row]))
     return state, rows
 
@@ -73,31 +77,35 @@ def cached_runs():
 class RecordedRule(CommitRule):
     """The reference's rule of every row, as data: runs that differ in rule and prompt are the rows of one batch."""
 
-    counts: jax.Array  # [B, turns] tokens of each turn of a block; -1: the threshold decides
-    threshold: jax.Array  # [B, 1]
-    order: str = static("confidence")
+    counts: jax.Array = array()  # [B, commits] tokens of each commit of a block; -1: the threshold decides
+    threshold: jax.Array = number()
+    order: str = choice("confidence", "entropy", default="confidence")
 
-    def __call__(self, turn, state):
+    @property
+    def reads(self):
+        return frozenset({"filtered"} if self.order == "entropy" else ())
+
+    def __call__(self, sight, state):
         last = self.counts.shape[1] - 1
-        count = self.counts[jnp.arange(len(self.counts)), jnp.minimum(turn.number, last)]
-        score = -turn.belief.entropy if self.order == "entropy" else turn.belief.confidence
-        sure, _ = Threshold(self.threshold)(turn, ())
-        return jnp.where(count[:, None] < 0, sure, best(score, turn.masked, count)), state
+        count = self.counts[jnp.arange(len(self.counts)), jnp.minimum(sight.commits, last)]
+        score = -sight.proposal.entropy if self.order == "entropy" else sight.proposal.confidence
+        sure, _ = Threshold(self.threshold)(sight, ())
+        return Change(jnp.where(count[:, None] < 0, sure.commit, best(score, sight.masked, count))), state
 
 
-def recorded_counts(params, turns=33):
-    """Tokens that each turn of a block commits, `[turns]`."""
+def recorded_counts(params, commits=33):
+    """Tokens that each commit of a block takes, `[commits]`."""
     W = params["block_length"]
     if params["threshold"] is not None:
-        return np.full(turns, -1)
+        return np.full(commits, -1)
     steps = params["steps"] * W // 32
     if "fn" in params:
-        counts = llada_counts(W, steps).tolist()
+        counts = llada_count(W, steps, np.arange(steps)).tolist()
     else:
         counts = [1]  # Dream's full forward commits the first position
         for fraction in dream_fractions(steps)[1:]:
             counts.append(int(np.float32(W - sum(counts)) * fraction))
-    return np.array(counts + [1] * turns)[:turns]
+    return np.array(counts + [1] * commits)[:commits]
 
 
 @pytest.mark.parametrize("group", cached_runs(), ids=lambda group: "-".join(map(str, group)))
@@ -106,41 +114,39 @@ def test_fast_dllm(checkpoint, group):
     name, cache, block_length = group
     keys = cached_runs()[group]
     runs = [goldens.reference_runs()[key] for key in keys]
-    thresholds = [[run["params"]["threshold"] or 0.0] for run in runs]
-    rule = AsFastDLLM(
-        RecordedRule(
-            np.stack([recorded_counts(run["params"]) for run in runs]),
-            np.array(thresholds, np.float32),
-            "entropy" if name == "tiny-dream" else "confidence",
-        ),
-        dream=name == "tiny-dream",
+    rule = RecordedRule(
+        np.stack([recorded_counts(run["params"]) for run in runs]),
+        np.array([run["params"]["threshold"] or 0.0 for run in runs], np.float32),
+        "entropy" if name == "tiny-dream" else "confidence",
     )
+    rule = FirstThen(rule) if name == "tiny-dream" else rule
     top_k = 50 if name == "tiny-dream" else None  # transformers' default, which the runs in blocks left alone
     model, params = checkpoint(name)
     config = DecodeConfig(
-        32, block_length=block_length, commit=rule, cache=CACHES[cache], top_k=top_k, suppress_mask=False
+        32, block_length=block_length, commit=rule, cache=CACHES[cache], draw=Draw(top_k=top_k), suppress_mask=False
     )
     decode = make_decode(model, config)
     state, rows = canvases_by_row(decode, params, *padded([goldens.prompts(key)[0][0] for key in keys]))
-    for key, run, canvases, steps in zip(keys, runs, rows, state.steps.tolist(), strict=True):
-        np.testing.assert_array_equal(canvases, goldens.canvases(key)[1:, 0], err_msg=key)
-        assert steps == run["nfe"], key
+    for key, run, canvases, forwards in zip(keys, runs, rows, state.forwards.tolist(), strict=True):
+        empty = goldens.empty_calls(key)
+        np.testing.assert_array_equal(canvases, goldens.canvases(key)[1:, 0][~empty], err_msg=key)
+        assert forwards == run["nfe"] - empty.sum(), key
 
 
 @pytest.mark.parametrize(
     ("key", "rule", "top_k"),
     [
-        ("tiny-llada.fast.generate_with_dual_cache.block16_steps16_thrNone", AsFastDLLM(Scheduled(16)), None),
-        ("tiny-dream.block.prefix_entropy_block16_steps16_thrNone", AsFastDLLM(Dream("entropy", 16), dream=True), 50),
+        ("tiny-llada.fast.generate_with_dual_cache.block16_steps16_thrNone", Scheduled(16), None),
+        ("tiny-dream.block.prefix_entropy_block16_steps16_thrNone", FirstThen(Dream("entropy", 16)), 50),
     ],
 )
 def test_fast_dllm_with_the_rules_themselves(checkpoint, key, rule, top_k):
     model, params = checkpoint(goldens.reference_runs()[key]["checkpoint"])
     cache = CACHES[goldens.cache_of(key)[0]]
-    config = DecodeConfig(32, block_length=16, commit=rule, cache=cache, top_k=top_k, suppress_mask=False)
+    config = DecodeConfig(32, block_length=16, commit=rule, cache=cache, draw=Draw(top_k=top_k), suppress_mask=False)
     result = make_decode(model, config)(params, goldens.prompts(key)[0])
     np.testing.assert_array_equal(result.tokens, goldens.canvases(key)[-1])
-    assert result.forwards.tolist() == [goldens.reference_runs()[key]["nfe"]]
+    assert result.forwards.tolist() == [goldens.reference_runs()[key]["nfe"] - goldens.empty_calls(key).sum()]
     assert result.stop_reason.tolist() == [StopReason.FINISHED]
 
 
@@ -254,7 +260,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(checkpoint, name):
     """Rows that need very different numbers of forwards, drawn with keys of their own."""
     model, params = checkpoint(name)
     cache = PrefixCache(4) if name == "tiny-dream" else DualCache(3)
-    config = DecodeConfig(12, block_length=4, mix=Mix(), commit=Threshold(0.25), temperature=0.7, cache=cache)
+    config = DecodeConfig(12, block_length=4, mix=Mix(), commit=Threshold(0.25), draw=Draw(0.7), cache=cache)
     ids, mask = padded(random_prompts(11, (8, 1, 5, 3)))
     keys = jax.random.split(jax.random.key(5), len(ids))
     decode = make_decode(model, config)
@@ -269,15 +275,16 @@ def test_rows_wait_for_a_refresh_until_all_running_rows_ask_for_one(checkpoint):
     model, params = checkpoint("tiny-llada")
     config = DecodeConfig(8, block_length=4, cache=DualCache(3))
     ids, mask = padded(random_prompts(0, (2, 2, 2)))
-    state = init_state(model, params, config, ids, mask, jax.random.split(jax.random.key(0), 3))
-    for block_steps, running, want in (
+    state = init_state(model, params, config, check_request(ids, mask, None, None, None, config, model.config))
+    for block_forwards, running, want in (
         ([0, 0, 0], [True, True, True], [False, False, False]),
         ([0, 1, 3], [True, True, True], [True, False, True]),
         ([0, 1, 3], [True, False, True], [False, False, False]),
         ([4, 1, 5], [True, True, True], [False, False, False]),
     ):
         reason = jnp.where(jnp.array(running), StopReason.RUNNING, StopReason.FINISHED)
-        assert waiting(config, state.replace(block_steps=jnp.array(block_steps), reason=reason)).tolist() == want
+        state = state.replace(block_forwards=jnp.array(block_forwards), reason=reason)
+        assert config.cache.waiting(embed(model, params, config, state)).tolist() == want
 
 
 @pytest.mark.parametrize(
@@ -301,7 +308,7 @@ def test_only_the_region_is_computed(checkpoint, name, cache, lengths):
     model = Watched(plain.config)
     config = DecodeConfig(12, block_length=4, cache=cache)
     ids, mask = padded(random_prompts(0, (7, 3)))
-    state = init_state(model, params, config, ids, mask, jax.random.split(jax.random.key(0), 2))
+    state = init_state(model, params, config, check_request(ids, mask, None, None, None, config, model.config))
     jax.eval_shape(lambda params, state: step(model, params, config, state), params, state)
     assert seen == lengths
 
@@ -328,11 +335,10 @@ def test_decode_on_a_mesh_equals_the_slow_twin(checkpoint):
 
 @pytest.mark.parametrize(("tensor", "heads"), [(2, "tensor"), (4, None)])
 def test_a_cache_is_split_by_rows_and_by_heads_that_divide(checkpoint, tensor, heads):
-    config = checkpoint("tiny-llada-gqa")[0].config  # 2 kv heads
     mesh = make_mesh(data=2, tensor=tensor)
     zeros = jnp.zeros((3, 4, 6, 2, 16))
     with jax.set_mesh(mesh):
-        split = jax.jit(lambda x: constrain_cache(KeyValues(x, x), config))(zeros)
+        split = jax.jit(lambda x: constrain_cache(KeyValues(x, x)))(zeros)
     for x in (split.keys, split.values):
         want = jax.NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp"), None, heads, None))
         assert x.sharding.is_equivalent_to(want, 5)

@@ -12,6 +12,7 @@ from lrd_jax import (
     KLASS,
     DecodeConfig,
     Divergence,
+    Draw,
     Dream,
     DreamThreshold,
     EntropyBound,
@@ -172,9 +173,9 @@ RULES = {
     "threshold": {"commit": Threshold(0.2), "block_length": 4},
     "low confidence": {"commit": Scheduled(6), "block_length": 4},
     "random": {"commit": Scheduled(None, "random")},
-    "drawn": {"commit": Scheduled(4), "temperature": 0.8},
-    "drawn by LRD": {"mix": Mix(), "refine": Refine(0.2, 4), "temperature": 1.0, "top_p": 0.9, "top_k": 20},
-    "maskgit_plus": {"commit": Dream("maskgit_plus", 6), "temperature": 0.5, "top_p": 0.9},
+    "drawn": {"commit": Scheduled(4), "draw": Draw(0.8)},
+    "drawn by LRD": {"mix": Mix(), "refine": Refine(0.2, 4), "draw": Draw(1.0, top_p=0.9, top_k=20)},
+    "maskgit_plus": {"commit": Dream("maskgit_plus", 6), "draw": Draw(0.5, top_p=0.9)},
     "topk_margin": {"commit": Dream("topk_margin", 6)},
     "entropy": {"commit": Dream("entropy", 12)},
     "origin": {"commit": Dream("origin", 6)},
@@ -223,7 +224,7 @@ def test_a_mask_id_in_the_prompt_is_left_alone(checkpoint):
     decode = make_decode(model, DecodeConfig(6))
     state = decode.advance(params, decode.start(params, prompt), 100)
     np.testing.assert_array_equal(state.prompt, prompt)
-    assert int(state.steps[0]) == 6
+    assert int(state.forwards[0]) == 6
 
 
 def test_a_committed_mask_id_is_a_token(checkpoint):
@@ -274,7 +275,11 @@ def test_a_finished_row_never_changes(checkpoint):
 def seen(forward, offset):
     """A look: what was masked, what would be committed, and where the row was, moved by an offset."""
     state = forward.before
-    return {"masked": forward.sight.masked, "token": forward.sight.token, "at": (state.steps + offset, state.block)}
+    return {
+        "masked": forward.sight.masked,
+        "token": forward.sight.proposal.token,
+        "at": (state.forwards + offset, state.block),
+    }
 
 
 @pytest.mark.parametrize("cache", [None, PrefixCache()])
@@ -284,14 +289,14 @@ def test_a_watched_decode_is_the_decode_and_tells_every_forward(checkpoint, cach
     ids, mask = prompts(4, (6, 2, 9))
     config = DecodeConfig(12, block_length=6, commit=LowestEntropy(1, 0.4), cache=cache, trace=True)
     decode = make_decode(model, config)
-    result, record = decode.watch(seen, params, ids, mask, told=(jnp.arange(3) + 100,))
+    result, record = decode.watch(seen, params, ids, mask, args=(jnp.arange(3) + 100,))
     jax.tree.map(np.testing.assert_array_equal, result, decode(params, ids, mask))
     assert len(set(result.forwards.tolist())) > 1
     state = decode.start(params, ids, mask)
     while np.any(state.running):
-        before, state = state, decode.advance(params, state, 1)
-        for row in np.flatnonzero(np.asarray(state.steps) > np.asarray(before.steps)):
-            step, block = int(before.steps[row]), int(before.block[row])
+        before, state = jax.device_get(state.replace(cache=None)), decode.advance(params, state, 1)
+        for row in np.flatnonzero(np.asarray(state.forwards) > before.forwards):
+            step, block = int(before.forwards[row]), int(before.block[row])
             assert (int(record["at"][0][row, step]), int(record["at"][1][row, step])) == (step + 100 + row, block)
             window = slice(6 * block, 6 * block + 6)
             masked = np.asarray(before.masked[row, window])
@@ -310,20 +315,20 @@ def test_numbers_and_keys_recompile_nothing(checkpoint):
         r_f, top_p, tau, threshold, temperature = numbers.values()
         rule = LowestEntropy(1, threshold)
         return DecodeConfig(
-            8, mix=Mix(r_f, top_p), refine=Refine(tau), stop=Stop(tau), commit=rule, temperature=temperature
+            8, mix=Mix(r_f, top_p), refine=Refine(tau), stop=Stop(tau), commit=rule, draw=Draw(temperature)
         )
 
     before = run_decode.cache_size()
     decode = make_decode(model, config(r_f=0.1, top_p=0.9, tau=0.1, threshold=0.9, temperature=0.0))
-    results = [decode(params, ids, mask)]
+    results = [decode(params, ids, mask, jax.random.key(0))]
     for seed, r_f in enumerate((0.0, 0.3, 1.0)):
         other = config(r_f=r_f, top_p=0.5, tau=0.01, threshold=0.4, temperature=0.7 * seed)
         results.append(decode(params, ids, mask, jax.random.key(seed), config=other))
     again = make_decode(model, config(r_f=0.2, top_p=0.8, tau=0.2, threshold=0.8, temperature=0.0))
-    again(params, ids, mask)
+    again(params, ids, mask, jax.random.key(5))
     assert run_decode.cache_size() == before + 1
     assert any((results[0].tokens != r.tokens).any() for r in results[1:])  # the numbers do reach the loop
-    decode(params, ids[:1], mask[:1])
+    decode(params, ids[:1], mask[:1], jax.random.key(0))
     assert run_decode.cache_size() == before + 2
 
 
@@ -361,15 +366,15 @@ def test_temperature_zero_is_the_argmax_and_heat_reaches_the_softmax(checkpoint)
     model, params = checkpoint("tiny-llada")
     rows, T = 4000, 2.0
     prompt = np.tile(np.array([[3, 5, 8]], np.int32), (rows, 1))
-    decode = make_decode(model, DecodeConfig(1, temperature=T))
+    decode = make_decode(model, DecodeConfig(1, draw=Draw(T)))
     tokens = np.asarray(decode(params, prompt, key=jax.random.key(1)).tokens[:, 0])
     state = make_decode(model, DecodeConfig(1, trace=True))
-    logits = np.asarray(state.advance(params, state.start(params, prompt[:1])).previous.window[0, 0])
+    logits = np.asarray(state.advance(params, state.start(params, prompt[:1])).previous[0, 0])
     p = np.exp(logits / T - np.logaddexp.reduce(logits / T))
     top = np.argsort(-p)[:5]
     counted = np.array([(tokens == token).mean() for token in top])
     np.testing.assert_allclose(counted, p[top], atol=4 * np.sqrt(0.25 / rows))
-    cold = decode(params, prompt[:2], config=DecodeConfig(1, temperature=0.0))
+    cold = decode(params, prompt[:2], config=DecodeConfig(1, draw=Draw(0.0)))
     assert cold.tokens[:, 0].tolist() == [int(logits.argmax())] * 2
 
 
@@ -383,14 +388,15 @@ def test_end_tokens_suppressed_or_committed_last(checkpoint):
     where = int(np.flatnonzero(~np.asarray(first.masked[0]))[0])
     end = int(first.tokens[0, where])
     altered = type(model)(model.config.from_json(model.config.to_json() | {"eos_id": end}))
+    key = jax.random.key(0)
     for heat in (0.0, 1e-3):
-        never = make_decode(altered, DecodeConfig(8, logits_eos_inf=True, temperature=heat))(params, ids)
+        never = make_decode(altered, DecodeConfig(8, logits_eos_inf=True, draw=Draw(heat)))(params, ids, key=key)
         assert end not in never.tokens[0].tolist()
         for rule in (LowestEntropy(), Scheduled()):
-            last = make_decode(altered, DecodeConfig(8, confidence_eos_eot_inf=True, temperature=heat, commit=rule))
-            moved = last.advance(params, last.start(params, ids))
+            last = make_decode(altered, DecodeConfig(8, confidence_eos_eot_inf=True, draw=Draw(heat), commit=rule))
+            moved = last.advance(params, last.start(params, ids, key=key))
             assert int(moved.tokens[0, where]) == model.config.mask_id  # no longer the first
-            assert int(last(params, ids).forwards[0]) == 8  # and still every position ends
+            assert int(last(params, ids, key=key).forwards[0]) == 8  # and still every position ends
 
 
 BAD_PROMPTS = {

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lrd_jax import DecodeConfig, LowestEntropy, Margin, Mix, Refine, Stop, make_decode
-from lrd_jax.decoding.parts.mix import mean_of_largest, mean_of_nucleus
-from lrd_jax.decoding.reading import Previous, by_chunks, chunk_of, read_window, window_logits
+from lrd_jax import DecodeConfig, Draw, LowestEntropy, Margin, Mix, Refine, Stop, make_decode
+from lrd_jax.decoding.reading import by_chunks, chunk_of, read_window, window_logits
+from lrd_jax.decoding.vocab import belief
 from lrd_jax.decoding.vocab.largest import LARGEST, argmax_by_chunks, largest
-from lrd_jax.decoding.vocab.nucleus import floor_by_digits, floor_by_narrowing
+from lrd_jax.decoding.vocab.nucleus import floor_by_digits, floor_by_narrowing, mean_of_largest, mean_of_nucleus
 from lrd_jax.models import CHECKPOINTS, Model
 
 SIZES = [8193, 8320, 9000]  # a last chunk of one token, whole chunks, a broken one
@@ -173,13 +173,13 @@ def read(large, config, rows=slice(None)):
 def read_jitted(model, params, before, hidden, keys, config):
     logits = window_logits(model, params, config, before)
     kept = logits if chunk_of(config, len(hidden), model.config.vocab_size) == W else before
-    previous = Previous(kept, jax.nn.logsumexp(logits, axis=-1), jnp.zeros(logits.shape[:2], jnp.int32))
-    return read_window(model, params, config, hidden, previous, jnp.ones(hidden.shape[:2], bool), keys)
+    wanted = jnp.ones(hidden.shape[:2], bool)
+    return read_window(model, params, config, hidden, kept, belief.read(logits), wanted, keys)
 
 
 def test_a_window_reads_as_numpy_reads_it(large):
     model, params, hidden = large
-    reading, previous = read(large, config_of())
+    reading, kept = read(large, config_of())
     logits = [np.asarray(model.logits(params, h[:, :, 0]), np.float64) for h in hidden]
     for x in logits:
         x[..., 8999] = -np.inf
@@ -188,7 +188,7 @@ def test_a_window_reads_as_numpy_reads_it(large):
         entropy = -np.sum(np.where(p > 0, p * np.log(p), 0), axis=-1)
         kl = np.sum(np.where(p > 0, p * np.log(p / q), 0), axis=-1)
     np.testing.assert_array_equal(reading.belief.token, np.argmax(logits[1], axis=-1))
-    np.testing.assert_array_equal(previous.token, reading.belief.token)
+    np.testing.assert_array_equal(kept, logits[1].astype(np.float32))
     np.testing.assert_allclose(reading.belief.entropy, entropy, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(reading.kl, kl, rtol=1e-3, atol=1e-3)
     order = np.argsort(-p, axis=-1, kind="stable")
@@ -204,9 +204,9 @@ def test_a_window_reads_as_numpy_reads_it(large):
 @pytest.mark.parametrize("chunk", [16, 69])
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_a_window_read_in_chunks_is_the_window_read_whole(large, chunk, temperature):
-    whole, _ = read(large, config_of(temperature=temperature))
-    parts, kept = read(large, config_of(chunk, temperature=temperature))
-    assert kept.window.shape == (3, W, 1, 16)
+    whole, _ = read(large, config_of(draw=Draw(temperature)))
+    parts, kept = read(large, config_of(chunk, draw=Draw(temperature)))
+    assert kept.shape == (3, W, 1, 16)
     np.testing.assert_array_equal(parts.proposal.token, whole.proposal.token)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), parts, whole)
 

@@ -11,7 +11,9 @@ import twin
 from lrd_jax.decoding.parts import mix as mixing
 from lrd_jax.decoding.parts.commit import basic as commit
 from lrd_jax.decoding.parts.commit import parallel
-from lrd_jax.decoding.parts.commit.schedule import dream_fractions, llada_counts
+from lrd_jax.decoding.parts.commit.rule import best, ranks
+from lrd_jax.decoding.parts.commit.schedule import dream_fraction, dream_fractions, llada_count
+from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.vocab import belief
 from lrd_jax.decoding.vocab.nucleus import in_nucleus
 
@@ -107,14 +109,14 @@ def test_best_positions(seed):
     for row in range(6):
         order = sorted(np.flatnonzero(masked[row]), key=lambda i: (-score[row, i], i))
         want[row, order[: count[row]]] = True
-    np.testing.assert_array_equal(commit.best(jnp.asarray(score), jnp.asarray(masked), jnp.asarray(count)), want)
+    np.testing.assert_array_equal(best(jnp.asarray(score), jnp.asarray(masked), jnp.asarray(count)), want)
 
 
 def test_schedules_are_the_references():
     import goldens
 
     for masks, steps, *counts in goldens.arrays("llada.functions")["num_transfer_tokens"]:
-        assert llada_counts(masks, steps).tolist() == [c for c in counts if c >= 0]
+        assert llada_count(masks, steps, np.arange(steps)).tolist() == [c for c in counts if c >= 0]
     for masks, steps, *counts in goldens.arrays("dream.functions")["schedule"]:
         left, got = masks, []
         for fraction in dream_fractions(steps):
@@ -123,10 +125,41 @@ def test_schedules_are_the_references():
         assert got == [c for c in counts if c >= 0][: len(got)]
 
 
-def turn_of(logits, masked):
-    keys = jax.random.split(jax.random.key(0), logits.shape[0])
-    zeros = jnp.zeros(logits.shape[0], jnp.int32)
-    return commit.Turn(masked=masked, belief=belief.read(logits), number=zeros, keys=keys, num_blocks=1)
+def test_rows_of_different_steps_find_their_fractions_in_one_table():
+    steps, step = np.divmod(np.arange(12 * 12), 12)
+    got = dream_fraction(jnp.asarray(steps + 1), jnp.asarray(step), most=12)
+    np.testing.assert_array_equal(got, [dream_fractions(n + 1)[min(i, n)] for n, i in zip(steps, step, strict=True)])
+
+
+def sight_of(logits, masked):
+    """The first forward of a decode whose window is the canvas."""
+    B, W, V = logits.shape
+    seen = belief.read(logits, margin=True)
+    zeros = jnp.zeros(B, jnp.int32)
+    return Sight(
+        masked=masked,
+        exists=None,
+        belief=seen,
+        proposal=seen,
+        kl=None,
+        divergence=jnp.full(B, jnp.inf),
+        running=jnp.ones(B, bool),
+        committing=jnp.ones(B, bool),
+        forwards=zeros,
+        block_forwards=zeros,
+        commits=zeros,
+        refined=zeros,
+        start=zeros,
+        length=W,
+        keys=None,
+        window=W,
+        vocab_size=V,
+    )
+
+
+def chosen_by(make, number, sight):
+    """What a rule of one number commits. The number is traced: the references' go beyond what makes sense here."""
+    return jax.jit(lambda number: make(number)(sight, ())[0].commit)(number)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +169,8 @@ def test_threshold_is_fast_dllms(threshold, name):
     import goldens
 
     stored = goldens.arrays("llada.functions")
-    turn = turn_of(jnp.asarray(stored["transfer.logits"]), jnp.asarray(stored["transfer.mask_index"]))
-    chosen, _ = commit.Threshold(threshold)(turn, ())
+    sight = sight_of(jnp.asarray(stored["transfer.logits"]), jnp.asarray(stored["transfer.mask_index"]))
+    chosen = chosen_by(commit.Threshold, threshold, sight)
     np.testing.assert_array_equal(chosen, stored[f"transfer.{name}.index"])
 
 
@@ -177,14 +210,13 @@ def test_filters_are_dreams(alg, name, top_p, top_k):
     np.testing.assert_array_equal(seen.token[0], stored[f"sample.{alg}_{name}.x0"])
 
 
-def random_turn(seed):
+def random_sight(seed):
     """Beliefs of very different sureness, some positions committed."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(4, 9, 12)) * rng.choice([0.5, 4.0, 12.0], (4, 9, 1))
     masked = rng.random((4, 9)) < 0.7
     masked[:, 4] = True  # a rule is only asked where something is masked
-    turn = turn_of(jnp.asarray(logits, jnp.float32), jnp.asarray(masked))
-    return turn.replace(belief=belief.read(jnp.asarray(logits, jnp.float32), margin=True)), softmax(logits)
+    return sight_of(jnp.asarray(logits, jnp.float32), jnp.asarray(masked)), softmax(logits)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -199,24 +231,25 @@ def random_turn(seed):
     ],
 )
 def test_parallel_rules_equal_the_slow_twins(seed, bound, make, slow):
-    turn, p = random_turn(seed)
-    chosen, _ = make(bound)(turn, ())
+    sight, p = random_sight(seed)
+    chosen = chosen_by(make, bound, sight)
     for row in range(len(p)):
         entropy = np.array([twin.entropy_of(q) for q in p[row]])
         seen = SimpleNamespace(probs=p[row], conf=p[row].max(axis=-1), entropy=entropy)
-        np.testing.assert_array_equal(chosen[row], slow(bound)(seen, np.asarray(turn.masked[row]), 0))
+        np.testing.assert_array_equal(chosen[row], slow(bound)(seen, np.asarray(sight.masked[row]), 0))
 
 
 @pytest.mark.parametrize("order", ["entropy", "confidence", "margin"])
 def test_the_entropy_bound_holds_for_what_is_committed(order):
     """And one position more, in the same order, would break it."""
-    turn, _ = random_turn(0)
-    chosen, _ = parallel.EntropyBound(1.0, order)(turn, ())
-    score = -turn.belief.entropy if order == "entropy" else getattr(turn.belief, order)
-    rank = np.asarray(commit.ranks(score, turn.masked))
+    sight, _ = random_sight(0)
+    change, _ = parallel.EntropyBound(1.0, order)(sight, ())
+    chosen = change.commit
+    score = -sight.belief.entropy if order == "entropy" else getattr(sight.belief, order)
+    rank = np.asarray(ranks(score, sight.masked))
     for row in range(len(rank)):
-        entropy, n = np.asarray(turn.belief.entropy[row]), int(chosen[row].sum())
-        prefix = [entropy[(rank[row] < k) & turn.masked[row]] for k in (n, n + 1)]
-        np.testing.assert_array_equal(chosen[row], (rank[row] < n) & turn.masked[row])
+        entropy, n = np.asarray(sight.belief.entropy[row]), int(chosen[row].sum())
+        prefix = [entropy[(rank[row] < k) & sight.masked[row]] for k in (n, n + 1)]
+        np.testing.assert_array_equal(chosen[row], (rank[row] < n) & sight.masked[row])
         assert n == 1 or prefix[0].sum() - prefix[0].max() <= 1.0
         assert len(prefix[1]) == n or prefix[1].sum() - prefix[1].max() > 1.0

@@ -164,12 +164,13 @@ def test_attention_against_numpy(heads, kv_heads):
             kv = n // (heads // kv_heads)
             weights = np.exp(q[b, :, n] @ k[b, mask[b], kv].T / np.sqrt(8))
             want[b, :, n] = weights / weights.sum(axis=-1, keepdims=True) @ v[b, mask[b], kv]
-    np.testing.assert_allclose(attention_module.attention(q, k, v, mask), want, atol=1e-5)
+    np.testing.assert_allclose(attention_module.attention(q, k, v, mask[:, None]), want, atol=1e-5)
 
 
 @pytest.mark.parametrize("heads, kv_heads", [(4, 4), (4, 2)])
 def test_fused_attention_equals_einsum_attention(heads, kv_heads):
-    inputs = [jnp.asarray(x) for x in _attention_inputs(heads, kv_heads)]
+    q, k, v, mask = _attention_inputs(heads, kv_heads)
+    inputs = [jnp.asarray(x) for x in (q, k, v, mask[:, None])]
     fused, einsum = attention_module._fused_attention(*inputs), attention_module._einsum_attention(*inputs)
     np.testing.assert_allclose(fused, einsum, atol=1e-5)
 
@@ -180,7 +181,8 @@ def hf_config(name):
 
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_attention_a_few_heads_at_a_time_is_that_of_all(at_once, monkeypatch):
-    inputs = [jnp.asarray(x) for x in _attention_inputs(4, 2)]
+    q, k, v, mask = _attention_inputs(4, 2)
+    inputs = [jnp.asarray(x) for x in (q, k, v, mask[:, None])]
     whole = attention_module._einsum_attention(*inputs)
     queries, keys, groups = inputs[0].shape[1], inputs[1].shape[1], 2
     monkeypatch.setattr(attention_module.os, "cpu_count", lambda: 1)

@@ -26,6 +26,7 @@ from lrd_jax.cli.options import Eval
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
+from lrd_jax.decoding.parts.draw import Draw
 from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.presets import BENCHMARKS, PAPER_BLOCK_LENGTHS
 from lrd_jax.research.benchmarks.arguments import ModelArguments
@@ -121,7 +122,7 @@ def test_text_is_cut_at_the_first_stop_string(until, left):
 
 
 def test_draws_depend_on_the_sample_and_not_on_its_batch(loaded, tmp_path):
-    config = DecodeConfig.plain(8, per_step=4, temperature=1.0)
+    config = DecodeConfig.plain(8, per_step=4, draw=Draw(1.0))
     requests = requests_of(PROMPTS[:2])
     alone = run_all(requests, TextDecoder(loaded, config, batch=1), tmp_path / "alone.jsonl")
     together = run_all(requests, TextDecoder(loaded, config, batch=2), tmp_path / "together.jsonl")
@@ -130,7 +131,7 @@ def test_draws_depend_on_the_sample_and_not_on_its_batch(loaded, tmp_path):
 
 
 def test_repetitions_of_a_problem_are_drawn_anew(loaded, tmp_path):
-    config = DecodeConfig.plain(8, per_step=4, temperature=1.0)
+    config = DecodeConfig.plain(8, per_step=4, draw=Draw(1.0))
     requests = numbered([("task", 0, "One.", (), {})] * 2)
     first, second = run_all(requests, TextDecoder(loaded, config, batch=2), tmp_path / "r.jsonl")
     assert (first.repeat, second.repeat) == (0, 1)
@@ -513,7 +514,13 @@ def test_arguments_are_those_of_the_preset_with_numbers_changed():
     given = {"pretrained": "x", "preset": "paper", "gen_length": 16, "block_length": 8, "r_f": 0.3, "temperature": 0.5}
     arguments = ModelArguments.read({**given, "batch_size": "4", "device": "cpu"})
     config = arguments.config()
-    got = (config.gen_length, config.window, float(config.mix.r_f), float(config.temperature), arguments.batch_size)
+    got = (
+        config.gen_length,
+        config.window,
+        float(config.mix.r_f),
+        float(config.draw.temperature),
+        arguments.batch_size,
+    )
     assert got == (16, 8, 0.3, 0.5, 4)
 
 

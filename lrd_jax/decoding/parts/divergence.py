@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.setting import check_name, setting, static
+from lrd_jax.decoding.parts.part import Part
+from lrd_jax.decoding.setting import choice, setting
 
 
 @setting
-class Divergence:
+class Divergence(Part):
     """How the per-position KL(p_t || p_{t-1}) of a window becomes one number D_t a row.
 
     Attributes:
@@ -15,16 +16,13 @@ class Divergence:
       scope: "block", every position of the active window (Eq. 6); "masked", those masked before this step's commit.
     """
 
-    reduce: str = static("mean")
-    scope: str = static("block")
+    reduce: str = choice("mean", "sum", "max", default="mean")
+    scope: str = choice("block", "masked", default="block")
 
-    def __post_init__(self):
-        check_name(self, "reduce", ("mean", "sum", "max"))
-        check_name(self, "scope", ("block", "masked"))
-
-    def __call__(self, kl: jax.Array, masked: jax.Array) -> jax.Array:
-        """D_t `[B]` in nats from kl `[B, W]` and masked `[B, W]`; 0 over an empty scope."""
-        counted = masked if self.scope == "masked" else jnp.ones_like(masked)
+    def __call__(self, kl: jax.Array, masked: jax.Array, exists: jax.Array | None = None) -> jax.Array:
+        """D_t `[B]` in nats from kl, masked and exists `[B, W]` (see `Sight`); 0 over an empty scope."""
+        block = jnp.ones_like(masked) if exists is None else exists
+        counted = masked if self.scope == "masked" else block
         kl = jnp.where(counted, kl, 0.0)
         if self.reduce == "max":
             return jnp.max(kl, axis=-1)

@@ -4,71 +4,61 @@
     soft_i  = (1 - alpha_i) * e_[MASK] + alpha_i * sum_{v in T_i} pbar_i(v) * e_v
 
 T_i, the nucleus, is the smallest set of most probable tokens whose mass reaches top_p; pbar is p renormalised on it.
-Axes: B batch, W active window, V vocab, D embed.
+The sums over a vocabulary are in `lrd_jax.decoding.vocab.nucleus`. Axes: B batch, W active window, V vocab, D embed.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.setting import check_range, setting
-from lrd_jax.decoding.vocab.largest import largest
-from lrd_jax.decoding.vocab.nucleus import nucleus_floor
+from lrd_jax.decoding.parts.part import Part
+from lrd_jax.decoding.setting import Number, column, number, setting
+from lrd_jax.decoding.sight import Sight
+from lrd_jax.decoding.vocab.belief import Belief
+from lrd_jax.decoding.vocab.nucleus import mean_of_nucleus, nucleus_floor
+
+
+class MixRule(Part):
+    """How much of what a masked position feeds back. The reading makes the mean embedding of the nucleus asked for."""
+
+    def mass(self, belief: Belief) -> jax.Array:
+        """The mass of the nucleus, `[B, W]` or what broadcasts to it."""
+        raise NotImplementedError
+
+    def __call__(self, sight: Sight, state: Any) -> jax.Array:
+        """alpha `[B, W]`: the share of that mean in what is fed back; the rest is [MASK]."""
+        raise NotImplementedError
 
 
 @setting
-class Mix:
-    """How much of its belief a masked position feeds back.
+class Mix(MixRule):
+    """LRD's mixture (Eq. 4): the surer a position, the more of its belief is fed back.
 
     Attributes:
       r_f: feedback ratio in [0, 1]; 0 is plain [MASK].
       top_p: mass of the nucleus in [0, 1]; 0 is plain [MASK].
     """
 
-    r_f: float = 0.15
-    top_p: float = 0.9
+    r_f: Number = number(default=0.15, high=1)
+    top_p: Number = number(default=0.9, high=1)
 
-    def __post_init__(self):
-        check_range(self, "r_f", 0, 1)
-        check_range(self, "top_p", 0, 1)
+    def mass(self, belief: Belief) -> jax.Array:
+        return column(self.top_p)
 
-
-def mean_of_nucleus(p: jax.Array, floor: jax.Array, table: jax.Array) -> jax.Array:
-    """sum_{v in T} pbar(v) e_v, float32 `[..., D]`, T all tokens of probability >= floor `[...]` in p `[..., V]`.
-
-    A product with the whole table.
-    """
-    nucleus = jnp.where(p >= floor[..., None], p, 0.0)
-    mass = jnp.sum(nucleus, axis=-1, keepdims=True)
-    pbar = (nucleus / jnp.where(mass > 0, mass, 1.0)).astype(table.dtype)
-    mean = pbar.reshape(-1, pbar.shape[-1]) @ table
-    return mean.reshape(*p.shape[:-1], -1).astype(jnp.float32)
+    def __call__(self, sight: Sight, state: Any) -> jax.Array:
+        return feedback(sight.belief.entropy, sight.vocab_size, column(self.r_f), column(self.top_p))
 
 
-def mean_of_largest(
-    logits: jax.Array, log_z: jax.Array, table: jax.Array, top_p: jax.Array | float
-) -> tuple[jax.Array, jax.Array]:
-    """`mean_of_nucleus` of softmax(logits) from the 64 largest of logits `[..., V]`, where they hold the nucleus.
-
-    Returns:
-      float32 `[..., D]`, and bool `[...]`: whether the nucleus ends before the 64th, so that no token outside ties with
-      its last one. Where it does not, the mean is finite and meaningless.
-    """
-    values, ids = largest(logits)
-    p = jnp.exp(values - log_z[..., None])
-    mass = jnp.cumsum(p, axis=-1)
-    crossing = jnp.argmax(mass >= top_p, axis=-1, keepdims=True)
-    floor = jnp.take_along_axis(p, crossing, axis=-1)
-    holds = (mass[..., -1] >= top_p) & (floor[..., 0] > p[..., -1]) & (jnp.asarray(top_p) < 1)
-    nucleus = jnp.where(p >= floor, p, 0.0)
-    total = jnp.sum(nucleus, axis=-1, keepdims=True)
-    rows = table.at[ids].get(mode="clip").astype(jnp.float32)
-    return jnp.einsum("...K,...KD->...D", nucleus / jnp.where(total > 0, total, 1.0), rows), holds
+def feedback(entropy: jax.Array, vocab_size: int, r_f: Any, top_p: Any) -> jax.Array:
+    """alpha of Eq. 4 for entropies `[B, W]` in nats; 0 where they are not finite, and at top_p = 0."""
+    alpha = r_f * (1.0 - entropy / jnp.log(float(vocab_size)))
+    return jnp.where((top_p > 0) & jnp.isfinite(alpha), alpha, 0.0)
 
 
-def blend(mean: jax.Array, entropy: jax.Array, table: jax.Array, mask_id: int, r_f, top_p) -> jax.Array:
-    """Eq. 4: [MASK] and the mean embedding `[..., D]` of the nucleus, in the table's dtype."""
-    alpha = r_f * (1.0 - entropy / jnp.log(float(table.shape[0])))
-    alpha = jnp.where((top_p > 0) & jnp.isfinite(alpha), alpha, 0.0)[..., None]
+def blend(mean: jax.Array, alpha: jax.Array, table: jax.Array, mask_id: int) -> jax.Array:
+    """(1 - alpha) e_[MASK] + alpha mean, for means `[..., D]` and alpha `[...]`, in the table's dtype."""
+    alpha = alpha[..., None]
     return ((1.0 - alpha) * table[mask_id].astype(jnp.float32) + alpha * mean).astype(table.dtype)
 
 
@@ -87,7 +77,7 @@ def soft_embeddings(
       entropy: `[B, W]` nats, of softmax(logits).
       table: token embeddings `[V, D]`.
       mask_id: row of e_[MASK].
-      r_f, top_p: see `Mix`; r_f may also be an array that broadcasts against `[B, W]`.
+      r_f, top_p: see `Mix`; each may also be an array that broadcasts against `[B, W]`.
 
     Returns:
       `[B, W, D]` in the table's dtype; the mixing itself is float32 but for the product with the table.
@@ -95,4 +85,4 @@ def soft_embeddings(
     with jax.named_scope("mixing"):
         p = jax.nn.softmax(logits, axis=-1)
         mean = mean_of_nucleus(p, nucleus_floor(p, top_p), table)
-        return blend(mean, entropy, table, mask_id, r_f, top_p)
+        return blend(mean, feedback(entropy, table.shape[0], r_f, jnp.asarray(top_p)), table, mask_id)

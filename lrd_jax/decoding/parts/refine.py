@@ -1,14 +1,18 @@
 """How long beliefs are refined before tokens are committed."""
 
-from lrd_jax.decoding.setting import check_count, check_name, check_range, setting, static
+import jax
+import jax.numpy as jnp
+
+from lrd_jax.decoding.parts.part import Part
+from lrd_jax.decoding.setting import Number, choice, count, number, setting
+from lrd_jax.decoding.sight import Sight
 
 
 @setting
-class Refine:
-    """How long beliefs are refined before tokens are committed.
+class Refine(Part):
+    """Refinement until D_t < tau, or until forward number `max_steps` of it (T_refine; the first counts).
 
-    Refinement ends at the forward where D_t < tau, or at forward number `max_steps` of it (T_refine; the first counts),
-    and that same forward commits (Eq. 7 holds for t = t*).
+    That same forward commits (Eq. 7 holds for t = t*).
 
     Attributes:
       tau: settled below this, nats.
@@ -16,14 +20,9 @@ class Refine:
       before: "block", once at the start of a block; "commit", anew before every commit.
     """
 
-    tau: float = 0.1
-    max_steps: int = static(20)
-    before: str = static("block")
-
-    def __post_init__(self):
-        check_range(self, "tau", 0)
-        check_count(self, "max_steps")
-        check_name(self, "before", ("block", "commit"))
+    tau: Number = number(default=0.1)
+    max_steps: int = count(default=20)
+    before: str = choice("block", "commit", default="block")
 
     @classmethod
     def times(cls, k: int) -> "Refine":
@@ -31,6 +30,42 @@ class Refine:
         return cls(tau=0.0, max_steps=k + 1, before="commit")
 
     @classmethod
-    def auto(cls, tau: float = 0.1, max_steps: int = 20) -> "Refine":
+    def auto(cls, tau: Number = 0.1, max_steps: int = 20) -> "Refine":
         """Refinement until settled before every commit (the paper's Auto)."""
         return cls(tau=tau, max_steps=max_steps, before="commit")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        return frozenset({"kl"})
+
+    def begins(self, rows: int) -> jax.Array:
+        """bool `[B]`: whether a block begins in the commit phase."""
+        return jnp.zeros(rows, bool)
+
+    def __call__(self, sight: Sight) -> jax.Array:
+        """bool `[B]`: rows that may commit on this forward."""
+        return sight.committing | (sight.divergence < self.tau) | (sight.refined + 1 >= self.max_steps)
+
+    def stays(self, commits: jax.Array, sight: Sight) -> jax.Array:
+        """bool `[B]`: whether the next forward begins in the commit phase, after one that committed where said."""
+        return sight.committing | commits if self.before == "block" else sight.committing
+
+    def most_forwards(self, blocks: int, commits: int) -> int:
+        """Most forwards that a canvas can spend in refinement beyond those that commit."""
+        return (blocks if self.before == "block" else commits) * (self.max_steps - 1)
+
+
+class NoRefine(Part):
+    """No refinement: every forward may commit."""
+
+    def begins(self, rows: int) -> jax.Array:
+        return jnp.ones(rows, bool)
+
+    def __call__(self, sight: Sight) -> jax.Array:
+        return sight.committing
+
+    def stays(self, commits: jax.Array, sight: Sight) -> jax.Array:
+        return sight.committing
+
+    def most_forwards(self, blocks: int, commits: int) -> int:
+        return 0

@@ -1,19 +1,37 @@
 """When the rest of a block is decided: beliefs have settled (Eq. 6), and every open position is sure."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.setting import check_range, setting
-from lrd_jax.decoding.vocab.belief import Belief
+from lrd_jax.decoding.parts.part import Part
+from lrd_jax.decoding.setting import Number, column, number, setting
+from lrd_jax.decoding.sight import Sight
+
+
+class StopRule(Part):
+    """A rule that may decide the rest of a block: all its masked positions then take their proposed tokens at once."""
+
+    def __call__(self, sight: Sight, state: Any) -> jax.Array:
+        """bool `[B]`: rows whose block ends on this forward. The rule says itself when it may be asked."""
+        raise NotImplementedError
+
+
+class NoStop(StopRule):
+    """Blocks end by their commits alone."""
+
+    def __call__(self, sight: Sight, state: Any) -> jax.Array:
+        return jnp.zeros_like(sight.running)
 
 
 @setting
-class Stop:
-    """When the rest of a block is decided: all its masked positions then take their argmax at once.
+class Stop(StopRule):
+    """The paper's stop, D_t < tau_decode, with guards.
 
-    A small D_t alone is no sign of that: lowest-entropy commits come first where committing changes nothing, and
-    beliefs stand still while the hard positions are open. The guards ask every masked position of the window to be
-    sure as well. It is asked on the forward right after a commit.
+    A small D_t alone is no sign that the rest is decided: lowest-entropy commits come first where committing changes
+    nothing, and beliefs stand still while the hard positions are open. The guards ask every masked position of the
+    window to be sure as well.
 
     Attributes:
       tau: settled when D_t < tau (tau_decode), nats.
@@ -21,20 +39,27 @@ class Stop:
       min_confidence: guard: every masked position's confidence must be above it.
     """
 
-    tau: float = 0.1
-    max_entropy: float | None = None
-    min_confidence: float | None = None
+    tau: Number = number(default=0.1)
+    max_entropy: Number | None = number(default=None)
+    min_confidence: Number | None = number(default=None, high=1)
 
-    def __post_init__(self):
-        check_range(self, "tau", 0)
-        check_range(self, "max_entropy", 0)
-        check_range(self, "min_confidence", 0, 1)
+    @property
+    def reads(self) -> frozenset[str]:
+        return frozenset({"kl"})
 
-    def __call__(self, divergence: jax.Array, belief: Belief, masked: jax.Array) -> jax.Array:
-        """bool `[B]`: D_t `[B]` is below tau and every masked position `[B, W]` meets the guards."""
-        settled = divergence < self.tau
+    def __call__(self, sight: Sight, state: Any) -> jax.Array:
+        return asked(sight) & self.settled(sight)
+
+    def settled(self, sight: Sight) -> jax.Array:
+        """bool `[B]`: D_t is below tau and every masked position meets the guards."""
+        settled = sight.divergence < self.tau
         if self.max_entropy is not None:
-            settled &= jnp.all(~masked | (belief.entropy < self.max_entropy), axis=-1)
+            settled &= jnp.all(~sight.masked | (sight.belief.entropy < column(self.max_entropy)), axis=-1)
         if self.min_confidence is not None:
-            settled &= jnp.all(~masked | (belief.confidence > self.min_confidence), axis=-1)
+            settled &= jnp.all(~sight.masked | (sight.belief.confidence > column(self.min_confidence)), axis=-1)
         return settled
+
+
+def asked(sight: Sight) -> jax.Array:
+    """bool `[B]`: the forward right after a commit, which shows what that commit changed."""
+    return (sight.commits > 0) & (sight.refined == 0) & sight.running

@@ -1,8 +1,8 @@
-"""The nucleus: the smallest set of most probable tokens whose mass reaches top_p, T = {v : p(v) >= floor}.
+"""The nucleus, the smallest set of most probable tokens of mass top_p, T = {v : p(v) >= floor}, and its mean.
 
 No vocabulary is sorted, and one that is sharded over devices stays where it is: the floor is found by masked sums.
 Tokens that tie with the one which crosses top_p are all in. At top_p = 1 the floor is 0: only the whole vocabulary has
-mass 1, whatever a sum rounds to. Axes: V vocab.
+mass 1, whatever a sum rounds to. Axes: V vocab, D embed; a top_p may be an array that broadcasts to `[...]`.
 """
 
 import functools
@@ -19,13 +19,13 @@ def nucleus_floor(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
     on_cpu = floor_by_narrowing if p.shape[-1] > FEW else functools.partial(floor_by_digits, digit=1)
     # Sums over the same p share one reading of it on GPU and TPU; on CPU each is a reading of its own.
     return jax.lax.platform_dependent(
-        p, jnp.float32(top_p), cpu=on_cpu, default=functools.partial(floor_by_digits, digit=3)
+        p, jnp.asarray(top_p, jnp.float32), cpu=on_cpu, default=functools.partial(floor_by_digits, digit=3)
     )
 
 
 def in_nucleus(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
     """Which tokens are in the nucleus: bool `[..., V]` for float32 probabilities p `[..., V]`."""
-    return (p >= nucleus_floor(p, top_p)[..., None]) & (p > 0) & (top_p > 0)
+    return (p >= nucleus_floor(p, top_p)[..., None]) & (p > 0) & (jnp.asarray(top_p) > 0)[..., None]
 
 
 def floor_by_digits(p: jax.Array, top_p: jax.Array, *, digit: int) -> jax.Array:
@@ -76,10 +76,44 @@ def floor_by_narrowing(p: jax.Array, top_p: jax.Array) -> jax.Array:
     low, high, _, mass_high = bounds
     between = jnp.where((p >= _float(low)[..., None]) & (p < _float(high)[..., None]), p, 0.0)
     values = largest(between)[0]
-    crossed = (mass_high[..., None] + jnp.cumsum(values, axis=-1)) >= top_p
+    crossed = (mass_high[..., None] + jnp.cumsum(values, axis=-1)) >= top_p[..., None]
     floor = jnp.take_along_axis(values, jnp.argmax(crossed, axis=-1, keepdims=True), axis=-1)[..., 0]
     sorted_out = jnp.any(crossed, axis=-1) & (high - low > 1)
     return jnp.where(top_p < 1, jnp.where(sorted_out, floor, _float(low)), 0.0)
+
+
+def mean_of_nucleus(p: jax.Array, floor: jax.Array, table: jax.Array) -> jax.Array:
+    """sum_{v in T} pbar(v) e_v, float32 `[..., D]`, T all tokens of probability >= floor `[...]` in p `[..., V]`.
+
+    A product with the whole table.
+    """
+    nucleus = jnp.where(p >= floor[..., None], p, 0.0)
+    mass = jnp.sum(nucleus, axis=-1, keepdims=True)
+    pbar = (nucleus / jnp.where(mass > 0, mass, 1.0)).astype(table.dtype)
+    mean = pbar.reshape(-1, pbar.shape[-1]) @ table
+    return mean.reshape(*p.shape[:-1], -1).astype(jnp.float32)
+
+
+def mean_of_largest(
+    logits: jax.Array, log_z: jax.Array, table: jax.Array, top_p: jax.Array | float
+) -> tuple[jax.Array, jax.Array]:
+    """`mean_of_nucleus` of softmax(logits) from the 64 largest of logits `[..., V]`, where they hold the nucleus.
+
+    Returns:
+      float32 `[..., D]`, and bool `[...]`: whether the nucleus ends before the 64th, so that no token outside ties with
+      its last one. Where it does not, the mean is finite and meaningless.
+    """
+    values, ids = largest(logits)
+    p = jnp.exp(values - log_z[..., None])
+    mass = jnp.cumsum(p, axis=-1)
+    top_p = jnp.asarray(top_p, jnp.float32)
+    crossing = jnp.argmax(mass >= top_p[..., None], axis=-1, keepdims=True)
+    floor = jnp.take_along_axis(p, crossing, axis=-1)
+    holds = (mass[..., -1] >= top_p) & (floor[..., 0] > p[..., -1]) & (top_p < 1)
+    nucleus = jnp.where(p >= floor, p, 0.0)
+    total = jnp.sum(nucleus, axis=-1, keepdims=True)
+    rows = table.at[ids].get(mode="clip").astype(jnp.float32)
+    return jnp.einsum("...K,...KD->...D", nucleus / jnp.where(total > 0, total, 1.0), rows), holds
 
 
 def _mass(p: jax.Array, floor_bits: jax.Array) -> jax.Array:

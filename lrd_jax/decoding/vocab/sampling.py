@@ -20,12 +20,15 @@ def filtered(logits: jax.Array, temperature, top_p, top_k: int | None) -> jax.Ar
     """Dream's `sample_tokens` before the draw: divide by the temperature, keep the nucleus of mass top_p, keep top_k.
 
     Args:
-      temperature: leaves the logits alone at 0.
-      top_p, top_k: None leaves them alone. Tokens that tie with the last one kept are kept.
+      logits: `[B, W, V]`.
+      temperature: one number or one a row `[B]`; leaves the logits alone at 0.
+      top_p, top_k: None leaves them alone; top_p may be one a row. Tokens that tie with the last one kept are kept.
     """
+    temperature = jnp.asarray(temperature)[..., None, None]
     logits = logits / jnp.where(temperature > 0, temperature, 1.0)
     if top_p is not None:
-        logits = jnp.where(in_nucleus(jax.nn.softmax(logits, axis=-1), top_p), logits, -jnp.inf)
+        nucleus = in_nucleus(jax.nn.softmax(logits, axis=-1), jnp.asarray(top_p)[..., None])
+        logits = jnp.where(nucleus, logits, -jnp.inf)
     if top_k is not None and top_k < logits.shape[-1]:
         floor = jax.lax.top_k(logits, top_k)[0][..., -1:]
         logits = jnp.where(logits >= floor, logits, -jnp.inf)

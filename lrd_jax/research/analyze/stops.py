@@ -71,7 +71,7 @@ class Unstopped:
 
 def first_stop(walk: Walk, stop: Stop) -> np.ndarray:
     """int `[B]`: index of the forward on which the rule ends each row; -1 where it never does."""
-    ends = walk.asked & np.asarray(stop(walk.divergence, walk.belief, walk.masked))
+    ends = walk.asked & np.asarray(stop.settled(walk))
     return np.where(ends.any(axis=0), ends.argmax(axis=0), -1)
 
 

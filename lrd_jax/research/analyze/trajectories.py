@@ -123,7 +123,7 @@ def contraction(moved: np.ndarray, still: float) -> float:
 def _walk(decoder: Decoder, loaded: Loaded, prompt, mask, final: np.ndarray, config: DecodeConfig | None = None):
     """What each forward is fed, against the final tokens `[B, W]`: facts and masked positions `[S, B, W]`."""
     result, facts = jax.device_get(
-        decoder.watch(_look, loaded.params, prompt, mask, config=config, told=(jnp.asarray(final),))
+        decoder.watch(_look, loaded.params, prompt, mask, config=config, args=(jnp.asarray(final),))
     )
     steps = result.forwards.max()
     facts["kl"] = np.broadcast_to(result.trace.divergence[:, :, None], facts["masked"].shape)

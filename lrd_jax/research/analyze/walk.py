@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from lrd_jax.checkpoint import Loaded
-from lrd_jax.decoding.canvas import check_prompt
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import Decoder, Forward
+from lrd_jax.decoding.parts.stop import asked
+from lrd_jax.decoding.request import check_prompt
 from lrd_jax.decoding.vocab.belief import Belief
 from lrd_jax.research.batching import batches
 from lrd_jax.text import encode_prompts
@@ -44,7 +45,7 @@ def recordable(config: DecodeConfig) -> DecodeConfig:
     Raises:
       ValueError: several blocks, whose records would overlap; or a temperature.
     """
-    if config.num_blocks > 1 or config.temperature > 0:
+    if config.num_blocks > 1 or config.draws:
         raise ValueError(f"only decodes of one block at temperature 0 can be recorded, got {config}")
     return config.replace(trace=True)
 
@@ -87,4 +88,4 @@ def walk(decoder: Decoder, params, prompt: np.ndarray, mask: np.ndarray, batch: 
 def _look(forward: Forward) -> dict[str, jax.Array | Belief]:
     """Masked positions, whether a stop would have been asked, and the belief."""
     sight = forward.sight
-    return {"masked": sight.masked, "asked": sight.asks, "belief": sight.belief}
+    return {"masked": sight.masked, "asked": asked(sight), "belief": sight.belief}

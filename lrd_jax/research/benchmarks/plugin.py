@@ -101,7 +101,7 @@ class LRDModel(AnsweringModel, TemplateLM):
         )
         super().__init__(decoder, file, tokenizer=loaded.tokenizer)
         self._decoder, self._loaded, self._arguments = decoder, loaded, arguments
-        self._temperature = float(config.temperature)
+        self._temperature = float(config.draw.temperature)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> "LRDModel":

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrd_jax.decoding.canvas import check_prompt
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import Forward, run_decode, run_watched
 from lrd_jax.decoding.parts.divergence import Divergence
-from lrd_jax.decoding.parts.stop import Stop
-from lrd_jax.decoding.setting import setting
+from lrd_jax.decoding.parts.stop import Stop, asked
+from lrd_jax.decoding.request import Request, check_prompt
+from lrd_jax.decoding.setting import Number, number, setting
 from lrd_jax.decoding.state import DecodeResult, StopReason
 from lrd_jax.research.batching import batches
 from lrd_jax.tuning import REDUCTIONS, SCOPES, Tuning
@@ -36,12 +36,12 @@ def every_divergence(kl: jax.Array, masked: jax.Array) -> jax.Array:
 
 
 @setting
-class AnyDivergence:
+class AnyDivergence(Divergence):
     """`DIVERGENCES[number]` of each row, number int `[B]`, for one compile of all."""
 
-    number: jax.Array
+    number: Number = number(default=0, high=len(DIVERGENCES) - 1)
 
-    def __call__(self, kl: jax.Array, masked: jax.Array) -> jax.Array:
+    def __call__(self, kl: jax.Array, masked: jax.Array, exists: jax.Array | None = None) -> jax.Array:
         return jnp.take_along_axis(every_divergence(kl, masked), self.number[:, None], axis=-1)[:, 0]
 
 
@@ -57,8 +57,8 @@ def what_stops_see(forward: Forward) -> dict[str, jax.Array]:
         "divergence": every_divergence(sight.kl, sight.masked),
         "entropy": jnp.max(jnp.where(sight.masked, belief.entropy, -jnp.inf), axis=-1),
         "confidence": jnp.min(jnp.where(sight.masked, belief.confidence, jnp.inf), axis=-1),
-        "asks": sight.asks,
-        "filled": jnp.where(sight.masked, sight.token, forward.before.tokens),
+        "asks": asked(sight),
+        "filled": jnp.where(sight.masked, sight.proposal.token, forward.before.tokens),
     }
 
 
@@ -151,8 +151,8 @@ class Bench:
     def _run(self, run, static, rows: Sequence[int], *args):
         """What `run` gives for the rows of one batch, on the host."""
         rows = list(rows)
-        keys = jax.random.split(jax.random.key(0), self._batch)
-        return jax.device_get(run(static, self._params, self._prompt[rows], self._mask[rows], keys, *args))
+        request = Request(jnp.asarray(self._prompt[rows]), jnp.asarray(self._mask[rows]), None, None, None)
+        return jax.device_get(run(static, self._params, request, *args))
 
     def _traced(self, tunings: Sequence[Tuning]) -> DecodeConfig:
         """The decoder in the one structure that all settings share: each row with its own refinement, `[B]`, and
@@ -161,7 +161,7 @@ class Bench:
         guard = _ANY_ENTROPY if config.stop.max_entropy is None else config.stop.max_entropy
         return config.replace(
             refine=dataclasses.replace(config.refine, tau=np.float32([tuning.tau_refine for tuning in tunings])),
-            divergence=AnyDivergence(np.int32([number_of(tuning) for tuning in tunings])),
+            divergence=AnyDivergence(number=np.int32([number_of(tuning) for tuning in tunings])),
             stop=dataclasses.replace(config.stop, max_entropy=guard),
         )
 

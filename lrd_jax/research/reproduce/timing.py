@@ -4,9 +4,11 @@ import functools
 import statistics
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.loop import make_decode
+from lrd_jax.decoding.loop import Decoder, make_decode
+from lrd_jax.decoding.state import DecodeState
 from lrd_jax.research.decoders import Decoders
 from lrd_jax.research.evaluate import append_line, open_model, read_cells
 from lrd_jax.research.questions import Question, Source
@@ -60,9 +62,14 @@ def time_forwards(
     for name, make in decoders.items():
         decode = make_decode(model, make(canvas))
         state = decode.start(params, prompt, mask)
-        runs[name] = functools.partial(decode.advance, params, state, FORWARDS)
-        forwards[name] = int(jnp.max(runs[name]().steps))
+        runs[name] = functools.partial(_advanced, decode, params, state)
+        forwards[name] = int(jnp.max(runs[name]().forwards))
     return {
         name: 1000 * statistics.median(seconds) / forwards[name] / len(questions)
         for name, seconds in in_turns(runs, ROUNDS).items()
     }
+
+
+def _advanced(decode: Decoder, params, state: DecodeState) -> DecodeState:
+    """The state after `FORWARDS` more; the one given is kept."""
+    return decode.advance(params, jax.tree.map(jnp.copy, state), FORWARDS)

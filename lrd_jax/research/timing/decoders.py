@@ -6,7 +6,7 @@ from collections.abc import Callable
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.parts.cache.region import DualCache, PrefixCache
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
-from lrd_jax.decoding.setting import check_count, check_range
+from lrd_jax.decoding.setting import check_count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,8 @@ class Canvas:
     def __post_init__(self):
         for field in ("gen_length", "block_length", "steps"):
             check_count(self, field)
-        check_range(self, "threshold", 0, 1)
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"Canvas.threshold={self.threshold} must be in [0, 1]")
         blocks = self.gen_length // (self.block_length or self.gen_length)
         if self.gen_length % self.steps or self.steps % max(1, blocks):
             raise ValueError(

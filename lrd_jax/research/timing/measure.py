@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lrd_jax.decoding.canvas import check_prompt
 from lrd_jax.decoding.loop import Decoder
+from lrd_jax.decoding.request import check_request
 from lrd_jax.models.transformer import Params
 from lrd_jax.text import answer_lengths
 
@@ -55,14 +55,14 @@ class Subject:
     def __init__(self, name: str, decoder: Decoder, params: Params, prompt: np.ndarray):
         self.name = name
         self._special = decoder.model.config
-        prompt, mask = check_prompt(prompt, None, decoder.config.gen_length, decoder.model.config)
-        inputs = params, prompt, mask, jax.random.split(jax.random.key(0), len(prompt))
+        key = jax.random.key(0) if decoder.config.draws else None
+        request = check_request(prompt, None, key, None, None, decoder.config, self._special)
         began = time.perf_counter()
         compiled = decoder.lower(params, *prompt.shape).compile()
         self.compile_seconds = time.perf_counter() - began
         memory = compiled.memory_analysis()
         self.memory_bytes = None if memory is None else _planned(memory)
-        self._decode = functools.partial(compiled, *inputs, decoder.config)
+        self._decode = functools.partial(compiled, params, request, decoder.config)
         self.first = self._run()
         self.runs: list[Run] = []
 

@@ -1,20 +1,35 @@
-"""What a forward recomputes: everything, or a region against the keys and values of an earlier forward.
+"""Fast-dLLM's caches: a region is recomputed against the keys and values of an earlier forward.
 
 A cache is filled by a **refresh**: a forward of the whole sequence, which counts and commits like any other. Until the
 next refresh a forward recomputes only a **region** that begins with the active block. Its positions see each other as
-they are now, and every other position as the refresh saw it. Axes: B batch.
+they are now, and every other position as the refresh saw it.
+
+The two cost very different amounts of time, so rows never mix them: rows that ask for a refresh wait until all running
+rows do, and then take it together. A row's own forwards are the same whoever else is in the batch; a batch pays for as
+few refreshes as the row that needs most of them.
+
+Axes: B batch, P prompt, L = prompt + canvas, W active window, T recomputed positions, D embed.
 """
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.setting import check_count, setting, static
+from lrd_jax.decoding.canvas import take_window
+from lrd_jax.decoding.model import Denoiser
+from lrd_jax.decoding.parts.cache.cache import Cache, Inputs
+from lrd_jax.decoding.setting import count, setting
+from lrd_jax.models import KeyValues
+from lrd_jax.sharding import constrain_batch, constrain_cache
 
 _MOST_SIZES = 8  # each is compiled apart
 
 
-class Cache:
-    """What `lrd_jax.decoding.forward` asks of a cache.
+class RegionCache(Cache):
+    """A cache of keys and values that a refresh fills and a region reads.
 
     Attributes:
       refresh_every: a row refreshes at the start of a block and, within it, whenever so many forwards have passed;
@@ -22,13 +37,6 @@ class Cache:
     """
 
     refresh_every: int | None
-
-    def __post_init__(self):
-        check_count(self, "refresh_every")
-
-    def asks(self, block_steps: jax.Array) -> jax.Array:
-        """bool `[B]`: rows whose next forward must be a refresh; block_steps `[B]`, their forwards in this block."""
-        return block_steps % self.refresh_every == 0 if self.refresh_every else block_steps == 0
 
     def stop(self, block: jax.Array, num_blocks: int) -> jax.Array:
         """int `[B]`: the first block after the region of a row whose active block is `block` `[B]`."""
@@ -38,29 +46,90 @@ class Cache:
         """The sizes of region that are compiled, in blocks, the largest first; a row's region may be part of one."""
         raise NotImplementedError
 
+    def asks(self, block_forwards: jax.Array) -> jax.Array:
+        """bool `[B]`: rows whose next forward must be a refresh; block_forwards `[B]`, theirs in this block."""
+        return block_forwards % self.refresh_every == 0 if self.refresh_every else block_forwards == 0
+
+    def empty(self, model: Denoiser, params: Any, batch: int, length: int) -> KeyValues:
+        return model.empty_cache(params, batch, length)
+
+    def served(self, inputs: Inputs) -> jax.Array:
+        """bool `[B]`: running rows that recompute their region."""
+        return inputs.running & ~self.asks(inputs.block_forwards)
+
+    def waiting(self, inputs: Inputs) -> jax.Array:
+        served = self.served(inputs)
+        return inputs.running & ~served & jnp.any(served)
+
+    def forward(self, model: Denoiser, params: Any, inputs: Inputs, kept: KeyValues) -> tuple[jax.Array, KeyValues]:
+        served = self.served(inputs)
+        recomputes = jnp.any(served)
+        unread = jnp.zeros((len(served), inputs.window, inputs.embeddings.shape[2]), inputs.embeddings.dtype)
+        refresh = functools.partial(_refresh, model, params, inputs)
+        hidden, kept = at_most_once(~recomputes, lambda carry: refresh(), (unread, kept))
+
+        stop, sizes = self.stop(inputs.block, inputs.num_blocks), self.sizes(inputs.num_blocks)
+        needed = jnp.max(jnp.where(served, stop - inputs.block, 1))
+        smallest = jnp.sum(jnp.asarray(sizes) >= needed)  # counted from 1, as the branches below
+        regions = [functools.partial(_recompute, model, params, inputs, kept, stop, size) for size in sizes]
+        hidden = jax.lax.switch(jnp.where(recomputes, smallest, 0), [lambda: hidden, *regions])
+        return hidden[:, :, None], kept
+
+
+def at_most_once(turn: jax.Array, function: Callable[[Any], Any], carry: Any) -> Any:
+    """function(carry) where turn, else carry: unlike a conditional it hands the carry on in place where it is left."""
+    return jax.lax.while_loop(lambda x: x[0], lambda x: (jnp.bool_(False), function(x[1])), (turn, carry))[1]
+
+
+def _refresh(model: Denoiser, params: Any, inputs: Inputs) -> tuple[jax.Array, KeyValues]:
+    """The window's hidden states `[B, W, D]` from a forward of everything, and its keys and values."""
+    embeddings = constrain_batch(inputs.embeddings)
+    hidden, fresh = model.hidden_and_cache(params, embeddings, inputs.positions, inputs.visible)
+    return take_window(constrain_batch(hidden), inputs.seen_from, inputs.window), constrain_cache(fresh)
+
+
+def _recompute(model: Denoiser, params: Any, inputs: Inputs, kept: KeyValues, stop: jax.Array, size: int) -> jax.Array:
+    """The window's hidden states `[B, W, D]` from a forward of `size` blocks that end before block `stop` `[B]`."""
+    P, W, L = inputs.prompt, inputs.window, inputs.embeddings.shape[1]
+
+    def in_region(place):
+        inside = (place >= P + inputs.block[:, None] * W) & (place < P + stop[:, None] * W)
+        return inside if inputs.ends is None else inside & (place < inputs.ends[:, None])
+
+    at, T = P + (stop - size) * W - inputs.lead, size * W + inputs.lead
+    own = in_region(at[:, None] + jnp.arange(T))
+    # What is asked outside of its region keeps its cached keys.
+    others = inputs.visible & ~in_region(jnp.arange(L)[None])
+    x = constrain_batch(take_window(inputs.embeddings, at, T))
+    visible = jnp.concatenate([others, own], axis=1)
+    hidden, _ = model.hidden_and_cache(params, x, take_window(inputs.positions, at, T), visible, kept)
+    return take_window(constrain_batch(hidden), inputs.seen_from - at, W)
+
 
 @setting
-class PrefixCache(Cache):
+class PrefixCache(RegionCache):
     """Fast-dLLM's prefix cache: the active block and all after it are recomputed, prompt and blocks before it kept.
 
     A canvas of many blocks has a few sizes of region only; a forward takes the smallest that holds every row's.
     """
 
-    refresh_every: int | None = static(None)
+    text_name: ClassVar[str] = "prefix"
+    refresh_every: int | None = count(default=None)
 
     def stop(self, block, num_blocks):
         return jnp.full_like(block, num_blocks)
 
     def sizes(self, num_blocks):
-        count = min(num_blocks, _MOST_SIZES)
-        return tuple(num_blocks - -(-i * num_blocks // count) for i in range(count))
+        most = min(num_blocks, _MOST_SIZES)
+        return tuple(num_blocks - -(-i * num_blocks // most) for i in range(most))
 
 
 @setting
-class DualCache(Cache):
+class DualCache(RegionCache):
     """Fast-dLLM's dual cache: the active block alone is recomputed, all before and after it kept."""
 
-    refresh_every: int | None = static(None)
+    text_name: ClassVar[str] = "dual"
+    refresh_every: int | None = count(default=None)
 
     def stop(self, block, num_blocks):
         return block + 1

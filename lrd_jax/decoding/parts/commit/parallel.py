@@ -3,12 +3,14 @@
 Each commits at least one position a turn. Axes: B batch, W active window.
 """
 
-from typing import ClassVar
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.parts.commit.basic import CommitRule, best, ranks
-from lrd_jax.decoding.setting import check_count, check_name, check_range, setting, static
+from lrd_jax.decoding.parts.commit.rule import CommitRule, best, ranks
+from lrd_jax.decoding.setting import Number, choice, column, count, number, setting
+from lrd_jax.decoding.sight import Change, Sight
 
 
 @setting
@@ -18,31 +20,29 @@ class Factor(CommitRule):
     The left side grows with n, so position of rank n is committed exactly where it meets the bound itself.
     """
 
-    factor: float = 1.0
+    factor: Number = number(default=1.0)
 
-    def __post_init__(self):
-        check_range(self, "factor", 0)
-
-    def __call__(self, turn, state):
-        rank = ranks(turn.belief.confidence, turn.masked)  # from 0
-        within = (rank + 2) * (1.0 - turn.belief.confidence) < self.factor
-        return turn.masked & (within | (rank == 0)), state
+    def __call__(self, sight: Sight, state: Any) -> tuple[Change, Any]:
+        confidence = sight.proposal.confidence
+        rank = ranks(confidence, sight.masked)  # from 0
+        within = (rank + 2) * (1.0 - confidence) < column(self.factor)
+        return Change(sight.masked & (within | (rank == 0))), state
 
 
 @setting
 class Margin(CommitRule):
     """The masked position of largest margin p(best) - p(second best), and every other of at least `threshold`."""
 
-    threshold: float = 0.8
+    threshold: Number = number(default=0.8, high=1)
 
-    needs_margin: ClassVar[bool] = True
+    @property
+    def reads(self) -> frozenset[str]:
+        return frozenset({"margin"})
 
-    def __post_init__(self):
-        check_range(self, "threshold", 0)
-
-    def __call__(self, turn, state):
-        sure = turn.masked & (turn.belief.margin >= self.threshold)
-        return sure | best(turn.belief.margin, turn.masked, 1), state
+    def __call__(self, sight: Sight, state: Any) -> tuple[Change, Any]:
+        margin = sight.proposal.margin
+        sure = sight.masked & (margin >= column(self.threshold))
+        return Change(sure | best(margin, sight.masked, 1)), state
 
 
 @setting
@@ -58,26 +58,23 @@ class EntropyBound(CommitRule):
       order: what "best" means: "entropy" (lowest), "confidence" or "margin" (highest).
     """
 
-    gamma: float = 0.1
-    order: str = static("entropy")
-
-    def __post_init__(self):
-        check_range(self, "gamma", 0)
-        check_name(self, "order", ("entropy", "confidence", "margin"))
+    gamma: Number = number(default=0.1)
+    order: str = choice("entropy", "confidence", "margin", default="entropy")
 
     @property
-    def needs_margin(self) -> bool:
-        return self.order == "margin"
+    def reads(self) -> frozenset[str]:
+        return frozenset({"margin"} if self.order == "margin" else ())
 
-    def __call__(self, turn, state):
-        entropy = turn.belief.entropy
-        score = -entropy if self.order == "entropy" else getattr(turn.belief, self.order)
-        rank = ranks(score, turn.masked)
-        inside = (rank[:, None, :] <= rank[:, :, None]) & turn.masked[:, None, :]  # [B, i, j]: j is in i's prefix
+    def __call__(self, sight: Sight, state: Any) -> tuple[Change, Any]:
+        belief = sight.proposal
+        entropy = belief.entropy
+        score = {"entropy": -entropy, "confidence": belief.confidence, "margin": belief.margin}[self.order]
+        rank = ranks(score, sight.masked)
+        inside = (rank[:, None, :] <= rank[:, :, None]) & sight.masked[:, None, :]  # [B, i, j]: j is in i's prefix
         prefix = jnp.where(inside, entropy[:, None, :], 0.0)
         largest = jnp.arange(rank.shape[1]) == jnp.argmax(prefix, axis=-1, keepdims=True)
         bound = jnp.sum(jnp.where(largest, 0.0, prefix), axis=-1)  # never falls as a prefix grows
-        return turn.masked & ((bound <= self.gamma) | (rank == 0)), state
+        return Change(sight.masked & ((bound <= column(self.gamma)) | (rank == 0))), state
 
 
 @setting
@@ -88,26 +85,23 @@ class KLASS(CommitRule):
     confidence above `confidence` are committed; where there are none, the `per_step` most confident ones are.
     """
 
-    kl: float = 0.01
-    confidence: float = 0.9
-    patience: int = static(2)
-    per_step: int = static(1)
+    kl: Number = number(default=0.01)
+    confidence: Number = number(default=0.9, high=1)
+    patience: int = count(default=2)
+    per_step: int = count(default=1)
 
-    needs_kl: ClassVar[bool] = True
+    @property
+    def reads(self) -> frozenset[str]:
+        return frozenset({"kl"})
 
-    def __post_init__(self):
-        check_range(self, "kl", 0)
-        check_range(self, "confidence", 0)
-        check_count(self, "patience")
-        check_count(self, "per_step")
+    def start(self, rows: int, window: int) -> jax.Array:
+        return jnp.zeros((rows, window), jnp.int32)  # forwards in a row with a small KL
 
-    def start(self, batch, window):
-        return jnp.zeros((batch, window), jnp.int32)  # forwards in a row with a small KL
+    def observe(self, sight: Sight, state: Any) -> jax.Array:
+        return jnp.where(sight.kl < column(self.kl), state + 1, 0)
 
-    def observe(self, kl, calm):
-        return jnp.where(kl < self.kl, calm + 1, 0)
-
-    def __call__(self, turn, calm):
-        stable = turn.masked & (calm >= self.patience) & (turn.belief.confidence > self.confidence)
-        fallback = best(turn.belief.confidence, turn.masked, self.per_step)
-        return jnp.where(jnp.any(stable, axis=-1, keepdims=True), stable, fallback), calm
+    def __call__(self, sight: Sight, state: Any) -> tuple[Change, Any]:
+        confidence = sight.proposal.confidence
+        stable = sight.masked & (state >= self.patience) & (confidence > column(self.confidence))
+        fallback = best(confidence, sight.masked, self.per_step)
+        return Change(jnp.where(jnp.any(stable, axis=-1, keepdims=True), stable, fallback)), state

@@ -1,0 +1,72 @@
+"""What a cache is: a part that owns the forward of a step, and what it keeps from one to the next.
+
+Axes: B batch, L = prompt + canvas, W active window, D embed, E hidden states a position has (2 with guidance, else 1).
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from lrd_jax.decoding.canvas import take_window
+from lrd_jax.decoding.model import Denoiser
+from lrd_jax.decoding.parts.part import Part
+from lrd_jax.sharding import constrain_batch
+
+
+@flax.struct.dataclass
+class Inputs:
+    """Prompt and canvas as one forward meets them."""
+
+    embeddings: jax.Array  # [B, L, D]
+    visible: jax.Array  # [B, L] bool, False at padding and beyond a row's own length
+    positions: jax.Array  # [B, L] int32, of the rotation
+    block: jax.Array  # [B] int32, the active block
+    block_forwards: jax.Array  # [B] int32, forwards so far in it
+    running: jax.Array  # [B] bool
+    ends: jax.Array | None  # [B] int32, place behind a row's own length; None: every row fills the canvas
+    prompt: int = flax.struct.field(pytree_node=False)  # P
+    window: int = flax.struct.field(pytree_node=False)  # W
+    num_blocks: int = flax.struct.field(pytree_node=False)  # of the whole canvas
+    lead: int = flax.struct.field(pytree_node=False)  # how far left of a position its logits stand: Dream 1, else 0
+    guided: bool = flax.struct.field(pytree_node=False)  # a second forward without the prompt is wanted
+
+    @property
+    def seen_from(self) -> jax.Array:
+        """int32 `[B]`: where the hidden states begin that hold the window's logits."""
+        return self.prompt + self.block * self.window - self.lead
+
+
+class Cache(Part):
+    """What a forward recomputes. A cache owns how a step asks the model, and the state that it keeps for that."""
+
+    def empty(self, model: Denoiser, params: Any, batch: int, length: int) -> Any:
+        """What is kept before the first forward, for sequences of L positions."""
+        raise NotImplementedError
+
+    def waiting(self, inputs: Inputs) -> jax.Array | None:
+        """bool `[B]`: running rows that take no part in this forward; None: all take part, always."""
+        return None
+
+    def forward(self, model: Denoiser, params: Any, inputs: Inputs, kept: Any) -> tuple[jax.Array, Any]:
+        """Hidden states `[B, W, E, D]` that hold the window's logits, meaningless in waiting rows; and what is kept."""
+        raise NotImplementedError
+
+
+class NoCache(Cache):
+    """Every forward computes everything."""
+
+    def empty(self, model: Denoiser, params: Any, batch: int, length: int) -> None:
+        return None
+
+    def forward(self, model: Denoiser, params: Any, inputs: Inputs, kept: None) -> tuple[jax.Array, None]:
+        def hidden(embeddings):
+            out = model.hidden(params, constrain_batch(embeddings), inputs.positions, inputs.visible)
+            return take_window(constrain_batch(out), inputs.seen_from, inputs.window)
+
+        states = [hidden(inputs.embeddings)]
+        if inputs.guided:
+            mask_embedding = model.embed(params, jnp.int32(model.config.mask_id))
+            states.append(hidden(inputs.embeddings.at[:, : inputs.prompt].set(mask_embedding)))
+        return jnp.stack(states, axis=2), None

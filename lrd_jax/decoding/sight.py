@@ -1,0 +1,51 @@
+"""What one forward shows, and what a rule answers: the one value that every part reads, and a commit's change.
+
+Axes: B batch, W active window, V vocab.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from lrd_jax.decoding.vocab.belief import Belief
+
+
+@flax.struct.dataclass
+class Sight:
+    """One forward as every part sees it. Counts are of what came before this forward."""
+
+    masked: jax.Array  # [B, W] bool, before this forward's commit
+    exists: jax.Array | None  # [B, W] bool, inside the row's own length; None: every row fills the canvas
+    belief: Belief  # the model's own
+    proposal: Belief  # the same with the token that would be committed; of filtered logits, where a part reads those
+    kl: jax.Array | None  # [B, W] nats, to the belief before, where it is measured; +inf on a block's first forward
+    divergence: jax.Array  # [B] nats, D_t (Eq. 6); +inf on a block's first forward and where none is measured
+    running: jax.Array  # [B] bool, the row has not ended and its logits are finite
+    committing: jax.Array  # [B] bool, the forward began in the commit phase
+    forwards: jax.Array  # [B] int32, of the row
+    block_forwards: jax.Array  # [B] int32, of the row in this block
+    commits: jax.Array  # [B] int32, forwards of this block that could commit
+    refined: jax.Array  # [B] int32, forwards since the last of them
+    start: jax.Array  # [B] int32, place of the window in the canvas
+    length: jax.Array | int  # [B] int32, positions of the row's canvas
+    keys: jax.Array | None  # [B] random keys, fresh on every forward; None where nothing may be drawn
+    window: int = flax.struct.field(pytree_node=False)  # W
+    vocab_size: int = flax.struct.field(pytree_node=False)  # V, rows of the embedding
+
+    @property
+    def width(self) -> jax.Array | int:
+        """`[B]` or one number: positions of the row in the window."""
+        return self.window if isinstance(self.length, int) else jnp.minimum(self.window, self.length - self.start)
+
+    @property
+    def blocks(self) -> jax.Array | int:
+        """`[B]` or one number: blocks of the row."""
+        return -(-self.length // self.window)
+
+
+@flax.struct.dataclass
+class Change:
+    """What a commit rule does to the window."""
+
+    commit: jax.Array  # [B, W] bool, masked positions that become their proposed tokens
+    reopen: jax.Array | None = None  # [B, W] bool, committed positions that are masked again; None: none, ever
