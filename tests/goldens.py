@@ -1,12 +1,16 @@
-"""Reads `tests/golden`: what its README and LRD.md describe, as runs that a decoder can be asked to repeat."""
+"""Reads the golden data: what its README and LRD.md describe, as runs that a decoder can be asked to repeat.
+
+It lies in `tests/golden`, or in the folder that LRD_GOLDEN names: another set of the same layout runs as well.
+"""
 
 import functools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(os.environ.get("LRD_GOLDEN") or Path(__file__).parent / "golden")
 
 
 @functools.cache
@@ -17,7 +21,7 @@ def arrays(name: str) -> np.lib.npyio.NpzFile:
 
 @functools.cache
 def lrd_runs() -> dict[str, dict]:
-    """The 78 runs of Latent Refinement Decoding, by key; their arrays are in `arrays("lrd")`."""
+    """The runs of Latent Refinement Decoding, by key; their arrays are in `arrays("lrd")`."""
     runs = json.loads((GOLDEN / "goldens" / "lrd_manifest.json").read_text())["runs"]
     return {run["key"]: run for run in runs}
 

@@ -51,6 +51,10 @@ class PlatformJit:
         """Compiled programs so far."""
         return sum(jitted._cache_size() for jitted in self._jitted.values())
 
+    def forget(self) -> None:
+        """Drops what is compiled: the next call asks for its options anew."""
+        self._jitted.clear()
+
     def _on(self, args):
         platform = _platform(args)
         if platform not in self._jitted:

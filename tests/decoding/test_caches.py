@@ -37,6 +37,7 @@ from lrd_jax.decoding.step import step
 from lrd_jax.models import KeyValues, Model, positions_of
 from lrd_jax.sharding import constrain_cache, make_mesh, shard, shard_batch
 
+pytestmark = pytest.mark.usefixtures("users_compiler")
 CACHES = {"prefix": PrefixCache(), "dual": DualCache()}
 FAMILIES = ("tiny-llada-gqa", "tiny-dream")
 
@@ -93,19 +94,19 @@ class RecordedRule(CommitRule):
         return Change(jnp.where(count[:, None] < 0, sure.commit, best(score, sight.masked, count))), state
 
 
-def recorded_counts(params, commits=33):
-    """Tokens that each commit of a block takes, `[commits]`."""
+def recorded_counts(params, G):
+    """Tokens that each commit of a block takes, `[G + 1]`."""
     W = params["block_length"]
     if params["threshold"] is not None:
-        return np.full(commits, -1)
-    steps = params["steps"] * W // 32
+        return np.full(G + 1, -1)
+    steps = params["steps"] * W // G
     if "fn" in params:
         counts = llada_count(W, steps, np.arange(steps)).tolist()
     else:
         counts = [1]  # Dream's full forward commits the first position
         for fraction in dream_fractions(steps)[1:]:
             counts.append(int(np.float32(W - sum(counts)) * fraction))
-    return np.array(counts + [1] * commits)[:commits]
+    return np.array(counts + [1] * (G + 1))[: G + 1]
 
 
 @pytest.mark.parametrize("group", cached_runs(), ids=lambda group: "-".join(map(str, group)))
@@ -114,8 +115,9 @@ def test_fast_dllm(checkpoint, group):
     name, cache, block_length = group
     keys = cached_runs()[group]
     runs = [goldens.reference_runs()[key] for key in keys]
+    G = goldens.canvases(keys[0]).shape[-1]
     rule = RecordedRule(
-        np.stack([recorded_counts(run["params"]) for run in runs]),
+        np.stack([recorded_counts(run["params"], G) for run in runs]),
         np.array([run["params"]["threshold"] or 0.0 for run in runs], np.float32),
         "entropy" if name == "tiny-dream" else "confidence",
     )
@@ -123,7 +125,7 @@ def test_fast_dllm(checkpoint, group):
     top_k = 50 if name == "tiny-dream" else None  # transformers' default, which the runs in blocks left alone
     model, params = checkpoint(name)
     config = DecodeConfig(
-        32, block_length=block_length, commit=rule, cache=CACHES[cache], draw=Draw(top_k=top_k), suppress_mask=False
+        G, block_length=block_length, commit=rule, cache=CACHES[cache], draw=Draw(top_k=top_k), suppress_mask=False
     )
     decode = make_decode(model, config)
     state, rows = canvases_by_row(decode, params, *padded([goldens.prompts(key)[0][0] for key in keys]))
@@ -133,31 +135,52 @@ def test_fast_dllm(checkpoint, group):
         assert forwards == run["nfe"] - empty.sum(), key
 
 
-@pytest.mark.parametrize(
-    ("key", "rule", "top_k"),
-    [
-        ("tiny-llada.fast.generate_with_dual_cache.block16_steps16_thrNone", Scheduled(16), None),
-        ("tiny-dream.block.prefix_entropy_block16_steps16_thrNone", FirstThen(Dream("entropy", 16)), 50),
-    ],
-)
-def test_fast_dllm_with_the_rules_themselves(checkpoint, key, rule, top_k):
-    model, params = checkpoint(goldens.reference_runs()[key]["checkpoint"])
-    cache = CACHES[goldens.cache_of(key)[0]]
-    config = DecodeConfig(32, block_length=16, commit=rule, cache=cache, draw=Draw(top_k=top_k), suppress_mask=False)
+def first_run(checkpoint, **params):
+    """The key of the first cached run of a checkpoint with these parameters."""
+    runs = goldens.reference_runs()
+    return next(
+        key
+        for key, run in runs.items()
+        if goldens.cache_of(key) and run["checkpoint"] == checkpoint and params.items() <= run["params"].items()
+    )
+
+
+@pytest.mark.parametrize(("name", "top_k"), [("tiny-llada", None), ("tiny-dream", 50)])
+def test_fast_dllm_with_the_rules_themselves(checkpoint, name, top_k):
+    key = first_run(name, threshold=None)
+    run, want = goldens.reference_runs()[key]["params"], goldens.canvases(key)[-1]
+    rule = Scheduled(run["steps"]) if name == "tiny-llada" else FirstThen(Dream("entropy", run["steps"]))
+    model, params = checkpoint(name)
+    config = DecodeConfig(
+        want.shape[-1],
+        block_length=run["block_length"],
+        commit=rule,
+        cache=CACHES[goldens.cache_of(key)[0]],
+        draw=Draw(top_k=top_k),
+        suppress_mask=False,
+    )
     result = make_decode(model, config)(params, goldens.prompts(key)[0])
-    np.testing.assert_array_equal(result.tokens, goldens.canvases(key)[-1])
+    np.testing.assert_array_equal(result.tokens, want)
     assert result.forwards.tolist() == [goldens.reference_runs()[key]["nfe"] - goldens.empty_calls(key).sum()]
     assert result.stop_reason.tolist() == [StopReason.FINISHED]
 
 
 def test_a_refresh_that_completes_a_block_is_its_only_forward(checkpoint):
-    """Fast-dLLM makes an empty call after it: 8 calls for the same tokens."""
-    key = "tiny-llada.fast.generate_with_dual_cache.block8_steps32_thr0.01"
+    """Fast-dLLM makes an empty call after it, for the same tokens: two calls a block."""
+    key = first_run("tiny-llada", threshold=0.01)
+    run, want = goldens.reference_runs()[key], goldens.canvases(key)[-1]
     model, params = checkpoint("tiny-llada")
-    config = DecodeConfig.fast(32, threshold=0.01, block_length=8, cache=DualCache(), suppress_mask=False)
+    blocks = want.shape[-1] // run["params"]["block_length"]
+    config = DecodeConfig.fast(
+        want.shape[-1],
+        threshold=0.01,
+        block_length=run["params"]["block_length"],
+        cache=CACHES[goldens.cache_of(key)[0]],
+        suppress_mask=False,
+    )
     result = make_decode(model, config)(params, goldens.prompts(key)[0])
-    np.testing.assert_array_equal(result.tokens, goldens.canvases(key)[-1])
-    assert (result.forwards.tolist(), goldens.reference_runs()[key]["nfe"]) == ([4], 8)
+    np.testing.assert_array_equal(result.tokens, want)
+    assert (result.forwards.tolist(), run["nfe"]) == ([blocks], 2 * blocks)
 
 
 @pytest.mark.parametrize("name", ["tiny-llada", "tiny-llada-gqa", "tiny-dream"])

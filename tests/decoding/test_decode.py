@@ -30,6 +30,7 @@ from lrd_jax import (
 )
 from lrd_jax.decoding.loop import run_decode
 
+pytestmark = pytest.mark.usefixtures("users_compiler")
 FAMILIES = ("tiny-llada-gqa", "tiny-dream")
 
 

@@ -28,6 +28,7 @@ from lrd_jax import (
 from lrd_jax.decoding.setting import setting
 from lrd_jax.decoding.vocab.nucleus import in_nucleus
 
+pytestmark = pytest.mark.usefixtures("users_compiler")
 PROMPT_LENGTH = max(len(goldens.arrays("lrd")[f"{key}.prompt"]) for key in goldens.lrd_runs())
 
 
@@ -124,7 +125,9 @@ def reference_config(key, model):
             rule = recorded_origin(goldens.uniforms(key, model.config.mask_id))(p["alg"], p["steps"])
         else:
             rule = Dream(p["alg"], p["steps"])
-        return DecodeConfig(32, commit=rule, draw=Draw(top_p=p["top_p"], top_k=p["top_k"]), **common)
+        return DecodeConfig(
+            goldens.canvases(key).shape[-1], commit=rule, draw=Draw(top_p=p["top_p"], top_k=p["top_k"]), **common
+        )
     if p.get("threshold") is not None:
         rule = Threshold(p["threshold"])
     else:

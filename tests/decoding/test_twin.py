@@ -121,7 +121,7 @@ def test_dream_confidence(order, top_p, top_k):
 
 
 def test_refinement_before_every_commit_takes_its_forwards(models):
-    prompt = goldens.arrays("lrd")["tiny-llada.00.prompt"]
+    prompt = np.array([17, 203, 5, 88])
     got = twin.twin_decode(models["tiny-llada"], prompt, gen_length=6, mix=(0.15, 0.9), refine=(0.0, 3, "commit"))
     assert got.phase.tolist() == [False] * 18
     committed = np.diff((got.canvases != models["tiny-llada"].mask_id).sum(axis=1), prepend=0)
@@ -129,7 +129,7 @@ def test_refinement_before_every_commit_takes_its_forwards(models):
 
 
 def test_end_token_ends_the_row_when_nothing_before_it_is_masked(models):
-    model, prompt = models["tiny-llada"], goldens.arrays("lrd")["tiny-llada.00.prompt"]
+    model, prompt = models["tiny-llada"], np.array([17, 203, 5, 88])
     free = twin.twin_decode(model, prompt, gen_length=8)
     cut = twin.twin_decode(model, prompt, gen_length=8, end_ids=(int(free.tokens[0]), 1))
     open_after_first = np.flatnonzero(free.canvases[:, 0] != model.mask_id)[0] + 1

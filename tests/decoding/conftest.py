@@ -1,0 +1,26 @@
+"""Goldens, twins and caches are tested with the compiler that users run: its default level, our options.
+
+The rest of the suite compiles at level 0 (`tests/conftest.py`), which a program's own options overrule.
+"""
+
+import pytest
+
+from lrd_jax.decoding import compiling, loop
+
+DEFAULT_LEVEL = {"xla_backend_optimization_level": 3}
+
+
+@pytest.fixture(scope="module")
+def users_compiler():
+    """For modules that decode: `pytestmark = pytest.mark.usefixtures("users_compiler")`."""
+    own = compiling.compiler_options
+    programs = [loop.run_start, loop.run_advance, loop.run_decode, loop.run_watched]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            compiling, "compiler_options", lambda platform: {**own(platform), **(DEFAULT_LEVEL if platform else {})}
+        )
+        for program in programs:
+            program.forget()
+        yield
+    for program in programs:
+        program.forget()
