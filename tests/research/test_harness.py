@@ -42,8 +42,7 @@ from lrd_jax.research.benchmarks.requests import Answer, Grade, Request, answer_
 from lrd_jax.research.benchmarks.scoring import final_number, grade
 from lrd_jax.research.benchmarks.summary import markdown, summarize
 from lrd_jax.research.likelihood import make_log_likelihood
-from lrd_jax.research.sandbox import Outcome, Status
-from lrd_jax.research.sandbox.programs import PASSED
+from lrd_jax.research.sandbox import Outcome, Status, Verdict
 
 CONFIG = DecodeConfig.plain(8, per_step=4)
 PROMPTS = ["How many?", "One.", "Two and two are", "Say it again, please: ", "x = ", "naïve 東京"]
@@ -298,30 +297,29 @@ def test_gsm8k_compares_numbers(output, right):
 
 
 class Told:
-    """An `Outcome` that was decided beforehand, in place of a sandbox."""
+    """A `Verdict` that was decided beforehand, in place of a sandbox."""
 
-    def __init__(self, *outcome):
-        self.outcome = Outcome(*outcome, seconds=0.1)
+    def __init__(self, passed, *outcome):
+        self.verdict = Verdict(passed, Outcome(*outcome, seconds=0.1))
 
-    def run(self, source):
-        self.source = source
-        return self.outcome
+    def examine(self, exam):
+        return self.verdict
 
 
 @pytest.mark.parametrize(
     ("outcome", "correct", "verdict"),
     [
-        ((Status.EXITED, PASSED, ""), True, "passed"),
+        ((Status.EXITED, 0, ""), True, "passed"),
         ((Status.EXITED, 0, ""), False, "exit status 0"),
         ((Status.EXITED, 1, "Traceback\nAssertionError\n"), False, "AssertionError"),
         ((Status.WALL_TIME, None, "so far"), False, "wall time"),
     ],
 )
 def test_verdicts_on_programs(monkeypatch, outcome, correct, verdict):
-    monkeypatch.setattr("lrd_jax.research.benchmarks.programs.Sandbox", lambda limits, unsafe: Told(*outcome))
+    monkeypatch.setattr("lrd_jax.research.benchmarks.programs.Sandbox", lambda limits, unsafe: Told(correct, *outcome))
     programs, problem = Programs(), {"test_list": ["assert x == 1"]}
     assert grade("mbpp", problem, "x = 1", programs.grade) == Grade(correct, verdict)
-    assert programs.passes("x = 1") is correct
+    assert programs.passes("x = 1", "assert x == 1") is correct
 
 
 def test_gold_answers_of_instruct_tasks_close_their_code_block():

@@ -72,7 +72,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    use_sandbox(lambda program: False)
+    use_sandbox(lambda program, tests: False)
 
 
 def prompts_of(asked, data, tmp_path, *, chat=None):
@@ -168,7 +168,7 @@ def test_a_task_that_draws_at_another_temperature_is_refused(folder):
 
 def test_code_is_never_run_by_lm_evals_own_metric():
     ran = []
-    use_sandbox(lambda program: bool(ran.append(program)) or "return 2" in program)
+    use_sandbox(lambda *texts: bool(ran.append(texts)) or "return 2" in texts[0])
     from evaluate import load
 
     metric = load("code_eval")
@@ -177,7 +177,7 @@ def test_code_is_never_run_by_lm_evals_own_metric():
     result, passed = metric.compute(references=["assert two() == 2"], predictions=[[right, wrong]], k=[1, 2, 3])
     assert result == {"pass@1": 0.5, "pass@2": 1.0}
     assert passed == [[True, False]]
-    assert ran == [f"{code}\nassert two() == 2" for code in (right, wrong)]
+    assert ran == [(code, "assert two() == 2") for code in (right, wrong)]
 
 
 # The command.

@@ -9,23 +9,24 @@ from collections.abc import Callable, Sequence
 
 import evaluate
 
+Passes = Callable[[str, str], bool]  # of a program and its tests
 
 class SandboxedCodeEval:
     """What `evaluate.load("code_eval")` gives, as far as lm-eval's tasks use it.
 
     Attributes:
-      passes: whether a program comes to its end, see `Programs.passes`.
+      passes: whether the tests of a program hold, see `Programs.passes`.
     """
 
     def __init__(self):
-        self.passes: Callable[[str], bool] | None = None
+        self.passes: Passes | None = None
 
     def compute(
         self, *, predictions: Sequence[Sequence[str]], references: Sequence[str], k: Sequence[int] = (1, 10, 100)
     ) -> tuple[dict[str, float], list[list[bool]]]:
         """pass@k over problems (Chen et al. 2021), and whether each program passes."""
         passed = [
-            [self.passes(f"{program}\n{tests}") for program in programs]
+            [self.passes(program, tests) for program in programs]
             for programs, tests in zip(predictions, references, strict=True)
         ]
         able = [width for width in k if all(len(row) >= width for row in passed)]
@@ -37,7 +38,7 @@ def _pass_at(k: int, passed: list[bool]) -> float:
     return 1.0 - math.comb(len(passed) - sum(passed), k) / math.comb(len(passed), k)
 
 
-def use_sandbox(passes: Callable[[str], bool]) -> None:
+def use_sandbox(passes: Passes) -> None:
     """From now on `evaluate.load("code_eval")` gives the sandboxed metric, and whoever holds it uses `passes`."""
     _METRIC.passes = passes
     evaluate.load = _load_sandboxed

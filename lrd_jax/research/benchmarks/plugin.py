@@ -186,4 +186,4 @@ def _programs() -> Programs:
 
 
 # lm-eval's command line loads the metric with the task files, before there is a model.
-use_sandbox(lambda program: _programs().passes(program))
+use_sandbox(lambda program, tests: _programs().passes(program, tests))

@@ -3,8 +3,7 @@
 from typing import Any
 
 from lrd_jax.research.benchmarks.requests import Grade
-from lrd_jax.research.sandbox import Limits, Outcome, Sandbox, Status, judge
-from lrd_jax.research.sandbox.programs import PASSED
+from lrd_jax.research.sandbox import Exam, Limits, Outcome, Sandbox, Status, judge
 
 _LIMITS = Limits(wall_seconds=60.0, cpu_seconds=20)  # MBPP's own answer to problem 123 computes for 6.5 s
 
@@ -27,10 +26,9 @@ class Programs:
         verdict = judge(self._sandbox, problem, output)
         return Grade(verdict.passed, _verdict(verdict.passed, verdict.outcome))
 
-    def passes(self, program: str) -> bool:
-        """Whether a program comes to its last line."""
-        outcome = self._sandbox.run(f"{program}\n__import__('os')._exit({PASSED})\n")
-        return outcome.status is Status.EXITED and outcome.exit_code == PASSED
+    def passes(self, program: str, tests: str) -> bool:
+        """Whether all tests of a program hold; the program never sees their text."""
+        return self._sandbox.examine(Exam.of_texts(program, tests)).passed
 
 
 def _verdict(passed: bool, outcome: Outcome) -> str:

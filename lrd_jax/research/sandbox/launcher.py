@@ -1,25 +1,28 @@
-"""What runs inside, as the text of `python -c`: it takes the limits upon itself, then imports the program.
+"""What runs inside, as the text of `python -c`: it takes the limits upon itself, then does its task.
 
-The program arrives on standard input and becomes the module `program`, so that what it keeps under
-`if __name__ == "__main__":` does not run; the benchmarks' own scorers do the same. Where there is no bubblewrap, the
-process first splits: the program runs in a child, and a supervisor stays to end and tidy up whatever happens to either
-side.
+The task arrives on standard input: modules of this package as text, and which function of them to call with what.
+Where there is no bubblewrap, the process first splits: the task runs in a child, and a supervisor stays to end and tidy
+up whatever happens to either side.
 
-Imports only what starts fast, and nothing of this package, which is not there inside.
+Imports only what starts fast, and nothing of this package, of which only what was sent is there inside.
 """
 
+import ctypes
+import marshal
 import os
 import resource
 import signal
 import sys
 import time
+import types
 
 STARTED = b"\x1e"  # the first byte of the output, once every limit holds
 NOBODY = 65534
 KILLED = 128 + signal.SIGKILL
 POLL_SECONDS, END_SECONDS = 0.05, 2.0
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 36, 38
+_SECCOMP_MODE_FILTER = 2
 
 
 def main() -> None:
@@ -27,7 +30,8 @@ def main() -> None:
     processes; the process whose end is also ours, 0 where bubblewrap sees to that."""
     scratch, packages, *numbers = sys.argv[1:]
     cpu, memory, file_bytes, processes, parent = map(int, numbers)
-    source = sys.stdin.buffer.read()
+    prctl(_PR_SET_DUMPABLE, 0)  # nobody of the same user reads what now arrives
+    filter_, modules, (module, function), arguments, secret = marshal.loads(sys.stdin.buffer.read())
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.umask(0o022)
     if parent:
@@ -36,9 +40,8 @@ def main() -> None:
         if os.getuid() == 0:
             become_nobody()
         limit(resource.RLIMIT_NPROC, processes, processes)
+    prctl(_PR_SET_DUMPABLE, int(not secret))
     os.chdir(scratch)
-    with open("program.py", "wb") as file:
-        file.write(source)
     for kind, soft, hard in (
         (resource.RLIMIT_CPU, cpu, cpu + 1),  # SIGXCPU, which tells why, then SIGKILL
         (resource.RLIMIT_AS, memory, memory),
@@ -47,10 +50,32 @@ def main() -> None:
         (resource.RLIMIT_CORE, 0, 0),
     ):
         limit(kind, soft, hard)
+    refuse(filter_)
     sys.argv = ["program.py"]
     sys.path = [scratch, *sys.path, *packages.split(os.pathsep)]
+    for name, text in modules.items():
+        sys.modules[name] = types.ModuleType(name)
+        exec(compile(text, name, "exec"), vars(sys.modules[name]))
     os.write(1, STARTED)
-    import program  # noqa: F401
+    getattr(sys.modules[module], function)(*arguments)
+
+
+def prctl(*arguments: int) -> None:
+    padded = (*arguments, 0, 0, 0, 0)[:5]
+    if ctypes.CDLL(None, use_errno=True).prctl(*map(ctypes.c_ulong, padded)):
+        raise OSError(ctypes.get_errno(), f"prctl{arguments}: {os.strerror(ctypes.get_errno())}")
+
+
+def refuse(filter_: bytes) -> None:
+    """Installs a seccomp filter, see `seccomp`; none where it is empty."""
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    if filter_:
+        program = Program(len(filter_) // 8, filter_)
+        prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
 
 
 def limit(kind: int, soft: int, hard: int) -> None:
@@ -74,9 +99,6 @@ def supervise(parent: int, scratch: str, processes: int) -> None:
     many processes, on SIGTERM, and when `parent` dies; removes the scratch folder; and exits as the child did, with
     128 more than the signal's number for a signal.
     """
-    from ctypes import CDLL
-
-    prctl = CDLL(None).prctl
     awaited = {signal.SIGTERM, signal.SIGCHLD}
     for number in awaited:
         signal.signal(number, signal.SIG_DFL)
@@ -90,7 +112,6 @@ def supervise(parent: int, scratch: str, processes: int) -> None:
     child = os.fork()
     if child == 0:
         os.setsid()
-        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         if os.getppid() != supervisor:

@@ -1,8 +1,8 @@
-"""HumanEval and MBPP: from a record and a model's answer to the program that tests it, and whether it passed.
+"""HumanEval and MBPP: from a record and a model's answer to the program and its tests.
 
 Records are the datasets' own. HumanEval has `prompt`, `entry_point` and `test`; MBPP `test_list`, beside it
-`test_setup_code` (all of it) or `test_imports` (the sanitized part). A problem is passed if its program comes to its
-last line, as in the datasets' own scorers; an exit status of 0 would also be had by a program that leaves early.
+`test_setup_code` (all of it) or `test_imports` (the sanitized part). A problem is passed if all its tests hold, as in
+the datasets' own scorers.
 
 lm-eval 0.4.13 scores some right answers as wrong, and so differs from what is here:
 
@@ -13,25 +13,15 @@ lm-eval 0.4.13 scores some right answers as wrong, and so differs from what is h
 - All of them give a program three seconds of wall time; MBPP's own answer to task 123 needs more.
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from lrd_jax.research.sandbox.sandbox import Outcome, Sandbox, Status
-
-PASSED = 97  # the exit status of a program that came to its last line
+from lrd_jax.research.sandbox.exam import Exam, before
+from lrd_jax.research.sandbox.sandbox import Sandbox, Verdict
 
 _PYTHON_TAG = re.compile(r"\s*(?:python3?|py)?\s*", re.IGNORECASE)
 _CODE_LINE = re.compile(r"^(?:def|class|import|from|@)\b|^[ \t]+\S", re.MULTILINE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """Whether a program passed its tests, and how its run went."""
-
-    passed: bool
-    outcome: Outcome
 
 
 def judge(sandbox: Sandbox, record: Mapping[str, Any], completion: str) -> Verdict:
@@ -41,29 +31,33 @@ def judge(sandbox: Sandbox, record: Mapping[str, Any], completion: str) -> Verdi
       ValueError: the record is of neither dataset.
       SandboxError: the sandbox failed, whatever the completion is worth.
     """
-    outcome = sandbox.run(program_for(record, completion))
-    return Verdict(outcome.status is Status.EXITED and outcome.exit_code == PASSED, outcome)
+    return sandbox.examine(exam_for(record, completion))
 
 
-def program_for(record: Mapping[str, Any], completion: str) -> str:
-    """The text of the program that tests a completion; it exits with `PASSED` once all tests hold.
+def exam_for(record: Mapping[str, Any], completion: str) -> Exam:
+    """The program that a completion is, and the tests of its record.
 
     Args:
-      record: of HumanEval or MBPP.
+      record: of HumanEval or MBPP. What a prompt of HumanEval defines before the function that is asked for is used by
+        the tests of three problems (32, 38, 50), and is the record's there, whatever the completion makes of it.
       completion: what a model wrote: code, or a chat reply with code in a fence. For HumanEval, a continuation of the
         prompt or the whole function.
+
+    Raises:
+      ValueError: the record is of neither dataset, or its tests are no Python.
     """
     code = code_of(completion)
     if {"prompt", "entry_point", "test"} <= record.keys():
-        parts = [record["prompt"] + code, record["test"], f"check({record['entry_point']})"]
-    elif "test_list" in record:
-        parts = [code, record.get("test_setup_code", ""), *record.get("test_imports", ()), *record["test_list"]]
-    else:
-        raise ValueError(
-            f"a record with the fields {', '.join(sorted(record))} is neither of HumanEval, which has prompt, "
-            "entry_point and test, nor of MBPP, which has test_list"
-        )
-    return "\n".join([*parts, f"__import__('os')._exit({PASSED})\n"])
+        prompt, entry_point = record["prompt"], record["entry_point"]
+        tests = f"{record['test']}\ncheck({entry_point})\n"
+        return Exam(program=prompt + code, tests=tests, given=before(prompt, entry_point), entry_point=entry_point)
+    if "test_list" in record:
+        parts = [record.get("test_setup_code", ""), *record.get("test_imports", ()), *record["test_list"]]
+        return Exam(program=code, tests="\n".join(parts))
+    raise ValueError(
+        f"a record with the fields {', '.join(sorted(record))} is neither of HumanEval, which has prompt, "
+        "entry_point and test, nor of MBPP, which has test_list"
+    )
 
 
 def code_of(completion: str) -> str:

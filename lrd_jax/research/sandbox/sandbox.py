@@ -1,37 +1,22 @@
-"""One program, run once within bounds, and how it went."""
+"""Programs that nobody has read, run within bounds, and how they went."""
 
+import contextlib
 import dataclasses
-import enum
 import os
 import secrets
-import selectors
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from lrd_jax.research.sandbox import bubblewrap, launcher
+from lrd_jax.research.sandbox import seccomp
+from lrd_jax.research.sandbox.exam import Exam
+from lrd_jax.research.sandbox.judging import GONE
 from lrd_jax.research.sandbox.limits import Limits
-
-_END_SECONDS = 5.0  # for a sandbox that was told to end
-_INTERPRETER_OPTIONS = ("-s", "-S", "-P", "-B")  # no site, no folder of ours on the path, no .pyc files
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+from lrd_jax.research.sandbox.running import Running, Status, follow
 
 
 class SandboxError(OSError):
     """There is no sandbox that may be used here, or it did not start."""
-
-
-class Status(enum.StrEnum):
-    """How a run ended."""
-
-    EXITED = "exited"  # by itself or by a signal: see the exit code
-    WALL_TIME = "wall time"
-    CPU_TIME = "cpu time"
-    OUTPUT = "output"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +34,14 @@ class Outcome:
     exit_code: int | None
     output: str
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether a program passed its tests, and how its run went."""
+
+    passed: bool
+    outcome: Outcome
 
 
 class Sandbox:
@@ -85,7 +78,7 @@ class Sandbox:
         if not sys.platform.startswith("linux"):
             raise SandboxError(f"the sandbox for generated code needs Linux, and this is {sys.platform}")
         self._bwrap = shutil.which("bwrap")
-        problem = self._trial() if self._bwrap else "bubblewrap (the command bwrap) is not installed"
+        problem = self._missing() or self._trial()
         if problem is None:
             return
         if not unsafe:
@@ -109,91 +102,65 @@ class Sandbox:
         Raises:
           SandboxError: the sandbox did not come as far as the program. What goes wrong in the program is an outcome.
         """
-        scratch = os.path.join(tempfile.gettempdir(), f"lrd-sandbox-{secrets.token_hex(8)}")
         start = time.monotonic()
-        process = self._start(source, scratch)
-        try:
-            status, output = self._follow(process, start + self.limits.wall_seconds)
+        with Running(self._walls(), self.limits, "answering", "run", (source,)) as program:
+            follow([program], start + self.limits.wall_seconds, lambda: False)
             seconds = time.monotonic() - start
-        finally:
-            self._end(process, scratch)
-        text = output.removeprefix(launcher.STARTED)[: self.limits.output_bytes].decode(errors="replace")
-        if not output.startswith(launcher.STARTED):
-            raise SandboxError(f"the sandbox did not start ({status}): {text.strip()[-500:] or 'no message'}")
-        if status is not Status.EXITED:
-            return Outcome(status, None, text, seconds)
-        code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-        if code == 128 + signal.SIGXCPU:
-            return Outcome(Status.CPU_TIME, None, text, seconds)
-        return Outcome(status, code, text, seconds)
+        _check_started(program)
+        return Outcome(program.status, program.exit_code, _text(program.output), seconds)
 
-    def _start(self, source: str, scratch: str) -> subprocess.Popen:
-        limits = self.limits
-        if self.isolated:
-            around = bubblewrap.command(self._bwrap, limits.scratch_bytes)
-            scratch, processes, parent = bubblewrap.SCRATCH, bubblewrap.process_limit(limits.processes), 0
-        else:
-            around, processes, parent = [], limits.processes, os.getpid()
-        numbers = (limits.cpu_seconds, limits.memory_bytes, limits.scratch_bytes, processes, parent)
-        command = [
-            *(*around, bubblewrap.interpreter(), *_INTERPRETER_OPTIONS, "-c", Path(launcher.__file__).read_text()),
-            *(scratch, os.pathsep.join(bubblewrap.packages()), *map(str, numbers)),
-        ]
-        with os.fdopen(os.memfd_create("program"), "wb") as file:  # a pipe would have to be fed while we read
-            file.write(source.encode(errors="surrogatepass"))
-            file.seek(0)
-            return subprocess.Popen(
-                command,
-                stdin=file,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env={**_ENVIRONMENT, "HOME": scratch, "TMPDIR": scratch},
-                start_new_session=True,
-            )
+    def examine(self, exam: Exam) -> Verdict:
+        """Runs a program and, behind walls of their own, its tests; may be called from several threads.
 
-    def _follow(self, process: subprocess.Popen, deadline: float) -> tuple[Status, bytes]:
-        """Reads until everything inside has ended, which closes the pipe, or a bound is reached."""
-        output = bytearray()
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            while (left := deadline - time.monotonic()) > 0:
-                if not selector.select(left):
-                    continue
-                chunk = os.read(process.stdout.fileno(), 1 << 16)
-                if not chunk:
-                    process.wait()
-                    return Status.EXITED, bytes(output)
-                output += chunk
-                if len(output) > len(launcher.STARTED) + self.limits.output_bytes:
-                    return Status.OUTPUT, bytes(output)
-        return Status.WALL_TIME, bytes(output)
+        The outcome is that of the tests; where the program met a limit or ended before them, the program's. Its output
+        is what both wrote.
 
-    def _end(self, process: subprocess.Popen, scratch: str) -> None:
-        """Leaves nothing of a run, however far it came."""
-        try:
-            if process.poll() is None:
-                if self.isolated:
-                    os.killpg(process.pid, signal.SIGKILL)
-                else:
-                    process.terminate()  # the supervisor ends the rest
-                self._wait_for_the_last(process)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            process.stdout.close()
-            if os.path.lexists(scratch):
-                launcher.remove(scratch)
+        Raises:
+          SandboxError: the sandbox did not come as far as the program or its tests.
+        """
+        start = time.monotonic()
+        token = secrets.token_hex(16)
+        with contextlib.ExitStack() as stack:
+            (questions, asks), (answers, tells) = pipes = (os.pipe(), os.pipe())
+            try:
+                task = ("answering", "answer", (exam.program, questions, tells))
+                program = stack.enter_context(
+                    Running(self._walls(), self.limits, *task, descriptors=(questions, tells))
+                )
+                task = ("judging", "judge", (exam.given, exam.tests, exam.asked(), exam.modules(), token, answers, asks))
+                tests = stack.enter_context(
+                    Running(self._walls(), self.limits, *task, descriptors=(answers, asks), secret=True)
+                )
+            finally:
+                for end in (end for pipe in pipes for end in pipe):
+                    os.close(end)
 
-    @staticmethod
-    def _wait_for_the_last(process: subprocess.Popen) -> None:
-        give_up = time.monotonic() + _END_SECONDS
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            while (left := give_up - time.monotonic()) > 0:
-                if selector.select(left) and not os.read(process.stdout.fileno(), 1 << 16):
-                    return
+            def judged() -> bool:
+                return tests.status is not None and tests.exit_code != GONE
+
+            follow([tests, program], start + self.limits.wall_seconds, judged)
+            seconds = time.monotonic() - start
+        for side in (program, tests):
+            _check_started(side)
+        passed = tests.exit_code == 0 and tests.output.endswith(token.encode())
+        output = _text(program.output + tests.output.removesuffix(token.encode()))
+        if passed:
+            return Verdict(True, Outcome(Status.EXITED, 0, output, seconds))
+        for side in (program, tests):
+            if side.status not in (None, Status.EXITED):
+                return Verdict(False, Outcome(side.status, None, output, seconds))
+        ended = program if tests.exit_code == GONE else tests
+        return Verdict(False, Outcome(Status.EXITED, ended.exit_code, output, seconds))
+
+    def _walls(self) -> str | None:
+        return self._bwrap if self.isolated else None
+
+    def _missing(self) -> str | None:
+        if not self._bwrap:
+            return "bubblewrap (the command bwrap) is not installed"
+        if not seccomp.supported():
+            return f"which system calls to refuse is not known for {os.uname().machine}"
+        return None
 
     def _trial(self) -> str | None:
         """Why a good program does not pass here; None if it does."""
@@ -209,6 +176,16 @@ class Sandbox:
                 return None
             problem = f"a trial program failed ({outcome.status}): {outcome.output.strip()[-500:]}"
         return f"bubblewrap ({self._bwrap}) does not work: {problem}" if self.isolated else problem
+
+
+def _check_started(running: Running) -> None:
+    if running.status is not None and not running.started:
+        said = _text(running.output).strip()[-500:] or "no message"
+        raise SandboxError(f"the sandbox did not start ({running.status}): {said}")
+
+
+def _text(output: bytes) -> str:
+    return output.decode(errors="replace")
 
 
 def available() -> bool:
