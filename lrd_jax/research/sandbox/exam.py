@@ -40,9 +40,12 @@ class Exam:
         stands there before NAME is given.
         """
         match = re.search(r"^check\((\w+)\)\s*\Z", tests, re.MULTILINE)
-        if match is None:
-            return cls(program=program, tests=tests)
-        return cls(program=program, tests=tests, given=before(program, match[1]), entry_point=match[1])
+        given = before(program, match[1]) if match else ""
+        try:
+            ast.parse(given)
+        except SyntaxError:
+            given = ""
+        return cls(program=program, tests=tests, given=given, entry_point=match[1] if match else "")
 
     def asked(self) -> list[str]:
         """Names in the tests that are the program's: all that nobody else binds.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrd_jax.research.sandbox import bubblewrap, launcher, seccomp
+from lrd_jax.research.sandbox import bubblewrap, launcher, seccomp, usage
 from lrd_jax.research.sandbox.limits import Limits
 
 _END_SECONDS = 5.0  # for a sandbox that was told to end
@@ -29,6 +29,7 @@ class Status(enum.StrEnum):
     EXITED = "exited"  # by itself or by a signal: see the exit code
     WALL_TIME = "wall time"
     CPU_TIME = "cpu time"
+    MEMORY = "memory"  # of all its processes together, or of its files
     OUTPUT = "output"
 
 
@@ -133,6 +134,19 @@ class Running:
         elif len(self._output) > len(launcher.STARTED) + self._limits.output_bytes:
             self.status = Status.OUTPUT
 
+    def look(self) -> None:
+        """Where its processes together hold too much, or it has too many files, so is the status."""
+        if not self.started:
+            return
+        pids = list(usage.below(self._process.pid))
+        alone = 2 if self._isolated else 1  # bubblewrap has a process inside; one of the program's has its own limit
+        if len(pids) > alone and usage.memory(pids) > self._limits.memory_bytes:
+            self.status = Status.MEMORY
+        elif self._isolated and pids:
+            files = usage.files(pids[-1], self._scratch)
+            if files * usage.BYTES_OF_A_FILE > self._limits.scratch_bytes:
+                self.status = Status.MEMORY
+
     def _end(self) -> None:
         """Leaves nothing of a run, however far it came."""
         process = self._process
@@ -164,20 +178,27 @@ def follow(running: Sequence[Running], deadline: float, done: Callable[[], bool]
     """Reads until everything in all of them has ended, which closes their pipes, or `done`, or one meets a bound."""
     with selectors.DefaultSelector() as selector:
         for one in running:
-            if one.status is None:
-                selector.register(one, selectors.EVENT_READ)
+            selector.register(one, selectors.EVENT_READ)
+        look = time.monotonic()
         while selector.get_map() and not done():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                for key in selector.get_map().values():
-                    key.fileobj.status = Status.WALL_TIME
+            now = time.monotonic()
+            alive = [key.fileobj for key in selector.get_map().values()]
+            for one in alive:
+                if now >= deadline:
+                    one.status = Status.WALL_TIME
+                elif now >= look:
+                    one.look()
+            if any(one.status is not None for one in alive):
                 return
-            for key, _ in selector.select(left):
-                key.fileobj.read()
-                if key.fileobj.status is not None:
-                    selector.unregister(key.fileobj)
-                if key.fileobj.status is Status.OUTPUT:
+            if now >= look:
+                look = now + usage.LOOK_SECONDS
+            for key, _ in selector.select(max(0.0, min(deadline, look) - now)):
+                one = key.fileobj
+                one.read()
+                if one.status is Status.OUTPUT:
                     return
+                if one.status is not None:
+                    selector.unregister(one)
 
 
 def _text(module: str) -> str:

@@ -123,13 +123,13 @@ class Sandbox:
         with contextlib.ExitStack() as stack:
             (questions, asks), (answers, tells) = pipes = (os.pipe(), os.pipe())
             try:
-                task = ("answering", "answer", (exam.program, questions, tells))
-                program = stack.enter_context(
-                    Running(self._walls(), self.limits, *task, descriptors=(questions, tells))
-                )
                 task = ("judging", "judge", (exam.given, exam.tests, exam.asked(), exam.modules(), token, answers, asks))
                 tests = stack.enter_context(
                     Running(self._walls(), self.limits, *task, descriptors=(answers, asks), secret=True)
+                )
+                task = ("answering", "answer", (exam.program, questions, tells))
+                program = stack.enter_context(
+                    Running(self._walls(), self.limits, *task, descriptors=(questions, tells))
                 )
             finally:
                 for end in (end for pipe in pipes for end in pipe):
