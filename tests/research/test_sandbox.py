@@ -3,6 +3,7 @@
 Every sample also bounds itself: it counts to an end, and an alarm ends it in a sandbox that does not.
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -11,13 +12,16 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import textwrap
+import threading
 import time
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from lrd_jax.research.sandbox import Limits, Sandbox, SandboxError, Status, available
+from lrd_jax.research.sandbox import Limits, Sandbox, SandboxError, Status, available, seccomp
+from lrd_jax.research.sandbox.usage import below, memory
 
 LIMITS = Limits(cpu_seconds=1, output_bytes=100_000, scratch_bytes=4 << 20)
 ALARM = "import signal\nsignal.alarm(60)\n"
@@ -272,6 +276,145 @@ def test_as_many_processes_as_allowed(processes):
     forks += "        time.sleep(3)\n        os._exit(0)\n    n += 1\n"
     outcome = make("bubblewrap", Limits(processes=processes)).run(ALARM + forks)
     assert outcome.output.splitlines()[:processes][-1] == str(processes) and "BlockingIOError" in outcome.output
+
+
+# Memory and system calls, with bubblewrap and without.
+
+CALLS = (
+    "import ctypes, fcntl, mmap, os, socket, time\nlibc = ctypes.CDLL(None, use_errno=True)\nkept = []\n"
+    "def checked(result):\n    if result < 0: raise OSError(ctypes.get_errno(), 'refused')\n    return result\n"
+)
+
+
+def taking(step: str) -> str:
+    """A program that takes 16 MiB a step until it is refused, 2 GiB at most, and says how many MiB it has."""
+    loop = f"for i in range(128):\n{textwrap.indent(step, ' ' * 8)}\n        got += 16\n"
+    return f"{ALARM}{CALLS}got = 0\ntry:\n    {loop}except (OSError, MemoryError):\n    pass\nprint('MiB', got)\n"
+
+
+UNCHARGED = {
+    "memfd": "os.posix_fallocate(os.memfd_create(str(i)), 0, 16 << 20)",
+    "memfd, written": "os.write(os.memfd_create(str(i)), bytes(16 << 20))",
+    "memfd of C": "os.truncate(checked(libc.memfd_create(b'x', 0)), 16 << 20)",
+    "memfd of huge pages": "os.truncate(checked(libc.memfd_create(b'x', 4)), 16 << 20)",
+    "secret memory": "os.truncate(checked(libc.syscall(447, 0)), 16 << 20)",
+    "System V": "checked(libc.shmget(0, 16 << 20, 0o1600))",
+    "System V, attached": "libc.shmat(checked(libc.shmget(i + 1, 16 << 20, 0o1600)), None, 0)",
+    "System V, messages": "checked(libc.msgget(0, 0o1600))",
+    "System V, semaphores": "checked(libc.semget(0, 30000, 0o1600))",
+    "POSIX messages": "checked(libc.mq_open(b'/x%d' % i, os.O_CREAT | os.O_RDWR, 0o600, None))",
+}
+
+
+@hostile
+@pytest.mark.parametrize("way", UNCHARGED)
+def test_memory_that_no_process_is_charged_for_is_refused(sandbox, way):
+    outcome = sandbox.run(taking(UNCHARGED[way]))
+    assert outcome.output == "MiB 0\n"
+
+
+SHARED = {
+    "one process": "kept.append(bytearray(16 << 20))",
+    "one mapping after the other": "kept.append(mmap.mmap(-1, 16 << 20))\nkept[-1].write(bytes(16 << 20))",
+    "eight processes": "kept.append(bytearray(16 << 20))\nif i == 0:\n    [os.fork() for _ in range(3)]",
+    "a process for each piece": "if os.fork():\n    os.wait()\n    break\nkept = [bytearray(100 << 20)]",
+    "grown and then forked": "kept.append(bytearray(16 << 20))\nif i == 3:\n    [os.fork() for _ in range(2)]",
+    "handed on": "m = mmap.mmap(-1, 99 << 20)\nm.write(bytes(99 << 20))\nif os.fork(): time.sleep(2), os._exit(0)",
+}
+
+
+@hostile
+@pytest.mark.parametrize("kind", ["bubblewrap", "unsafe"])
+@pytest.mark.parametrize("way", SHARED)
+def test_all_processes_together_hold_little_more_than_one_may(kind, way, isolated):
+    limits = Limits(memory_bytes=256 << 20, cpu_seconds=4, wall_seconds=20)
+    outcomes, most = [], 0
+    sandbox = make(kind, limits)
+    thread = threading.Thread(target=lambda: outcomes.append(sandbox.run(taking(SHARED[way]))))
+    thread.start()
+    while thread.is_alive():
+        most = max(most, memory(below(os.getpid())))
+        time.sleep(0.01)
+    assert (16 << 20) < most < 2 * limits.memory_bytes
+    assert outcomes[0].status is Status.MEMORY or "MiB" in outcomes[0].output
+
+
+KERNELS = {
+    "pipes": "r, w = os.pipe()\nfcntl.fcntl(w, 1031, 1 << 20)\nos.set_blocking(w, False)\nos.write(w, bytes(1 << 20))",
+    "sockets": "kept.append(socket.socketpair())\nkept[-1][0].setblocking(False)\nkept[-1][0].send(bytes(1 << 20))",
+    "files": "open(str(i), 'wb').write(bytes(16 << 20))",
+    "deleted files": "kept.append(open(str(i), 'wb'))\nos.unlink(str(i))\nkept[-1].write(bytes(16 << 20))",
+    "empty files": "for k in range(16384): os.close(os.open(f'{i} {k}', os.O_CREAT))",
+    "links": "for k in range(16384): os.symlink('x' * 200, f'{i} {k}')",
+    "names of one file": "open('x', 'w')\nfor k in range(16384): os.link('x', f'{i} {k}')",
+    "folders": "for k in range(16384): os.mkdir(f'{i} {k}')",
+    "attributes": "for k in range(99): open(f'{i} {k}', 'w'), os.setxattr(f'{i} {k}', 'user.x', bytes(60000))",
+}
+
+
+@hostile
+@pytest.mark.parametrize("way", KERNELS)
+def test_what_the_kernel_keeps_for_a_program_is_bounded(isolated, way):
+    limits = Limits(scratch_bytes=32 << 20, cpu_seconds=8, wall_seconds=20)
+    outcome = make("bubblewrap", limits).run(taking(KERNELS[way]).replace("got += 16", "got += 1"))
+    steps = int(outcome.output.split()[-1]) if outcome.status is Status.EXITED else 0
+    assert outcome.status is Status.MEMORY or steps < 64, outcome
+
+
+NUMBERS = {name: numbers[os.uname().machine != "x86_64"] for name, numbers in seccomp._REFUSED.items()}
+SYSTEM_CALLS = {
+    **{name: f"libc.syscall({number}, 0, 0, 0, 0, 0, 0)" for name, number in NUMBERS.items()},
+    "a user namespace": "os.unshare(0x10000000) if hasattr(os, 'unshare') else checked(libc.unshare(0x10000000))",
+    "a clone into a user namespace": "libc.syscall({clone}, 0x10000011, 0, 0, 0, 0)",
+    "a clone into a file system's": "libc.syscall({clone}, 0x00020011, 0, 0, 0, 0)",
+    "sockets to the machine's host": "socket.socket(40, socket.SOCK_STREAM)",
+    "sockets of ciphers": "socket.socket(38, socket.SOCK_SEQPACKET)",
+    "sockets of the kernel": "socket.socket(16, socket.SOCK_RAW)",
+    "raw packets": "socket.socket(17, socket.SOCK_RAW)",
+    "a pair of another kind": "socket.socketpair(socket.AF_TIPC)",
+    "the numbers of x32": "libc.syscall(0x40000000 + 39)",
+}
+REFUSALS = {errno.ENOSYS, errno.EPERM, errno.EAFNOSUPPORT}
+
+
+def test_system_calls_are_refused(sandbox):
+    calls = [
+        call.replace("{clone}", str(seccomp._CLONE[os.uname().machine != "x86_64"])) for call in SYSTEM_CALLS.values()
+    ]
+    source = f"{ALARM}{CALLS}me = os.getpid()\nfor call in {calls!r}:\n    try:\n        checked(eval(call))\n"
+    source += "        if os.getpid() != me: os._exit(0)\n        print('done')\n"
+    source += "    except OSError as error:\n        print(error.errno)"
+    answers = dict(zip(SYSTEM_CALLS, sandbox.run(source).output.split(), strict=True))
+    if os.uname().machine != "x86_64":
+        answers.pop("the numbers of x32")
+    assert not {name: answer for name, answer in answers.items() if answer not in map(str, REFUSALS)}
+
+
+def test_another_table_of_system_calls_ends_the_program(sandbox):
+    """The 32-bit one, where `memfd_create` has another number."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("machine code of x86-64")
+    code = bytes([0xB8, 20, 0, 0, 0, 0xCD, 0x80, 0xC3])  # mov eax, 20 (getpid); int 0x80; ret
+    source = f"{ALARM}{CALLS}m = mmap.mmap(-1, 4096, prot=7)\nm.write({code!r})\n"
+    source += "ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()\nprint('done')"
+    assert sandbox.run(source).exit_code == 128 + signal.SIGSYS
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from concurrent.futures import *\nwith ThreadPoolExecutor(2) as pool: print(*pool.map(abs, [-1, -2]))",
+        "import subprocess, sys\nprint(subprocess.run([sys.executable, '-S', '-c', 'print(1)'], check=True))",
+        "import asyncio\nprint(asyncio.run(asyncio.sleep(0, 3)))",
+        "import socket\na, b = socket.socketpair()\na.send(b'x')\nprint(b.recv(1))",
+        "import os\npid = os.fork()\nif pid: print(os.waitpid(pid, 0)[1] == 0)",
+        "import tempfile\nwith tempfile.TemporaryFile() as file: print(file.write(b'x'))",
+        "import sqlite3\nprint(sqlite3.connect(':memory:').execute('select 1').fetchall())",
+    ],
+)
+def test_what_programs_use_works(sandbox, source):
+    outcome = sandbox.run(source)
+    assert outcome.exit_code == 0 and outcome.output, outcome
 
 
 # Whether there is a sandbox at all.

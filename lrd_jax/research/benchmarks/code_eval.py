@@ -11,6 +11,7 @@ import evaluate
 
 Passes = Callable[[str, str], bool]  # of a program and its tests
 
+
 class SandboxedCodeEval:
     """What `evaluate.load("code_eval")` gives, as far as lm-eval's tasks use it.
 

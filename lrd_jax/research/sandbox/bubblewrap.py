@@ -6,17 +6,17 @@ started dies with bubblewrap, and bubblewrap with us.
 """
 
 import os
+import random
 import sys
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
-from lrd_jax.research.sandbox.launcher import NOBODY
-
 SCRATCH = "/scratch"
 
 _NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_NOBODY, _UNUSED = 65534, range(0x70000000, 0x7FFFFFFF)  # uids that systemd's table of them gives to nothing
 _FOR_THE_LOADER = ("/etc/ld.so.cache", "/etc/alternatives")
 
 
@@ -33,8 +33,8 @@ def packages() -> list[str]:
 def command(bwrap: str, scratch_bytes: int) -> list[str]:
     """What precedes the interpreter on the command line.
 
-    Root needs no user namespace, and would not be held by a limit on processes in one: its program becomes `nobody`,
-    for which the launcher keeps two capabilities until it has done so.
+    Root needs no user namespace, and would not be held by a limit on processes in one: its program becomes another
+    user, see `user`, for which the launcher keeps two capabilities until it has done so.
     """
     if os.getuid() == 0:
         namespaces = (*_NAMESPACES, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
@@ -72,13 +72,25 @@ def _read_only(folders: Iterable[str]) -> Iterable[str]:
         shown.append(folder)
 
 
-def process_limit(processes: int) -> int:
-    """What RLIMIT_NPROC must be inside for `processes` of the program.
+def user() -> int:
+    """Who root's program becomes: a user of its own, or `nobody` where a container has no more; 0 for who is not root.
 
-    A user namespace counts its own, of which bubblewrap's reaper is one; for root's programs the whole machine's
-    processes of `nobody` count.
+    A limit on processes counts those of a user, so that programs with one user would count each other's.
     """
-    return processes + (_tasks_of(NOBODY) if os.getuid() == 0 else 1)
+    if os.getuid() != 0:
+        return 0
+    with open("/proc/self/uid_map") as file:
+        mapped = [range(int(first), int(first) + int(count)) for first, _, count in map(str.split, file)]
+    own = random.SystemRandom().choice(_UNUSED)
+    return own if any(own in uids for uids in mapped) else _NOBODY
+
+
+def process_limit(processes: int, uid: int) -> int:
+    """What RLIMIT_NPROC must be inside for `processes` of the program of a user.
+
+    A user namespace counts its own, of which bubblewrap's reaper is one; for `nobody` the whole machine's count.
+    """
+    return processes + (_tasks_of(uid) if uid else 1)
 
 
 def _tasks_of(uid: int) -> int:

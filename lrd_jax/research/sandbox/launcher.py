@@ -17,7 +17,6 @@ import time
 import types
 
 STARTED = b"\x1e"  # the first byte of the output, once every limit holds
-NOBODY = 65534
 KILLED = 128 + signal.SIGKILL
 POLL_SECONDS, END_SECONDS = 0.05, 2.0
 
@@ -27,9 +26,9 @@ _SECCOMP_MODE_FILTER = 2
 
 def main() -> None:
     """Arguments: scratch folder; package folders joined by os.pathsep; cpu seconds; bytes of memory; bytes of a file;
-    processes; the process whose end is also ours, 0 where bubblewrap sees to that."""
+    processes; the user to become, 0 for none; the process whose end is also ours, 0 where bubblewrap sees to that."""
     scratch, packages, *numbers = sys.argv[1:]
-    cpu, memory, file_bytes, processes, parent = map(int, numbers)
+    cpu, memory, file_bytes, processes, user, parent = map(int, numbers)
     prctl(_PR_SET_DUMPABLE, 0)  # nobody of the same user reads what now arrives
     filter_, modules, (module, function), arguments, secret = marshal.loads(sys.stdin.buffer.read())
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -37,8 +36,8 @@ def main() -> None:
     if parent:
         supervise(parent, scratch, processes)
     else:
-        if os.getuid() == 0:
-            become_nobody()
+        if user:
+            become(user)
         limit(resource.RLIMIT_NPROC, processes, processes)
     prctl(_PR_SET_DUMPABLE, int(not secret))
     os.chdir(scratch)
@@ -86,10 +85,10 @@ def limit(kind: int, soft: int, hard: int) -> None:
     resource.setrlimit(kind, (min(soft, hard), hard))
 
 
-def become_nobody() -> None:
+def become(user: int) -> None:
     os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
+    os.setgid(user)
+    os.setuid(user)
 
 
 def supervise(parent: int, scratch: str, processes: int) -> None:

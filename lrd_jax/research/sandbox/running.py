@@ -39,8 +39,7 @@ class Running:
     Args:
       bwrap: the path of bubblewrap, or None to go without.
       limits: of this process and of what it starts.
-      module: of this package, the one that holds the task.
-      function: the task.
+      task: a function of a module of this package, "module.function".
       arguments: of the function.
       descriptors: of ours, to be open inside under the same numbers.
       secret: whether nobody else may look into the process, as far as the system can hold that.
@@ -53,11 +52,10 @@ class Running:
         self,
         bwrap: str | None,
         limits: Limits,
-        module: str,
-        function: str,
+        task: str,
         arguments: Sequence[Any],
-        *,
         descriptors: Sequence[int] = (),
+        *,
         secret: bool = False,
     ):
         self.status: Status | None = None
@@ -65,10 +63,11 @@ class Running:
         self._output = bytearray()
         self._scratch = os.path.join(tempfile.gettempdir(), f"lrd-sandbox-{secrets.token_hex(8)}")
         filter_ = seccomp.instructions() if seccomp.supported() else b""
-        modules = {_SENT + name: _text(_SENT + name) for name in dict.fromkeys(("values", module))}
-        task = marshal.dumps((filter_, modules, (_SENT + module, function), tuple(arguments), secret))
+        module, _, function = task.partition(".")
+        modules = {_SENT + name: _text(_SENT + name) for name in ("values", module)}
+        sent = (filter_, modules, (_SENT + module, function), tuple(arguments), secret)
         with os.fdopen(os.memfd_create("task"), "wb") as file:  # a pipe would have to be fed while we read
-            file.write(task)
+            file.write(marshal.dumps(sent))
             file.seek(0)
             self._process = subprocess.Popen(
                 self._command(bwrap),
@@ -84,12 +83,13 @@ class Running:
     def _command(self, bwrap: str | None) -> list[str]:
         limits = self._limits
         if bwrap is None:
-            around, processes, parent = [], limits.processes, os.getpid()
+            around, processes, user, parent = [], limits.processes, 0, os.getpid()
         else:
             around = bubblewrap.command(bwrap, limits.scratch_bytes)
             self._scratch = bubblewrap.SCRATCH
-            processes, parent = bubblewrap.process_limit(limits.processes), 0
-        numbers = (limits.cpu_seconds, limits.memory_bytes, limits.scratch_bytes, processes, parent)
+            user, parent = bubblewrap.user(), 0
+            processes = bubblewrap.process_limit(limits.processes, user)
+        numbers = (limits.cpu_seconds, limits.memory_bytes, limits.scratch_bytes, processes, user, parent)
         return [
             *(*around, bubblewrap.interpreter(), *_INTERPRETER_OPTIONS, "-c", Path(launcher.__file__).read_text()),
             *(self._scratch, os.pathsep.join(bubblewrap.packages()), *map(str, numbers)),

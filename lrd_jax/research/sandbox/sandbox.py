@@ -103,7 +103,7 @@ class Sandbox:
           SandboxError: the sandbox did not come as far as the program. What goes wrong in the program is an outcome.
         """
         start = time.monotonic()
-        with Running(self._walls(), self.limits, "answering", "run", (source,)) as program:
+        with Running(self._walls(), self.limits, "answering.run", (source,)) as program:
             follow([program], start + self.limits.wall_seconds, lambda: False)
             seconds = time.monotonic() - start
         _check_started(program)
@@ -123,13 +123,13 @@ class Sandbox:
         with contextlib.ExitStack() as stack:
             (questions, asks), (answers, tells) = pipes = (os.pipe(), os.pipe())
             try:
-                task = ("judging", "judge", (exam.given, exam.tests, exam.asked(), exam.modules(), token, answers, asks))
+                asks_with = (exam.given, exam.tests, exam.asked(), exam.modules(), token, answers, asks)
                 tests = stack.enter_context(
-                    Running(self._walls(), self.limits, *task, descriptors=(answers, asks), secret=True)
+                    Running(self._walls(), self.limits, "judging.judge", asks_with, (answers, asks), secret=True)
                 )
-                task = ("answering", "answer", (exam.program, questions, tells))
+                answers_with = (exam.program, questions, tells)
                 program = stack.enter_context(
-                    Running(self._walls(), self.limits, *task, descriptors=(questions, tells))
+                    Running(self._walls(), self.limits, "answering.answer", answers_with, (questions, tells))
                 )
             finally:
                 for end in (end for pipe in pipes for end in pipe):
