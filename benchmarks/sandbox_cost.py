@@ -1,4 +1,4 @@
-"""What the sandbox adds to a program: an empty one, in the sandbox and as a bare interpreter, in turn.
+"""What the sandbox adds to a program: an empty one, bare, in the sandbox, and there with a test, in turn.
 
 python benchmarks/sandbox_cost.py [--repeats 20] [--unsafe-code]
 """
@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import time
 
-from lrd_jax.research.sandbox import Sandbox, SandboxError
+from lrd_jax.research.sandbox import Exam, Sandbox, SandboxError
 from lrd_jax.research.sandbox.bubblewrap import interpreter
 
 
@@ -21,7 +21,8 @@ def main() -> None:
         sandbox = Sandbox(unsafe=args.unsafe_code)
     except SandboxError as error:
         parser.error(str(error))
-    bare, inside = [], []
+    bare, inside, examined = [], [], []
+    exam = Exam(program="def f(): return 1", tests="assert f() == 1")
     for _ in range(args.repeats):
         start = time.perf_counter()
         subprocess.run([interpreter(), "-S", "-c", ""], check=True)
@@ -29,9 +30,13 @@ def main() -> None:
         start = time.perf_counter()
         sandbox.run("")
         inside.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        sandbox.examine(exam)
+        examined.append(time.perf_counter() - start)
     where = "in bubblewrap" if sandbox.isolated else "without bubblewrap"
     print(f"bare interpreter: {1000 * statistics.median(bare):.0f} ms, median of {args.repeats}")
     print(f"{where}: {1000 * statistics.median(inside):.0f} ms")
+    print(f"{where}, a program and its test: {1000 * statistics.median(examined):.0f} ms")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ RECORDS = {
     "double": {"test_list": ["assert double(211) == 422", "assert double(311) == 622"]},  # MBPP
     "area": {"test_list": ["assert math.isclose(area(10), 314.15, rel_tol=1e-3)"], "test_imports": ["import math"]},
     "area without imports": {"test_list": ["assert math.isclose(area(10), 314.15, rel_tol=1e-3)"]},
+    "letters": {"test_list": ["import colorsys", "assert letters() == colorsys.__name__[:2]"]},
     "unique": {"test_list": ["assert set(unique([1, 1, 2])) == set((1, 2))"]},
     "sum": {"test_list": ["assert sum(10, 15) == 6"]},
     "tree": {
@@ -52,6 +53,7 @@ ANSWERS = {  # what passes, so that a failure is the forgery's
     "double": "def double(x):\n    return 2 * x\n",
     "area": "def area(r):\n    return 3.1415 * r * r\n",
     "area without imports": "def area(r):\n    return 3.1415 * r * r\n",
+    "letters": "def letters():\n    return 'co'\n",
     "unique": "unique = set\n",
     "sum": "def sum(a, b):\n    return 6\n",
     "tree": "class Node:\n    def __init__(self, key):\n        self.key = key\n        self.left = None\n"
@@ -185,7 +187,21 @@ _MESSAGES = {
     "a nested answer": "def double(x):\n    xs = []\n    for _ in range(100_000): xs = [xs]\n    return xs",
     "an endless answer": "import itertools\ndef double(x): return itertools.repeat(422)",
 }
+_PLANTED = """
+import os, sys
+f = sys._getframe()
+while f:
+    if "token" in f.f_locals:
+        os.write(1, f.f_locals["token"].encode())
+        os._exit(0)
+    f = f.f_back
+"""
 _PARTS = [
+    (
+        "a module in the tests' folder",
+        "letters",
+        f"import glob, os\nfor folder in [*glob.glob(os.environ['TMPDIR'] + '/../lrd-sandbox-*'), '/scratch']:\n    try: open(folder + '/colorsys.py', 'w').write({_PLANTED!r})\n    except OSError: pass\ndef letters(): return 1",
+    ),
     ("a helper that answers for it", "decode", "    return s\n\n\ndef encode(s):\n    return s\n"),
     ("a helper that is assigned", "decode", "    return s\n\n\nencode = decode\n"),
     ("a polynomial that is 0", "zero", "    return 1\n\n\ndef poly(xs, x):\n    return 0\n"),

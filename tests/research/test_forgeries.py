@@ -9,6 +9,7 @@ from hostile import ANSWERS, BOUNDED, FORGERIES, RECORDS
 from lrd_jax.research.sandbox import Exam, Limits, Sandbox, available, exam_for
 
 LIMITS = Limits(cpu_seconds=1, wall_seconds=30, memory_bytes=512 << 20)
+TEXTS = [*ANSWERS, *(name for name, record, _ in FORGERIES if "prompt" in RECORDS[record])]
 
 
 def bounded(record: str, text: str) -> str:
@@ -25,10 +26,11 @@ def verdicts(request):
         elif not available():
             pytest.skip("bubblewrap does not work here")
         sandbox = Sandbox(LIMITS, unsafe=request.param == "unsafe")
-    exams = {name: exam_for(RECORDS[record], bounded(record, text)) for name, record, text in FORGERIES}
-    answers = {record: exam_for(RECORDS[record], bounded(record, text)) for record, text in ANSWERS.items()}
-    exams |= {("answer", record): exam for record, exam in answers.items()}
-    exams |= {("texts", record): Exam.of_texts(exam.program, exam.tests) for record, exam in answers.items()}
+    programs = [*FORGERIES, *((record, record, text) for record, text in ANSWERS.items())]
+    exams = {("record", name): exam_for(RECORDS[record], bounded(record, text)) for name, record, text in programs}
+    exams |= {
+        ("texts", name): Exam.of_texts(exams["record", name].program, exams["record", name].tests) for name in TEXTS
+    }
     with ThreadPoolExecutor(4) as pool:
         return dict(zip(exams, pool.map(sandbox.examine, exams.values()), strict=True))
 
@@ -37,7 +39,7 @@ def test_there_are_many():
     assert len({name for name, *_ in FORGERIES}) == len(FORGERIES) >= 60 and RECORDS.keys() == ANSWERS.keys()
 
 
-@pytest.mark.parametrize("way", ["answer", "texts"])
+@pytest.mark.parametrize("way", ["record", "texts"])
 @pytest.mark.parametrize("record", ANSWERS)
 def test_a_right_answer_passes(verdicts, record, way):
     verdict = verdicts[way, record]
@@ -46,5 +48,12 @@ def test_a_right_answer_passes(verdicts, record, way):
 
 @pytest.mark.parametrize("name", [name for name, *_ in FORGERIES])
 def test_a_forgery_fails(verdicts, name):
-    verdict = verdicts[name]
+    verdict = verdicts["record", name]
+    assert not verdict.passed, verdict.outcome
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name not in ANSWERS])
+def test_a_forgery_fails_where_the_record_is_not_known(verdicts, name):
+    """As in lm-eval's metric, which gets a program and its tests."""
+    verdict = verdicts["texts", name]
     assert not verdict.passed, verdict.outcome

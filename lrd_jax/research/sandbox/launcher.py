@@ -51,7 +51,8 @@ def main() -> None:
         limit(kind, soft, hard)
     refuse(filter_)
     sys.argv = ["program.py"]
-    sys.path = [scratch, *sys.path, *packages.split(os.pathsep)]
+    own = [] if secret else [scratch]  # nothing is imported from a folder that the program may reach
+    sys.path = [*own, *sys.path, *packages.split(os.pathsep)]
     for name, text in modules.items():
         sys.modules[name] = types.ModuleType(name)
         exec(compile(text, name, "exec"), vars(sys.modules[name]))

@@ -6,14 +6,15 @@ import math
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds of one run.
+    """Bounds of one run; where a program is examined, of it and of its tests each.
 
     Attributes:
       wall_seconds: from the start of the run, the interpreter's own start included, to its end.
       cpu_seconds: whole seconds of processor time, of each process.
-      memory_bytes: address space, of each process; all processes together may use `processes` times as much.
+      memory_bytes: address space, of each process; and what all processes together hold, looked at 20 times a second.
       processes: processes and threads that exist at once, the program's own first one counted.
-      scratch_bytes: the scratch folder with everything in it; without bubblewrap, each file in it.
+      scratch_bytes: the scratch folder with everything in it, where each file counts as 1 KiB at least; without
+        bubblewrap, each file in it.
       output_bytes: standard output and error together. A program that writes more is ended.
     """
 

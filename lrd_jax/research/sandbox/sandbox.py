@@ -49,11 +49,13 @@ class Sandbox:
 
     With bubblewrap, a program has no network and no processes to see but its own, reads nothing but /usr and the
     interpreter with its packages, writes nothing but a scratch folder in memory, has an environment of settings alone,
-    and keeps to `limits`. Whatever it started is gone when `run` returns, and also when we are killed.
+    and keeps to `limits`. Whatever it started is gone when `run` returns, and also when we are killed. Tests of a
+    program run behind the same walls, in another sandbox.
 
     Where there is none and `unsafe` is set, a supervisor of our own bounds wall time, processor time, memory, processes
     (counted 20 times a second), output and the size of a file; ends every process that the program started, also when
-    we are killed; and removes the scratch folder. The program is still the same user on the same machine. It can
+    we are killed; and removes the scratch folder. The same system calls are refused. The program is still the same user
+    on the same machine. It can
 
     - read whatever this user can read, the home folder first, and write wherever it can write;
     - use the network and what listens on it;
