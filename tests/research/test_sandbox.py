@@ -327,7 +327,7 @@ SHARED = {
 @pytest.mark.parametrize("kind", ["bubblewrap", "unsafe"])
 @pytest.mark.parametrize("way", SHARED)
 def test_all_processes_together_hold_little_more_than_one_may(kind, way, isolated):
-    limits = Limits(memory_bytes=256 << 20, cpu_seconds=4, wall_seconds=20)
+    limits = Limits(memory_bytes=256 << 20, cpu_seconds=4, wall_seconds=60)
     outcomes, most = [], 0
     sandbox = make(kind, limits)
     thread = threading.Thread(target=lambda: outcomes.append(sandbox.run(taking(SHARED[way]))))
@@ -355,7 +355,7 @@ KERNELS = {
 @hostile
 @pytest.mark.parametrize("way", KERNELS)
 def test_what_the_kernel_keeps_for_a_program_is_bounded(isolated, way):
-    limits = Limits(scratch_bytes=32 << 20, cpu_seconds=8, wall_seconds=20)
+    limits = Limits(scratch_bytes=32 << 20, cpu_seconds=8, wall_seconds=60)
     outcome = make("bubblewrap", limits).run(taking(KERNELS[way]).replace("got += 16", "got += 1"))
     steps = int(outcome.output.split()[-1]) if outcome.status is Status.EXITED else 0
     assert outcome.status is Status.MEMORY or steps < 64, outcome
