@@ -62,7 +62,7 @@ class Running:
         self._limits, self._isolated = limits, bwrap is not None
         self._output = bytearray()
         self._scratch = os.path.join(tempfile.gettempdir(), f"lrd-sandbox-{secrets.token_hex(8)}")
-        filter_ = seccomp.instructions() if seccomp.supported() else b""
+        filter_ = seccomp.instructions(network=bwrap is None) if seccomp.supported() else b""
         module, _, function = task.partition(".")
         modules = {_SENT + name: _text(_SENT + name) for name in ("values", module)}
         sent = (filter_, modules, (_SENT + module, function), tuple(arguments), secret)

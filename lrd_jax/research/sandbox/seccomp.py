@@ -26,6 +26,7 @@ _REFUSED = {
     "vmsplice": (278, 75),  # a pipe holds whole huge pages of it
     "io_setup": (206, 0),
     "io_uring_setup": (425, 425),
+    "listen": (50, 201),  # what is sent to a connection that nobody accepts stays, when its sender has closed it
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
@@ -56,7 +57,7 @@ _REFUSED = {
 }
 _CLONE, _SOCKET, _SOCKETPAIR = (56, 220), (41, 198), (53, 199)
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
-_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)  # a network namespace does not hold all others
+_NETWORK = (socket.AF_INET, socket.AF_INET6)
 _X32 = 0x40000000  # the first number of x86-64's second table
 
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -69,8 +70,14 @@ def supported() -> bool:
     return os.uname().machine in _ARCHITECTURES
 
 
-def instructions() -> bytes:
-    """The filter for this machine; eight bytes an instruction."""
+def instructions(*, network: bool) -> bytes:
+    """The filter for this machine; eight bytes an instruction.
+
+    Args:
+      network: whether there may be sockets of the internet. A namespace without a network still has them, with buffers
+        of many megabytes; and it does not hold the rarer kinds, so that none but Unix's are left.
+    """
+    families = (socket.AF_UNIX, *(_NETWORK if network else ()))
     architecture, column = _ARCHITECTURES[os.uname().machine]
     code = [
         _instruction(_LOAD, _ARCHITECTURE),
@@ -83,7 +90,7 @@ def instructions() -> bytes:
         code += _refuse_if(_JUMP_EQUAL, numbers[column], errno.ENOSYS)
     code += _first_argument(_CLONE[column], _refuse_if(_JUMP_ANY_BIT, _NEW_NAMESPACES, errno.EPERM))
     for numbers in (_SOCKET, _SOCKETPAIR):
-        known = [_instruction(_JUMP_EQUAL, family, left, 0) for left, family in _counting_down(_FAMILIES)]
+        known = [_instruction(_JUMP_EQUAL, family, left, 0) for left, family in _counting_down(families)]
         code += _first_argument(numbers[column], [*known, _instruction(_RETURN, _ERRNO | errno.EAFNOSUPPORT)])
     return b"".join([*code, _instruction(_RETURN, _ALLOW)])
 

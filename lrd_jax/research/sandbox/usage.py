@@ -9,7 +9,7 @@ from lrd_jax.research.sandbox.launcher import children
 LOOK_SECONDS = 0.05
 BYTES_OF_A_FILE = 1024  # of the kernel's memory, however empty it is
 
-_OWN = re.compile(rb"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
+_OWN = re.compile(rb"^(?:Pss_|Rss)(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
 
 def below(pid: int) -> Iterable[int]:
@@ -20,15 +20,21 @@ def below(pid: int) -> Iterable[int]:
 
 
 def memory(pids: Iterable[int]) -> int:
-    """Bytes that processes hold, what they share counted once; 0 for one that has ended or may not be looked at."""
-    total = 0
-    for pid in pids:
+    """Bytes that processes hold.
+
+    What they share counts once, but for a process that closes itself to other eyes; 0 for one that has ended.
+    """
+    return sum(int(kib) << 10 for pid in pids for kib in _OWN.findall(_held(pid)))
+
+
+def _held(pid: int) -> bytes:
+    for name in ("smaps_rollup", "status"):
         try:
-            with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-                total += sum(int(kib) << 10 for kib in _OWN.findall(file.read()))
+            with open(f"/proc/{pid}/{name}", "rb") as file:
+                return file.read()
         except OSError:
             continue
-    return total
+    return b""
 
 
 def files(pid: int, folder: str) -> int:
