@@ -32,7 +32,8 @@ def compiled(bench: Bench, score_bytes: int):
     """One whole decode, compiled with a limit for the scores that exist at a time."""
     jax.clear_caches()
     attention.SCORE_BYTES = score_bytes
-    model, params, _, _ = lrd_jax.load("lrd-tiny-soft", dtype="float32")
+    loaded = lrd_jax.load("lrd-tiny-soft")
+    model, params = loaded.model, loaded.params
     config = lrd_jax.DecodeConfig.plain(bench.gen_length, per_step=bench.gen_length // bench.forwards)
     decode = lrd_jax.make_decode(model, config).lower(params, bench.batch, bench.prompt_length).compile()
     prompt = np.random.default_rng(0).integers(5, 100, (bench.batch, bench.prompt_length), np.int32)

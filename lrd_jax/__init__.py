@@ -1,8 +1,8 @@
 """Latent Refinement Decoding for masked diffusion language models, in JAX.
 
-    model, params, tokenizer, config = lrd_jax.load("lrd-tiny-soft")
-    decode = lrd_jax.make_decode(model, lrd_jax.DecodeConfig.lrd(gen_length=64))
-    result = decode(params, prompt)
+    loaded = lrd_jax.load("lrd-tiny-soft")
+    generator = lrd_jax.Generator(loaded, lrd_jax.DecodeConfig.lrd(gen_length=64))
+    print(generator.generate(["Tom has 14 apples. Ann takes 5 apples. How many are left?"])[0].text)
 
 Names are imported when first used, so that the command line starts fast.
 """
@@ -11,6 +11,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lrd_jax.answer import Answer as Answer
+    from lrd_jax.checkpoint import Loaded as Loaded
     from lrd_jax.checkpoint import load as load
     from lrd_jax.decoding.config import DecodeConfig as DecodeConfig
     from lrd_jax.decoding.loop import make_decode as make_decode
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
     from lrd_jax.decoding.state import DecodeResult as DecodeResult
     from lrd_jax.decoding.state import DecodeState as DecodeState
     from lrd_jax.decoding.state import StopReason as StopReason
+    from lrd_jax.generate import Generator as Generator
 
 _HOMES = {
-    "checkpoint": ("load",),
+    "answer": ("Answer",),
+    "checkpoint": ("Loaded", "load"),
     "decoding.config": ("DecodeConfig",),
     "decoding.loop": ("make_decode",),
     "decoding.parts.cache.region": ("DualCache", "PrefixCache"),
@@ -56,6 +60,7 @@ _HOMES = {
     "decoding.setting": ("setting",),
     "decoding.sight": ("Change", "Sight"),
     "decoding.state": ("DecodeResult", "DecodeState", "StopReason"),
+    "generate": ("Generator",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,8 +1,10 @@
 """Models by path or name: `load` takes a converted checkpoint, a Hugging Face folder or an embedded model."""
 
+import dataclasses
 import importlib.resources
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +13,17 @@ from orbax.checkpoint import v1 as ocp
 
 from lrd_jax.convert import ConversionError
 from lrd_jax.convert.reader import open_source, read_config, read_params, weight_dtype
+from lrd_jax.convert.safetensors_io import DTYPES
 from lrd_jax.convert.store import as_conversion_error, is_checkpoint, open_arrays, read_info
 from lrd_jax.convert.tables import flatten, unflatten
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
 from lrd_jax.sharding import param_shardings
-from lrd_jax.text import has_tokenizer, load_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from lrd_jax.text import Tokenizer, has_tokenizer, load_tokenizer
 
 
-class Loaded(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Loaded:
     """A model that is ready to decode.
 
     Attributes:
@@ -32,11 +33,21 @@ class Loaded(NamedTuple):
 
     model: Model
     params: Params
-    tokenizer: "PreTrainedTokenizerFast | None"
-    config: ModelConfig
+    tokenizer: Tokenizer | None
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's."""
+        return self.model.config
 
 
-def load(path_or_name: str | Path, mesh: jax.sharding.Mesh | None = None, dtype: DTypeLike | None = None) -> Loaded:
+def load(
+    path_or_name: str | Path,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: DTypeLike | None = None,
+    *,
+    note: Callable[[str], None] = lambda message: None,
+) -> Loaded:
     """Loads a model with its parameters and tokenizer.
 
     Args:
@@ -44,22 +55,33 @@ def load(path_or_name: str | Path, mesh: jax.sharding.Mesh | None = None, dtype:
         Hugging Face folder, which is converted in memory. A name wins over a folder of the same name; write ./name for
         the folder.
       mesh: where the parameters go, as `lrd_jax.sharding` divides them; None puts them on the default device.
-      dtype: of the parameters; None keeps the stored one.
+      dtype: of the parameters. None: the stored one; but float32 for the embedded models, and on a CPU for weights
+        stored in bfloat16 where there is room, because a CPU's matmuls take longer in bfloat16 (docs/performance.md)
+        and the values are the same.
+      note: told, in a sentence, where None became another dtype than the stored one, or should have.
 
     Raises:
       ValueError: there is no such model, or every problem that was found in its folder.
     """
     folder = find_model(path_or_name)
     dtype = None if dtype is None else weight_dtype(dtype if isinstance(dtype, str) else jnp.dtype(dtype).name).name
+    if dtype is None and folder in embedded_models().values():
+        dtype = "float32"  # they are small, and in it padding a prompt cannot tip a close choice
     if is_checkpoint(folder):
+        if dtype is None:
+            config = read_info(folder).config
+            stored = {array.dtype.name for array in open_arrays(folder, config).values()}
+            dtype = _faster_dtype(config, stored, mesh, note)
         config, params = restore(folder, mesh=mesh, dtype=dtype)
     else:
         source = open_source(folder, uniform=dtype is None)
         config = source.config
+        if dtype is None:
+            dtype = _faster_dtype(config, {DTYPES[entry.dtype].name for entry in source.entries.values()}, mesh, note)
         shardings = flatten(_shardings(Model(config), mesh))
         params = unflatten({path: jax.device_put(leaf, shardings[path]) for path, leaf in read_params(source, dtype)})
     tokenizer = load_tokenizer(folder, config) if has_tokenizer(folder) else None
-    return Loaded(Model(config), params, tokenizer, config)
+    return Loaded(Model(config), params, tokenizer)
 
 
 def restore(
@@ -142,3 +164,25 @@ def _shardings(model: Model, mesh: jax.sharding.Mesh | None) -> Params:
         here = jax.sharding.SingleDeviceSharding(jnp.zeros(()).device)  # the default device
         return jax.tree.map(lambda leaf: here, model.abstract_params())
     return param_shardings(model, mesh)
+
+
+def _faster_dtype(
+    config: ModelConfig, stored: set[str], mesh: jax.sharding.Mesh | None, note: Callable[[str], None]
+) -> str | None:
+    """float32 for weights that would otherwise be bfloat16 on a CPU, if there is room; else None."""
+    devices = [jnp.zeros(()).device] if mesh is None else mesh.devices.flat
+    if "bfloat16" not in stored or any(device.platform != "cpu" for device in devices):
+        return None
+    wanted = 4 * sum(leaf.size for leaf in jax.tree.leaves(Model(config).abstract_params()))
+    gib = f"{wanted / 2**30:.1f} GiB"
+    if wanted > _free_bytes():
+        note(f"bfloat16 is slow on a CPU; the weights in float32 would need {gib} of memory")
+        return None
+    note(f"weights go from bfloat16 to float32 ({gib}), which a CPU multiplies faster")
+    return "float32"
+
+
+def _free_bytes() -> int:
+    """Memory that nobody uses now; all there is where the system does not say."""
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -1,26 +1,55 @@
 """`lrd-jax chat`: questions line by line until the input ends."""
 
 import sys
+from collections.abc import Iterator
 
+from lrd_jax.cli import INCOMPLETE
+from lrd_jax.cli.files import text_of
 from lrd_jax.cli.options import Chat
-from lrd_jax.cli.terminal import ask, open_session, say
+from lrd_jax.cli.terminal import ask, open_generator, say
+
+RESET = "/reset"
 
 
 def run(options: Chat) -> int:
-    session = open_session(options)
-    by_hand = sys.stdin.isatty()
+    generator = open_generator(options)
+    from lrd_jax.cli.session import said, seed_for
+
+    seed = seed_for(options, generator.config)
+    keeps = options.chat and generator.loaded.tokenizer.chat_template is not None
+    if options.system is not None and not keeps:
+        raise ValueError("--system needs a conversation: a model with a chat template, and no --no-chat")
+    begin = [] if options.system is None else [{"role": "system", "content": options.system}]
+    messages, status = list(begin), 0
+    for line in _lines():
+        try:
+            question = line if isinstance(line, str) else text_of(line)
+            if not question.strip():
+                continue
+            if keeps and question.strip() == RESET:
+                messages = list(begin)
+                continue
+            asked = [*messages, {"role": "user", "content": question}]
+            answer = ask(generator, asked if keeps else question, options, seed=seed, stop=options.stop)
+        except ValueError as error:
+            print(f"error: {said(error)}", file=sys.stderr)
+            status = INCOMPLETE
+            continue
+        say(answer, seed)
+        messages = [*asked, {"role": "assistant", "content": answer.text}]
+        if not answer.complete:
+            status = INCOMPLETE
+    return 0 if sys.stdin.isatty() else status
+
+
+def _lines() -> Iterator[str | bytes]:
+    """What is asked: by hand with the terminal's editing, or the lines of a pipe."""
+    if not sys.stdin.isatty():
+        yield from (line.removesuffix(b"\n") for line in sys.stdin.buffer)
+        return
     while True:
         try:
-            question = input("> " if by_hand else "")
+            yield input("> ")
         except EOFError:
-            if by_hand:
-                print()
-            return 0
-        if not question.strip():
-            continue
-        try:
-            say(ask(session, question, options, chat=options.chat))
-        except ValueError as error:
-            if not by_hand:
-                raise
-            print(f"error: {error}", file=sys.stderr)
+            print()
+            return

@@ -54,7 +54,7 @@ def cells_of(options: Eval) -> "list[Cell]":
     Raises:
       ValueError: unknown tasks or settings, or numbers that a decoder refuses.
     """
-    from lrd_jax.checkpoint import embedded_models, find_model
+    from lrd_jax.checkpoint import find_model
     from lrd_jax.cli.session import decode_config
     from lrd_jax.models.checkpoints import CHECKPOINTS
     from lrd_jax.presets import PAPER_BLOCK_LENGTHS
@@ -65,7 +65,6 @@ def cells_of(options: Eval) -> "list[Cell]":
     if checkpoint is None:
         folder = Path(options.model) if options.model == GOLD else find_model(options.model)
         checkpoint = checkpoint_behind(options.model, folder)
-    dtype = options.dtype or ("float32" if options.model in embedded_models() else None)
     cells = []
     for benchmark in dict.fromkeys(name.strip() for name in options.tasks.split(",")):
         asked = prompting(checkpoint, benchmark)
@@ -86,7 +85,7 @@ def cells_of(options: Eval) -> "list[Cell]":
                 begin_token=checkpoint in BEGIN_TOKEN,
                 batch=options.batch,
                 seed=options.seed,
-                dtype=dtype,
+                dtype=options.dtype,
             )
         )
     return cells

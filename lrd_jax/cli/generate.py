@@ -1,19 +1,114 @@
-"""`lrd-jax generate`: one question, one answer."""
+"""`lrd-jax generate`: one question, one answer; or a file of questions, an answer a line."""
 
 import json
+import sys
+from typing import TYPE_CHECKING, Any
 
 from lrd_jax.cli import INCOMPLETE
+from lrd_jax.cli.files import lines_of, output, prompt_of, text_of
 from lrd_jax.cli.options import Generate
-from lrd_jax.cli.terminal import ask, open_session, say
+from lrd_jax.cli.terminal import ask, open_generator, say, tell
+
+if TYPE_CHECKING:
+    from lrd_jax.generate import Generator
 
 
 def run(options: Generate) -> int:
-    session = open_session(options)
-    if options.json:
-        answer = session.answer(options.question, chat=options.chat)
-        asked = {"model": options.model, "preset": options.preset, "gen_length": options.gen_length}
-        print(json.dumps({**answer.to_json(), **asked}, ensure_ascii=False), flush=True)
-    else:
-        answer = ask(session, options.question, options, chat=options.chat)
-        say(answer)
+    if options.input is not None:
+        return _answer_file(options)
+    question = _question(options)
+    if not question.strip():
+        raise ValueError("the question is empty; ask something, in quotes")
+    with output(options.output) as file:
+        generator = open_generator(options)
+        from lrd_jax.cli.session import said, seed_for
+        from lrd_jax.text import UnknownWords
+
+        seed = seed_for(options, generator.config)
+        try:
+            asked = {"seed": seed, "stop": options.stop}
+            if options.json or options.output is not None:
+                (answer,) = generator.generate([_prompt(question, options)], chat=options.chat, **asked)
+            else:
+                answer = ask(generator, _prompt(question, options), options, chat=options.chat, **asked)
+        except UnknownWords as error:
+            raise ValueError(said(error)) from None
+        if options.json:
+            print(json.dumps({**answer.to_json(), **_asked(options, seed)}, ensure_ascii=False), file=file)
+        elif options.output is not None:
+            print(answer.text, file=file)
+            tell(answer.facts, seed)
+        else:
+            say(answer, seed)
     return 0 if answer.complete else INCOMPLETE
+
+
+def _question(options: Generate) -> str:
+    """The question of the command line, or all of standard input."""
+    if options.question not in (None, "-"):
+        return options.question
+    if options.question is None and sys.stdin.isatty():
+        raise ValueError("no question was given; ask something, in quotes, by a pipe, or many with --input FILE")
+    return text_of(sys.stdin.buffer.read())
+
+
+def _answer_file(options: Generate) -> int:
+    """An answer a line; a line that cannot be answered gets its error, and the others their answers."""
+    lines = lines_of(options.input.read_bytes())
+    with output(options.output) as file:
+        generator = open_generator(options, batch=options.batch)
+        from lrd_jax.cli.session import seed_for
+
+        seed = seed_for(options, generator.config)
+        prompts, errors = _prompts(lines, options, generator)
+        keys = None if seed is None else _keys(seed, list(prompts))
+        answers = generator.generate(list(prompts.values()), keys=keys, stop=options.stop, chat=options.chat)
+        answered = dict(zip(prompts, answers, strict=True))
+        for place in range(len(lines)):
+            answer, error = answered.get(place), errors.get(place)
+            if error is not None:
+                print(f"error: {options.input} line {place + 1}: {error}", file=sys.stderr)
+            if options.json:
+                got = {"error": error} if answer is None else answer.to_json()
+                print(json.dumps({"line": place + 1, **got, **_asked(options, seed)}, ensure_ascii=False), file=file)
+            else:
+                print("" if answer is None else answer.text.replace("\n", "\\n"), file=file)
+    seconds = sum(answer.seconds for answer in answers)
+    tokens = sum(len(answer.tokens) for answer in answers)
+    tell(f"{len(answers)} answers, {len(errors)} errors | {tokens} tokens in {seconds:.2f} s", seed)
+    return 0 if not errors and all(answer.complete for answer in answers) else INCOMPLETE
+
+
+def _prompts(lines: list[bytes], options: Generate, generator: "Generator") -> tuple[dict[int, Any], dict[int, str]]:
+    """What can be asked, by line, and what is wrong with the rest."""
+    as_json = options.input.suffix in (".json", ".jsonl")
+    prompts, errors = {}, {}
+    for place, line in enumerate(lines):
+        try:
+            prompt = _prompt(prompt_of(line, as_json=as_json), options)
+            generator.encode(prompt, chat=options.chat)
+            prompts[place] = prompt
+        except ValueError as error:
+            errors[place] = str(error)
+    return prompts, errors
+
+
+def _prompt(prompt: Any, options: Generate) -> Any:
+    """The prompt, or the conversation that a system prompt begins."""
+    if options.system is None:
+        return prompt
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return [{"role": "system", "content": options.system}, *messages]
+
+
+def _keys(seed: int, places: list[int]) -> list:
+    """A line's draws depend on the seed and its place in the file, whatever is wrong with other lines."""
+    import jax
+
+    key = jax.random.key(seed)
+    return [jax.random.fold_in(key, place) for place in places]
+
+
+def _asked(options: Generate, seed: int | None) -> dict[str, Any]:
+    asked = {"model": options.model, "preset": options.preset, "gen_length": options.gen_length}
+    return asked if seed is None else {**asked, "seed": seed}

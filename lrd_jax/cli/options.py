@@ -5,9 +5,16 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, Suppress, arg
+from tyro.conf import Positional, Suppress, UseAppendAction, arg
 
 _Preset = arg(help_behavior_hint="(default: the preset's)", metavar="NUMBER")
+_Seed = arg(help_behavior_hint="(default: a fresh one, which the facts tell)", metavar="NUMBER")
+_System = arg(help_behavior_hint="(default: none)", metavar="TEXT")
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed} must be in [0, 2^63)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,34 +49,63 @@ class Decoding:
     live: bool = True
 
     def __post_init__(self):
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} must be in [0, 2^63)")
+        _check_seed(self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generate(Decoding):
-    """Answer one question: the answer on standard output, the facts of the run on standard error.
+    """Answer one question, or a file of them: answers on standard output, the facts of the run on standard error.
 
     Attributes:
-      question: the prompt, in quotes.
+      question: the prompt, in quotes; - or none: all of standard input.
+      input: a file of prompts instead, an answer a line: JSON lines with a "prompt" or "messages" each where its name
+        ends in .jsonl, else a prompt a line. A line that cannot be answered gets an error, and the exit status is 1.
+      output: file for the answers instead of standard output; it is there once all of them are.
+      batch: prompts of a file that are decoded together.
       chat: put the prompt into the model's chat template, as instruction-tuned checkpoints expect.
-      json: print one JSON object instead: text, tokens, forwards, stop_reason, seconds and more.
+      system: a system prompt to begin the conversation with; goes through the chat template.
+      stop: the answer ends before this text; may be given several times.
+      seed: of the draws at a temperature, and of random orders.
+      json: print one JSON object an answer instead: text, tokens, forwards, stop_reason, seconds and more.
     """
 
-    question: Positional[str]
+    question: Positional[str | None] = None
+    input: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    output: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: standard output)")] = None
+    batch: int = 1
     chat: bool = False
+    system: Annotated[str | None, _System] = None
+    stop: UseAppendAction[tuple[str, ...]] = ()
+    seed: Annotated[int | None, _Seed] = None
     json: bool = False
+
+    def __post_init__(self):
+        _check_seed(self.seed)
+        if self.input is not None and self.question is not None:
+            raise ValueError("a question and --input were both given; choose one of them")
+        if self.batch < 1:
+            raise ValueError(f"batch={self.batch} must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chat(Decoding):
-    """Answer questions until the input ends; each stands alone.
+    """Answer questions until the input ends; a model with a chat template keeps the conversation until /reset.
 
     Attributes:
-      chat: put the prompts into the model's chat template; the embedded models have none.
+      chat: keep the conversation, in the model's chat template; without, each question stands alone, as it does for
+        models that have none, such as the embedded ones.
+      system: a system prompt to begin the conversation with.
+      stop: answers end before this text; may be given several times.
+      seed: of the draws at a temperature, and of random orders.
     """
 
-    chat: bool = False
+    chat: bool = True
+    system: Annotated[str | None, _System] = None
+    stop: UseAppendAction[tuple[str, ...]] = ()
+    seed: Annotated[int | None, _Seed] = None
+
+    def __post_init__(self):
+        _check_seed(self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

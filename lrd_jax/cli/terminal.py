@@ -1,40 +1,57 @@
 """What `generate` and `chat` share of the terminal: waiting, the live view, the answer with its facts."""
 
+import contextlib
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from lrd_jax.cli.options import Decoding
 
 if TYPE_CHECKING:
-    from lrd_jax.cli.session import Answer, Session
+    from lrd_jax.answer import Answer
+    from lrd_jax.generate import Generator
 
 
-def open_session(options: Decoding) -> "Session":
-    """The session that the options ask for, with a sign of life on a terminal while it loads."""
+def open_generator(options: Decoding, *, batch: int = 1) -> "Generator":
+    """The generator that the options ask for, with a sign of life on a terminal while it loads."""
     with Console(stderr=True).status(f"loading {options.model}"):
-        from lrd_jax.cli.session import Session  # JAX and the rest take seconds to import: the user waits in here
+        from lrd_jax.cli.session import generator_for  # JAX and the rest take seconds to import: the user waits in here
 
-        return Session(options)
+        return generator_for(options, batch=batch)
 
 
-def ask(session: "Session", question: str, options: Decoding, *, chat: bool) -> "Answer":
-    """Answers a question, with the canvas in view where the output is a terminal and the options allow it."""
+def ask(
+    generator: "Generator", prompt: Any, options: Decoding, *, seed: int | None, stop: Sequence[str], chat: bool = False
+) -> "Answer":
+    """Answers a prompt, with the canvas in view where the output is a terminal and the options allow it."""
     console = Console()
+    asked = {"seed": seed, "stop": stop, "chat": chat}
     if not options.live or not sys.stdout.isatty() or console.is_dumb_terminal:
-        return session.answer(question, chat=chat)
+        return generator.generate([prompt], **asked)[0]
     from lrd_jax.cli.live import CanvasView
 
     title = f"{options.model}, {options.preset}"
-    with CanvasView(console, session.tokenizer, session.config, session.decoder.config, title) as view:
-        return session.answer(question, chat=chat, watch=view.show)
+    with contextlib.closing(generator.stream([prompt], **asked)) as updates:
+        update = next(updates)  # refuses what cannot be asked before the picture stands
+        with CanvasView(console, generator.loaded.tokenizer, generator.loaded.config, title) as view:
+            view.show(update.canvas)
+            for update in updates:
+                view.show(update.canvas)
+    return update.answer
 
 
-def say(answer: "Answer") -> None:
+def say(answer: "Answer", seed: int | None) -> None:
     """The answer on standard output, the facts on standard error."""
     text = answer.text
     if sys.stdout.isatty():  # a model may write escape sequences
         text = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
     print(text, flush=True)
-    Console(stderr=True, highlight=False).print(answer.facts, style="dim", soft_wrap=True)
+    tell(answer.facts, seed)
+
+
+def tell(facts: str, seed: int | None) -> None:
+    """Facts on standard error, with the seed of what was drawn."""
+    line = facts if seed is None else f"{facts} | seed {seed}"
+    Console(stderr=True, highlight=False).print(line, style="dim", soft_wrap=True)

@@ -13,29 +13,23 @@ import collections
 import dataclasses
 import functools
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jax
 import numpy as np
 
-from lrd_jax.checkpoint import load
+from lrd_jax.answer import Answer
+from lrd_jax.batching import batches
+from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.loop import Decoder, make_decode
-from lrd_jax.decoding.state import StopReason
+from lrd_jax.generate import Generator
 from lrd_jax.models import Model
-from lrd_jax.models.transformer import Params
-from lrd_jax.research.batching import batches
 from lrd_jax.research.decoders import DECODER_SETS
 from lrd_jax.research.markdown import percent, table, tally
 from lrd_jax.research.questions import Question, Source, source_of
 from lrd_jax.research.replay import replay, summary
-from lrd_jax.text import answer_lengths, decode_text, encode_prompts, pad_to_bucket
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from lrd_jax.text import encode_prompts, pad_to_bucket
 
 TASKS_BY_DEFAULT = ("words", "code")
 
@@ -146,11 +140,10 @@ def measure(
         key = cell_key(cell)
         if not one.is_held(done.get(key)):
             loaded = loaded or open_model(model_name, context, dtype)
-            model, params, tokenizer = loaded
             config = one.make(one.canvas)
-            decode = make_decode(model, config.replace(trace=True) if one.needs else config)
-            asked = ask(one.problems, seed, one.canvas, tokenizer)
-            cell |= _measure(decode, params, tokenizer, asked, batch, replayed="steps" in one.needs)
+            generator = Generator(loaded, config.replace(trace=True) if one.needs else config, batch=batch)
+            asked = ask(one.problems, seed, one.canvas, loaded.tokenizer)
+            cell |= _measure(generator, asked, replayed="steps" in one.needs)
             append_line(output, cell)
             done[key] = cell
             report(cell)
@@ -185,66 +178,58 @@ def cell_key(cell: dict) -> tuple:
     return (*(cell[field] for field in ("model", "canvas", "decoder", "problems", "seed")), tasks)
 
 
-def open_model(
-    name: str, context: int | None = None, dtype: str | None = "float32"
-) -> tuple[Model, Params, "PreTrainedTokenizerFast"]:
-    """The model, its parameters and tokenizer; `context` and `dtype` as in `measure`."""
-    model, params, tokenizer, config = load(name, dtype=dtype)
-    if tokenizer is None:
+def open_model(name: str, context: int | None = None, dtype: str | None = None) -> Loaded:
+    """The model; `context` and `dtype` as in `measure`."""
+    loaded = load(name, dtype=dtype)
+    if loaded.tokenizer is None:
         raise ValueError(f"{name} has no tokenizer; copy tokenizer.json there from the model's release")
+    config = loaded.config
     if context is not None and context > config.max_length:  # rotary positions go on; nothing was trained there
-        model = Model(dataclasses.replace(config, max_length=context))
-    return model, params, tokenizer
+        loaded = dataclasses.replace(loaded, model=Model(dataclasses.replace(config, max_length=context)))
+    return loaded
 
 
-def _measure(
-    decode: Decoder, params, tokenizer, questions: list[Question], batch: int, *, replayed: bool
-) -> dict[str, Any]:
+def _measure(generator: Generator, questions: list[Question], *, replayed: bool) -> dict[str, Any]:
     """Decodes all questions; wall time leaves out compiling, padding rows, replays and turning tokens into text."""
+    tokenizer = generator.loaded.tokenizer
     questions = sorted(questions, key=lambda q: len(tokenizer(q.prompt)["input_ids"]))
-    right, answers = collections.defaultdict(list), []
-    forwards, refines, effective, reasons, seconds = [], [], [], collections.Counter(), 0.0
-    refinements, replays = collections.Counter(), []
-    model_config, config = decode.model.config, decode.config
-    for part, count in batches(questions, batch):
-        prompt, mask = encode_prompts(tokenizer, [q.prompt for q in part], chat=False)
-        prompt, mask = pad_to_bucket(prompt, mask, model_config.max_length - config.gen_length)
-        state = decode.start(params, prompt, mask)
-        state = jax.block_until_ready(decode.advance(params, state, 0))  # compiles and decodes nothing
-        began = time.perf_counter()
-        state = jax.block_until_ready(decode.advance(params, state, config.step_limit))
-        seconds += time.perf_counter() - began
-        result, tokens = decode.result(state), np.asarray(state.tokens)
-        for question, text in zip(part[:count], decode_text(tokenizer, tokens, model_config), strict=False):
-            answers.append(question.check(text))
-            right[question.group].append(answers[-1])
-        forwards += result.forwards[:count].tolist()
-        refines += result.refine_forwards[:count].tolist()
-        effective += answer_lengths(tokens[:count], model_config.end_ids).tolist()
-        reasons.update(StopReason(r).name.lower() for r in result.stop_reason[:count].tolist())
-        if config.trace and config.refine is not None:
-            refinements.update(refinement_lengths(np.asarray(state.trace.refining)[:count]))
-        if replayed:
-            rows = replay(decode, params, prompt, mask, tokens)
-            replays.append({name: column[:count] for name, column in rows.items()})
-    low, high = wilson(sum(answers), len(answers))
+    answers = generator.generate([question.prompt for question in questions])
+    checks = [question.check(answer.text) for question, answer in zip(questions, answers, strict=True)]
+    right = collections.defaultdict(list)
+    for question, ok in zip(questions, checks, strict=True):
+        right[question.group].append(ok)
+    low, high = wilson(sum(checks), len(checks))
     cell = {
-        "accuracy": sum(answers) / len(answers),
+        "accuracy": sum(checks) / len(checks),
         "low": low,
         "high": high,
-        "forwards": float(np.mean(forwards)),
-        "refine_forwards": float(np.mean(refines)),
-        "effective_tokens": float(np.mean(effective)),
-        "seconds": seconds,
-        "stop_reasons": dict(reasons),
-        "right": "".join(str(int(ok)) for ok in answers),
+        "forwards": float(np.mean([answer.forwards for answer in answers])),
+        "refine_forwards": float(np.mean([answer.refine_forwards for answer in answers])),
+        "effective_tokens": float(np.mean([len(answer.tokens) for answer in answers])),
+        "seconds": sum(answer.seconds for answer in answers),
+        "stop_reasons": dict(collections.Counter(answer.stop_reason.replace("-", "_") for answer in answers)),
+        "right": "".join(str(int(ok)) for ok in checks),
         "grades": {group: [sum(oks), len(oks)] for group, oks in sorted(right.items())},
     }
-    if config.trace:
-        cell["refinements"] = {str(length): count for length, count in sorted(refinements.items())}
+    if generator.config.trace:
+        lengths = collections.Counter()
+        if generator.config.refine is not None:
+            lengths.update(refinement_lengths(np.stack([answer.trace.refining for answer in answers])))
+        cell["refinements"] = {str(length): count for length, count in sorted(lengths.items())}
     if replayed:
-        cell["steps"] = summary(replays)
+        cell["steps"] = summary(list(_replays(generator, questions, answers)))
     return cell
+
+
+def _replays(generator: Generator, questions: list[Question], answers: list[Answer]) -> Iterator[dict[str, np.ndarray]]:
+    """A `replay` a batch."""
+    loaded = generator.loaded
+    for part, count in batches(list(zip(questions, answers, strict=True)), generator.batch):
+        prompt, mask = encode_prompts(loaded.tokenizer, [question.prompt for question, _ in part], chat=False)
+        prompt, mask = pad_to_bucket(prompt, mask, generator.room)
+        tokens = np.stack([answer.canvas for _, answer in part])
+        rows = replay(generator.decoder, loaded.params, prompt, mask, tokens)
+        yield {name: column[:count] for name, column in rows.items()}
 
 
 def refinement_lengths(refining: np.ndarray) -> list[int]:

@@ -24,10 +24,10 @@ def starting_point(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[Model,
       ValueError: the checkpoint cannot be loaded or brings no tokenizer, or a new model cannot be as asked.
     """
     if config.init is not None:
-        model, params, tokenizer, _ = load(config.init, mesh=mesh, dtype=jnp.float32)
-        if tokenizer is None:
+        loaded = load(config.init, mesh=mesh, dtype=jnp.float32)
+        if loaded.tokenizer is None:
             raise ValueError(f"init: {config.init} has no tokenizer; copy its tokenizer.json beside the weights")
-        return model, params, tokenizer
+        return loaded.model, loaded.params, loaded.tokenizer.hf
     if config.model.tokenizer is not None:
         tokenizer = AutoTokenizer.from_pretrained(config.model.tokenizer)
     else:

@@ -1,5 +1,6 @@
 """The command line: what it prints where, what it refuses and how, and the live view of the canvas."""
 
+import dataclasses
 import io
 import json
 import os
@@ -17,12 +18,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from lrd_jax import cli
+from lrd_jax import Threshold, checkpoint, cli, generate
 from lrd_jax.checkpoint import load
 from lrd_jax.cli import compile_cache, main, session
 from lrd_jax.cli.live import END, MASKED, SOFT, CanvasView
 from lrd_jax.cli.options import Chat, Generate
-from lrd_jax.cli.session import Session
+from lrd_jax.cli.session import generator_for
 from lrd_jax.convert import write_hf
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
@@ -63,18 +64,24 @@ def no_compile_cache(monkeypatch):
 # Weights.
 
 
-@pytest.mark.parametrize(("free", "dtype"), [(200, "float32"), (199, "bfloat16")])
-def test_bfloat16_weights_become_float32_on_a_cpu_with_room_for_them(free, dtype, capsys):
-    params = {"w": jnp.arange(40, dtype=jnp.bfloat16), "norm": jnp.ones(10)}
-    got = session.as_float32_on_cpu(params, free)
-    assert got["w"].dtype == dtype and got["norm"].dtype == jnp.float32
-    np.testing.assert_array_equal(got["w"].astype(jnp.float32), np.arange(40.0))
+@pytest.mark.parametrize(("free", "dtype"), [(10**9, "float32"), (0, "bfloat16")])
+def test_bfloat16_weights_become_float32_on_a_cpu_with_room_for_them(free, dtype, tmp_path, monkeypatch, capsys):
+    stored = write_model(tmp_path, lambda leaf: leaf.astype(jnp.bfloat16))
+    monkeypatch.setattr(checkpoint, "_free_bytes", lambda: free)
+    got = generator_for(Generate(question=QUESTION, model=stored, gen_length=16)).loaded.params
+    wanted = load(stored, dtype="bfloat16").params
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(got)} == {dtype}
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.astype(jnp.float32), b.astype(jnp.float32)), got, wanted)
     assert "note: " in capsys.readouterr().err
 
 
-def test_float32_weights_stay_as_they_are(capsys):
-    params = {"w": jnp.ones(4)}
-    assert session.as_float32_on_cpu(params, 0) is params and not capsys.readouterr().err
+def test_a_dtype_that_is_asked_for_wins_and_float32_weights_stay_as_they_are(folder, capsys):
+    said = []
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(load(folder, note=said.append).params)} == {"float32"}
+    assert load(folder, dtype="bfloat16", note=said.append).params["table"].dtype == jnp.bfloat16
+    assert load("lrd-tiny", note=said.append).params["table"].dtype == jnp.float32  # stored in bfloat16
+    assert load("lrd-tiny", dtype="bfloat16", note=said.append).params["table"].dtype == jnp.bfloat16
+    assert said == []
 
 
 # What is printed.
@@ -94,6 +101,12 @@ def test_help_imports_nothing_heavy_and_takes_less_than_a_second():
     assert result.returncode == 0, result.stderr
     assert all(name in result.stdout for name in cli.COMMANDS)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def pipe(monkeypatch, text):
+    """Gives standard input a text, or bytes."""
+    data = text.encode() if isinstance(text, str) else text
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 
 
 def test_piped_output_is_the_answer_alone_and_the_facts_go_to_standard_error(folder, capsys):
@@ -116,7 +129,8 @@ def test_json_is_one_object_that_tells_what_the_library_decodes(folder, capsys):
     assert main(["generate", QUESTION, "--model", folder, "--json", "--r-f", "0.3", *SHORT]) == 0
     out, err = capsys.readouterr()
     got = json.loads(out)
-    model, params, tokenizer, _ = load(folder)
+    loaded = load(folder)
+    model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
     config = DecodeConfig.lrd(16)
     config = config.replace(mix=type(config.mix)(r_f=0.3))
     wanted = make_decode(model, config)(params, np.array([tokenizer(QUESTION)["input_ids"]]))  # without padding
@@ -130,18 +144,8 @@ def test_json_is_one_object_that_tells_what_the_library_decodes(folder, capsys):
     assert err == ""
 
 
-def test_tokens_are_counted_to_the_first_end_only(folder):
-    asked = Session(Generate(question=QUESTION, model=folder, preset="plain", gen_length=8))
-    state = asked.decoder.start(asked.params, jnp.ones((1, 4), jnp.int32))
-    end = asked.config.eos_id
-    state = state.replace(tokens=jnp.array([[7, 8, 9, end, 7, end, end, end]]), masked=jnp.zeros((1, 8), bool))
-    answer = asked._read(state, seconds=2.0, compile_seconds=0.0)
-    assert answer.tokens == [7, 8, 9]
-    assert answer.tokens_per_second == 1.5
-
-
 def test_chat_answers_line_by_line(folder, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{QUESTION}\n\n{QUESTION} {QUESTION}\n"))
+    pipe(monkeypatch, f"{QUESTION}\n\n{QUESTION} {QUESTION}\n")
     assert main(["chat", "--model", folder, *SHORT]) == 0
     assert capsys.readouterr().out.count("\n") == 2
 
@@ -241,7 +245,7 @@ def test_file_commands_refuse_and_leave_nothing(folder, tmp_path, capsys, args, 
 
 @pytest.mark.parametrize(
     "args",
-    [[], ["generate"], ["answer", "x"], ["generate", "x", "--gen-length", "many"], ["generate", "x", "--seed", "-1"]],
+    [[], ["answer", "x"], ["generate", "x", "--gen-length", "many"], ["generate", "x", "--seed", "-1"]],
 )
 def test_what_the_parser_refuses_ends_with_the_same_status(capsys, args):
     with pytest.raises(SystemExit) as end:
@@ -251,26 +255,12 @@ def test_what_the_parser_refuses_ends_with_the_same_status(capsys, args):
 
 
 def test_a_bug_keeps_its_traceback(folder, monkeypatch):
-    monkeypatch.setattr(session, "encode_prompts", lambda *args, **kwargs: int("a bug"))
+    monkeypatch.setattr(generate, "encode_text", lambda *args, **kwargs: int("a bug"))
     with pytest.raises(ValueError, match="a bug"):
         main(["generate", QUESTION, "--model", folder])
 
 
 # Shapes and caches.
-
-
-def test_questions_of_one_bucket_have_one_shape(folder, monkeypatch):
-    asked = Session(Generate(question="", model=folder, gen_length=16))
-    start, shapes = asked.decoder.start, []
-
-    def watched(params, prompt, *rest):
-        shapes.append(prompt.shape)
-        return start(params, prompt, *rest)
-
-    monkeypatch.setattr(asked.decoder, "start", watched)
-    for question in ("How many apples?", "Tom has 14 apples."):
-        asked.answer(question)
-    assert shapes == [(1, 16), (1, 16)]
 
 
 @pytest.fixture
@@ -309,21 +299,19 @@ def test_several_cpu_devices_go_without_a_cache(cache_home, monkeypatch):
 
 @pytest.fixture(scope="module")
 def decoding(folder):
-    """A session over two blocks of eight, and its states: before the first forward, and after each."""
-    asked = Session(Generate(question=QUESTION, model=folder, gen_length=16, block_length=8))
-    states = []
-    asked.answer(QUESTION, watch=lambda state: states.append(jax.tree.map(jnp.copy, state)))
-    return asked, states
+    """A generator over two blocks of eight, and its canvases: before the first forward, and after each."""
+    asked = generator_for(Generate(question=QUESTION, model=folder, gen_length=16, block_length=8))
+    return asked, [update.canvas for update in asked.stream([QUESTION])]
 
 
 def view_of(asked, width=80, height=24):
     console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height, color_system=None)
-    return CanvasView(console, asked.tokenizer, asked.config, asked.decoder.config, "title")
+    return CanvasView(console, asked.loaded.tokenizer, asked.loaded.config, "title")
 
 
-def drawn(view, state):
+def drawn(view, canvas):
     """The canvas of a frame as its words, and all of its lines."""
-    view.console.print(view.frame(state))
+    view.console.print(view.frame(canvas))
     lines = view.console.file.getvalue().splitlines()
     view.console.file.seek(0)
     view.console.file.truncate()
@@ -331,52 +319,54 @@ def drawn(view, state):
 
 
 def test_nothing_is_known_before_the_first_forward(decoding):
-    asked, states = decoding
-    words, lines = drawn(view_of(asked), states[0])
+    asked, canvases = decoding
+    words, lines = drawn(view_of(asked), canvases[0])
     assert words == [MASKED] * 16
     assert "compiling, 0/16" in lines[-2]
 
 
 def test_the_window_shows_guesses_and_the_later_block_stays_masked(decoding):
-    asked, states = decoding
-    words, lines = drawn(view_of(asked), states[1])
+    asked, canvases = decoding
+    words, lines = drawn(view_of(asked), canvases[1])
     assert [word[0] for word in words] == [SOFT] * 8 + [MASKED] * 8
     assert "forward 1, refining, 0/16" in lines[-2]
 
 
 def test_guesses_are_the_likeliest_tokens(decoding):
-    asked, states = decoding
-    words, _ = drawn(view_of(asked), states[1])
-    likeliest = asked.tokenizer.convert_ids_to_tokens(jnp.argmax(states[1].previous[0], -1).tolist())
-    assert words[:8] == [SOFT + token for token in likeliest]
+    asked, canvases = decoding
+    loaded, config = asked.loaded, asked.config.replace(max_forwards=1)
+    words, _ = drawn(view_of(asked), canvases[1])
+    ids = loaded.tokenizer(QUESTION)["input_ids"]
+    decode = make_decode(loaded.model, config.replace(refine=None, stop=None, commit=Threshold(0.0)))
+    likeliest = decode(loaded.params, np.array([ids])).tokens[0, :8].tolist()  # all of the window, after one forward
+    assert words[:8] == [SOFT + token for token in loaded.tokenizer.convert_ids_to_tokens(likeliest)]
 
 
 def test_committed_tokens_carry_no_sign_and_the_end_is_the_answer(decoding):
-    asked, states = decoding
-    words, lines = drawn(view_of(asked), states[-1])
-    tokens = states[-1].tokens[0].tolist()
-    assert words == [END if t == asked.config.eos_id else asked.tokenizer.convert_ids_to_tokens(t) for t in tokens]
+    asked, canvases = decoding
+    words, lines = drawn(view_of(asked), canvases[-1])
+    tokenizer, end = asked.loaded.tokenizer, asked.loaded.config.eos_id
+    tokens = canvases[-1].tokens.tolist()
+    assert words == [END if t == end else tokenizer.convert_ids_to_tokens(t) for t in tokens]
     assert "done, 16/16" in lines[-2]
 
 
 def test_a_decoder_that_measures_nothing_shows_guesses_too(folder):
-    asked = Session(Generate(question=QUESTION, model=folder, preset="plain", gen_length=16))
-    states = []
-    asked.answer(QUESTION, watch=lambda state: states.append(jax.tree.map(jnp.copy, state)))
-    words, _ = drawn(view_of(asked), states[1])
+    asked = generator_for(Generate(question=QUESTION, model=folder, preset="plain", gen_length=16))
+    canvases = [update.canvas for update in asked.stream([QUESTION])]
+    words, _ = drawn(view_of(asked), canvases[1])
     assert [word.startswith(SOFT) for word in words].count(True) == 15
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_line_is_wider_than_the_terminal(decoding, width):
-    asked, states = decoding
-    assert max(len(line) for line in drawn(view_of(asked, width=width), states[3])[1]) <= width
+    asked, canvases = decoding
+    assert max(len(line) for line in drawn(view_of(asked, width=width), canvases[3])[1]) <= width
 
 
 def test_a_canvas_taller_than_the_terminal_keeps_the_open_positions_in_sight(decoding):
-    asked, states = decoding
-    full = states[-1]
-    open_at_the_end = full.replace(masked=full.masked.at[0, -1].set(True))
+    asked, canvases = decoding
+    open_at_the_end = dataclasses.replace(canvases[-1], masked=np.arange(16) == 15)
     words, lines = drawn(view_of(asked, width=20, height=6), open_at_the_end)
     assert len(lines) < 6
     assert words[-1].startswith((MASKED, SOFT))

@@ -36,7 +36,8 @@ def copy(orbax, tmp_path):
 
 
 def test_load_unpacks(folder):
-    model, params, tokenizer, config = lrd_jax.load(folder)
+    loaded = lrd_jax.load(folder)
+    model, params, tokenizer, config = loaded.model, loaded.params, loaded.tokenizer, loaded.config
     wanted_config, wanted = read_hf(SOURCE)
     assert model == Model(config) and config == wanted_config
     assert tokenizer is None
@@ -57,7 +58,8 @@ def test_load_refuses_other_dtypes(folder):
 
 def test_load_places_on_a_mesh(folder):
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    model, params, _, _ = lrd_jax.load(folder, mesh=mesh)
+    loaded = lrd_jax.load(folder, mesh=mesh)
+    model, params = loaded.model, loaded.params
     jax.tree.map(
         lambda leaf, sharding: leaf.sharding == sharding or pytest.fail(), params, param_shardings(model, mesh)
     )

@@ -93,7 +93,8 @@ def test_orbax_alone_restores_what_is_read_in_memory(converted):
 
 def test_logits_of_the_converted_checkpoint(converted):
     name = converted[0].name
-    model, params, _, _ = lrd_jax.load(converted[1])
+    loaded = lrd_jax.load(converted[1])
+    model, params = loaded.model, loaded.params
     stored = goldens.arrays(f"{name}.forward")
     ids, wanted = jnp.asarray(stored["ids_b1_l5.input_ids"]), stored["ids_b1_l5.logits"]
     mask = jnp.ones(ids.shape, bool)
@@ -452,7 +453,8 @@ source, dest = Path({str(source)!r}), Path({str(dest)!r})
     assert not dest.exists()
     assert list(tmp_path.iterdir())  # something is left, and none of it loads; then the same command runs through
     after = run_python(f"""{begin}
-model, params, _, _ = lrd_jax.load(source)
+loaded = lrd_jax.load(source)
+model, params = loaded.model, loaded.params
 abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params)
 for folder in [path for path in dest.parent.rglob("*") if path.is_dir()]:
     for load in (lrd_jax.load, lambda folder: ocp.load(str(folder), abstract)):

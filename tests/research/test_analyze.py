@@ -35,7 +35,7 @@ class Domain:
 @pytest.fixture(scope="module")
 def loaded(checkpoint):
     model, params = checkpoint("tiny-llada", "float32")
-    return Loaded(model, params, None, model.config)
+    return Loaded(model, params, None)
 
 
 @pytest.fixture(scope="module")

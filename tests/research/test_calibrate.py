@@ -44,7 +44,8 @@ TUNINGS = grid(
 
 @pytest.fixture(scope="module")
 def bench():
-    model, params, tokenizer, config = load("lrd-tiny", dtype="float32")
+    loaded = load("lrd-tiny")
+    model, params, tokenizer, config = loaded.model, loaded.params, loaded.tokenizer, loaded.config
     prompt, mask = encode_prompts(tokenizer, [problem.prompt for problem in PROBLEMS], chat=False)
     return Bench(model, params, BASE, *pad_to_bucket(prompt, mask, config.max_length - G), batch=5)
 
@@ -176,7 +177,8 @@ def test_quality_is_accuracy_where_answers_are_checked_and_agreement_elsewhere()
 
 
 def test_a_cell_counts_right_answers_and_unchanged_texts():
-    _, _, tokenizer, config = load("lrd-tiny", dtype="float32")
+    loaded = load("lrd-tiny")
+    tokenizer, config = loaded.tokenizer, loaded.config
     examples = [Example(prompt=p.prompt, answer=p.answer, task=p.task) for p in PROBLEMS[:2]]
     judge = Judge(tokenizer, config, examples)
     ids = np.full((2, 64), config.eos_id)

@@ -157,7 +157,7 @@ def test_prompts_that_do_not_fit_are_refused_before_anything_is_decoded(loaded, 
 
 
 def test_words_that_a_small_vocabulary_lacks_are_refused():
-    tiny = TextDecoder(load("lrd-tiny", dtype="float32"), CONFIG)
+    tiny = TextDecoder(load("lrd-tiny"), CONFIG)
     with pytest.raises(ValueError, match="the model does not know 'Janet' in the prompt of task 0"):
         tiny.plan(requests_of(["Janet sells eggs."]))
 

@@ -324,7 +324,8 @@ def test_eight_pairs_are_learned_by_heart(tmp_path):
         data=Data(jsonl=str(tmp_path / "pairs.jsonl"), buckets=(Bucket(prompt=24, canvas=8, batch=32),)),
         optimizer=Optimizer(peak_lr=2e-2, warmup_steps=20),
     )
-    model, params, tokenizer, _ = lrd_jax.load(train(config))
+    loaded = lrd_jax.load(train(config))
+    model, params, tokenizer = loaded.model, loaded.params, loaded.tokenizer
     decode = make_decode(model, lrd_jax.DecodeConfig(gen_length=8, mix=None, refine=None, stop=None))
     prompt, mask = lrd_jax.text.encode_prompts(tokenizer, [pair["prompt"] for pair in pairs], chat=False)
     tokens = decode(params, jnp.asarray(prompt), jnp.asarray(mask)).tokens

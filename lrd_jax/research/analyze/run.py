@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lrd_jax.checkpoint import Loaded, embedded_models, load
+from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.stop import Stop
@@ -62,7 +62,7 @@ class _Subject:
 
     def __init__(self, options: Analyze, report: Report):
         self.options, self.report = options, report
-        self.loaded: Loaded = load(options.model, dtype="float32" if options.model in embedded_models() else None)
+        self.loaded: Loaded = load(options.model)
         if self.loaded.tokenizer is None:
             raise ValueError(f"{options.model} has no tokenizer; copy tokenizer.json there from the model's release")
         if options.data:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrd_jax.batching import filled
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import Decoder, Forward, make_decode
@@ -19,7 +20,6 @@ from lrd_jax.decoding.parts.refine import Refine
 from lrd_jax.research.analyze.options import Analyze
 from lrd_jax.research.analyze.stops import share
 from lrd_jax.research.analyze.walk import decode_all
-from lrd_jax.research.batching import filled
 from lrd_jax.text import decode_text
 
 # Of the distance between [MASK] and a token: movements below the first are rounding, rows that move by more than the

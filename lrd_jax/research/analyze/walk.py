@@ -8,13 +8,13 @@ import dataclasses
 import jax
 import numpy as np
 
+from lrd_jax.batching import batches
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import Decoder, Forward
 from lrd_jax.decoding.parts.stop import asked
 from lrd_jax.decoding.request import check_prompt
 from lrd_jax.decoding.vocab.belief import Belief
-from lrd_jax.research.batching import batches
 from lrd_jax.text import encode_prompts
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from lrd_jax.batching import batches
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
-from lrd_jax.research.batching import batches
 from lrd_jax.research.likelihood import make_log_likelihood
 from lrd_jax.text import left_pad, pad_to_bucket
 

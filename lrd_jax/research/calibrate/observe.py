@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrd_jax.batching import batches
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import Forward, run_decode, run_watched
 from lrd_jax.decoding.parts.divergence import Divergence
@@ -18,7 +19,6 @@ from lrd_jax.decoding.parts.stop import Stop, asked
 from lrd_jax.decoding.request import Request, check_prompt
 from lrd_jax.decoding.setting import Number, number, setting
 from lrd_jax.decoding.state import DecodeResult, StopReason
-from lrd_jax.research.batching import batches
 from lrd_jax.tuning import REDUCTIONS, SCOPES, Tuning
 
 DIVERGENCES = tuple(Divergence(reduce, scope) for reduce in REDUCTIONS for scope in SCOPES)

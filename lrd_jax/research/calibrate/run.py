@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 
-from lrd_jax.checkpoint import embedded_models, load
+from lrd_jax.checkpoint import load
 from lrd_jax.cli.options import Calibrate
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.preset_files import PresetFile, check_preset_path, is_preset_file, read_preset, write_preset
@@ -82,12 +82,12 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
             tuning.applied(base)  # refuses numbers out of range
 
     say(f"loading {options.model}")
-    dtype = "float32" if options.model in embedded_models() else None
-    model, params, tokenizer, config = load(options.model, dtype=dtype)
-    prompt, mask = encode_prompts(tokenizer, [example.prompt for example in examples], chat=options.chat)
+    loaded = load(options.model)
+    model, params, config = loaded.model, loaded.params, loaded.config
+    prompt, mask = encode_prompts(loaded.tokenizer, [example.prompt for example in examples], chat=options.chat)
     prompt, mask = pad_to_bucket(prompt, mask, config.max_length - base.gen_length)
     bench = Bench(model, params, base, prompt, mask, min(options.batch, len(examples)))
-    source, judge = source_of(bench), Judge(tokenizer, config, examples)
+    source, judge = source_of(bench), Judge(loaded.tokenizer, config, examples)
 
     say("decoding without stops")
     unstopped = Tuning.of(base).unstopped

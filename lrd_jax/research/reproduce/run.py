@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from lrd_jax.checkpoint import embedded_models, find_model
+from lrd_jax.checkpoint import find_model
 from lrd_jax.presets import BENCHMARKS
 from lrd_jax.research.evaluate import Wanted, append_line, cell_key, measure, read_cells
 from lrd_jax.research.plots import check_matplotlib
@@ -32,7 +32,7 @@ def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) 
     take_over(options)
     for model, source in sources.items():
         asked = {"source": source, "batch": options.batch, "seed": options.seed, "context": options.context}
-        asked["dtype"] = "float32" if model in embedded_models() else None
+        asked["dtype"] = None
         cells, times = options.output / CELLS, options.output / TIMES
         measure(model, wanted(options), tasks=options.tasks, output=cells, report=report, **asked)
         if {"table1", "table4"} & set(options.what):

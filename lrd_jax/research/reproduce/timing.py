@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.loop import Decoder, make_decode
 from lrd_jax.decoding.state import DecodeState
 from lrd_jax.research.decoders import Decoders
@@ -44,25 +45,23 @@ def time_all(
     left = [canvas for canvas in problems if (model_name, canvas) not in times_of(output)]
     if not left or not decoders:
         return
-    model, params, tokenizer = open_model(model_name, context, dtype)
+    loaded = open_model(model_name, context, dtype)
     for canvas in left:
-        questions = source(min(batch, problems[canvas]), seed, canvas, tokenizer)
-        found = time_forwards(model, params, tokenizer, decoders, canvas, questions)
+        questions = source(min(batch, problems[canvas]), seed, canvas, loaded.tokenizer)
+        found = time_forwards(loaded, decoders, canvas, questions)
         line = {"model": model_name, "canvas": canvas, "batch": len(questions), "rounds": ROUNDS, "milliseconds": found}
         append_line(output, line)
 
 
-def time_forwards(
-    model, params, tokenizer, decoders: Decoders, canvas: int, questions: list[Question]
-) -> dict[str, float]:
+def time_forwards(loaded: Loaded, decoders: Decoders, canvas: int, questions: list[Question]) -> dict[str, float]:
     """Milliseconds of a forward of one row in a batch of these questions: the median of rounds that take turns."""
-    prompts = encode_prompts(tokenizer, [question.prompt for question in questions], chat=False)
-    prompt, mask = pad_to_bucket(*prompts, model.config.max_length - canvas)
+    prompts = encode_prompts(loaded.tokenizer, [question.prompt for question in questions], chat=False)
+    prompt, mask = pad_to_bucket(*prompts, loaded.config.max_length - canvas)
     runs, forwards = {}, {}
     for name, make in decoders.items():
-        decode = make_decode(model, make(canvas))
-        state = decode.start(params, prompt, mask)
-        runs[name] = functools.partial(_advanced, decode, params, state)
+        decode = make_decode(loaded.model, make(canvas))
+        state = decode.start(loaded.params, prompt, mask)
+        runs[name] = functools.partial(_advanced, decode, loaded.params, state)
         forwards[name] = int(jnp.max(runs[name]().forwards))
     return {
         name: 1000 * statistics.median(seconds) / forwards[name] / len(questions)

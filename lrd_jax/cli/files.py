@@ -1,0 +1,73 @@
+"""Files of prompts and answers."""
+
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    """The lines of a text: line feeds alone end them, and an answer may hold any other line break that Unicode has."""
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return lines[:-1] if lines[-1] == b"" else lines
+
+
+def text_of(line: bytes) -> str:
+    """A line as text.
+
+    Raises:
+      ValueError: it is not UTF-8.
+    """
+    try:
+        return line.removesuffix(b"\r").decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}: write the text in UTF-8") from None
+
+
+def prompt_of(line: bytes, *, as_json: bool) -> Any:
+    """The prompt or conversation of a line: of a JSON object its "prompt" or "messages", else the line itself.
+
+    Raises:
+      ValueError: the line is neither.
+    """
+    text = text_of(line)
+    if not as_json:
+        return text
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(record, dict) or len(record.keys() & {"prompt", "messages"}) != 1:
+        raise ValueError('not a JSON object with a "prompt" or with "messages"')
+    if "messages" in record:
+        return record["messages"]
+    if not isinstance(record["prompt"], str):
+        raise ValueError(f'"prompt" must be a text, got {record["prompt"]!r}')
+    return record["prompt"]
+
+
+@contextlib.contextmanager
+def output(path: Path | None) -> Iterator[TextIO]:
+    """Where answers go: standard output, or a file that is there only once all of them are.
+
+    Raises:
+      ValueError: the file's folder does not exist.
+    """
+    if path is None:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} for --output {path}: make it first")
+    text = io.StringIO()
+    yield text
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text.getvalue(), encoding="utf-8", newline="\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
