@@ -11,9 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from lrd_jax import DecodeConfig, Generator, load
 from lrd_jax.cli.live import CanvasView
-from lrd_jax.cli.options import Generate
-from lrd_jax.cli.session import Session
 
 QUESTION = (
     "Tom has 14 apples. Ann takes 5 apples. The number is doubled. Tom sells 7 apples. "
@@ -24,15 +23,14 @@ WIDTH = 88
 
 
 def main(model: str = "lrd-tiny-soft") -> None:
-    session = Session(Generate(question=QUESTION, model=model))
-    states = []
-    answer = session.answer(QUESTION, watch=states.append)
-    states = states[1:]
+    generator = Generator(load(model), DecodeConfig.lrd(64))
+    updates = list(generator.stream([QUESTION]))[1:]
+    answer = updates[-1].answer
     console = Console(record=True, width=WIDTH, height=40, force_terminal=True, file=io.StringIO())
-    view = CanvasView(console, session.tokenizer, session.config, session.decoder.config, f"{model}, lrd")
+    view = CanvasView(console, generator.loaded.tokenizer, generator.loaded.config, f"{model}, lrd")
     console.print(Text(f'$ lrd-jax generate "{QUESTION}"'))
     for moment in MOMENTS:
-        console.print(view.frame(states[int(moment * len(states))]))
+        console.print(view.frame(updates[int(moment * len(updates))].canvas))
     console.print(Text(answer.text, "bold"))
     console.print(Text(answer.facts, "dim"))
     svg = console.export_svg(title="lrd-jax")

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from byte_model import write_byte_model
 from rich.console import Console
 
 from lrd_jax import Threshold, checkpoint, cli, generate
@@ -27,6 +28,7 @@ from lrd_jax.cli.session import generator_for
 from lrd_jax.convert import write_hf
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
+from lrd_jax.generate import Generator
 from lrd_jax.models import Model
 from lrd_jax.tasks import TASKS, problems
 from lrd_jax.tasks.tokenizer import build_tokenizer
@@ -148,6 +150,116 @@ def test_chat_answers_line_by_line(folder, capsys, monkeypatch):
     pipe(monkeypatch, f"{QUESTION}\n\n{QUESTION} {QUESTION}\n")
     assert main(["chat", "--model", folder, *SHORT]) == 0
     assert capsys.readouterr().out.count("\n") == 2
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory):
+    """A folder of random weights over bytes, with LLaDA's chat tokens."""
+    return str(write_byte_model(tmp_path_factory.mktemp("bytes"), chat=True, max_length=256))
+
+
+def test_chat_keeps_the_conversation_of_a_model_with_a_template(talker, capsys, monkeypatch):
+    pipe(monkeypatch, "Hi\nAnd?\n/reset\nHi\n")
+    assert main(["chat", "--model", talker, "--system", "Be short.", "--gen-length", "4"]) == 0
+    asked = Generator(load(talker), DecodeConfig.lrd(4))
+    messages, wanted = [{"role": "system", "content": "Be short."}], ""
+    for question in ("Hi", "And?"):
+        messages.append({"role": "user", "content": question})
+        answer = asked.generate([messages])[0].text
+        messages.append({"role": "assistant", "content": answer})
+        wanted += answer + "\n"
+    first = asked.generate([messages[:2]])[0].text
+    assert capsys.readouterr().out == wanted + first + "\n"
+
+
+def test_chat_without_a_conversation_answers_each_question_alone(talker, capsys, monkeypatch):
+    pipe(monkeypatch, "Hi\nHi\n")
+    assert main(["chat", "--model", talker, "--no-chat", "--gen-length", "4"]) == 0
+    assert capsys.readouterr().out == 2 * (Generator(load(talker), DecodeConfig.lrd(4)).generate(["Hi"])[0].text + "\n")
+
+
+def test_a_piped_chat_goes_on_after_a_bad_line(talker, capsys, monkeypatch):
+    pipe(monkeypatch, b"x" * 300 + b"\n\xff\nHi\n")
+    assert main(["chat", "--model", talker, "--no-chat", "--gen-length", "4"]) == cli.INCOMPLETE
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert "error: prompt 0 of 300 tokens" in err and "error: not UTF-8 at byte 0" in err
+
+
+@pytest.mark.parametrize("args", [[], ["-"]])
+def test_a_question_comes_by_a_pipe(folder, capsys, monkeypatch, args):
+    pipe(monkeypatch, f"{QUESTION}\n")
+    assert main(["generate", *args, "--model", folder, *SHORT]) == 0
+    piped = capsys.readouterr().out
+    assert main(["generate", QUESTION, "--model", folder, *SHORT]) == 0
+    assert capsys.readouterr().out == piped
+
+
+def test_a_file_of_prompts_has_an_answer_a_line_and_a_bad_line_its_error(talker, tmp_path, capsys):
+    lines = [
+        json.dumps({"prompt": "Hi\u2028there"}),
+        "{",
+        json.dumps({"messages": [{"role": "user", "content": "Hi"}]}),
+        json.dumps({"messages": [{"role": "robot", "content": "Hi"}]}),
+        json.dumps({"text": "Hi"}),
+        json.dumps({"prompt": "y" * 300}),
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    output = tmp_path / "out.jsonl"
+    args = ["--input", str(tmp_path / "in.jsonl"), "--output", str(output), "--json", "--batch", "2"]
+    assert main(["generate", *args, "--model", talker, "--gen-length", "8"]) == cli.INCOMPLETE
+    got = [json.loads(line) for line in output.read_bytes().split(b"\n")[:-1]]
+    asked = Generator(load(talker), DecodeConfig.lrd(8))
+    first, third = asked.generate(["Hi\u2028there", [{"role": "user", "content": "Hi"}]])
+    assert [record["line"] for record in got] == [1, 2, 3, 4, 5, 6]
+    assert (got[0]["text"], got[2]["text"]) == (first.text, third.text)
+    for line, word in ((1, "not JSON"), (3, "'robot'"), (4, '"prompt"'), (5, "context of 256")):
+        assert word in got[line]["error"]
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("error: ") == 4 and "line 2: not JSON" in err and "2 answers, 4 errors" in err
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_a_text_file_is_split_at_line_feeds_alone_and_so_are_its_answers(talker, tmp_path, capsys):
+    prompts = ["One\u2028line", "Zwölf\x0b", "a\rb"]
+    (tmp_path / "in.txt").write_bytes(("\n".join(prompts) + "\r\n").encode())
+    assert main(["generate", "--input", str(tmp_path / "in.txt"), "--model", talker, "--gen-length", "8"]) == 0
+    answers = Generator(load(talker), DecodeConfig.lrd(8)).generate(prompts)
+    assert capsys.readouterr().out == "".join(a.text.replace("\n", "\\n") + "\n" for a in answers)
+
+
+def test_an_output_whose_run_fails_is_not_there(talker, tmp_path, capsys):
+    output = str(tmp_path / "out.txt")
+    assert "is empty" in refused(capsys, "generate", " ", "--model", talker, "--output", output)
+    assert "exceed" in refused(capsys, "generate", "x" * 300, "--model", talker, "--output", output)
+    missing = str(tmp_path / "no" / "out.txt")
+    assert "there is no folder" in refused(capsys, "generate", "x", "--model", talker, "--output", missing)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stop_strings_and_a_system_prompt(talker, capsys):
+    asked = Generator(load(talker), DecodeConfig.lrd(8))
+    messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"}]
+    whole = asked.generate([messages])[0].text
+    stop = whole[2:4]
+    args = ["--system", "Be short.", "--stop", "never in it", "--stop", stop]
+    assert main(["generate", "Hi", "--model", talker, "--gen-length", "8", "--json", *args]) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert (got["text"], got["stop"], got["finish"]) == (whole[: whole.find(stop)], stop, "stop")
+
+
+def test_a_decoder_that_draws_gets_a_seed_which_the_facts_tell(talker, capsys):
+    args = ["generate", "Hi", "--model", talker, "--gen-length", "8", "--preset", "plain"]
+    assert main([*args, "--temperature", "2"]) == 0
+    text, err = capsys.readouterr()
+    (seed,) = re.findall(r"\| seed (\d+)\n", err)
+    assert main([*args, "--temperature", "2", "--seed", seed, "--json"]) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert (got["text"] + "\n", got["seed"]) == (text, int(seed))
+    assert main(args) == 0
+    assert "seed" not in capsys.readouterr().err
+    assert session.seed_for(Generate(question="x"), DecodeConfig.dream(8, alg="origin")) is not None
+    assert session.seed_for(Generate(question="x"), DecodeConfig.dream(8)) is None
 
 
 def test_a_row_that_stops_on_bad_logits_is_told_by_the_exit_status(tmp_path, capsys):

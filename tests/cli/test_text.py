@@ -12,6 +12,7 @@ import pytest
 from lrd_jax.models import CHECKPOINTS, ModelConfig
 from lrd_jax.text import (
     CHAT_TEMPLATES,
+    Tokenizer,
     decode_text,
     encode_prompts,
     has_tokenizer,
@@ -129,6 +130,53 @@ def test_llada_chat_of_several_turns_begins_once(tmp_path):
     assert tokenizer.apply_chat_template(turns, tokenize=False).count("<|startoftext|>") == 1
 
 
+ODD_TEMPLATE = """{%- set ns = namespace(n=0) %}
+{%- for message in messages %}
+    {%- if message.role == 'assistant' %}
+{% generation %}{{ message.content }}{% endgeneration %}
+    {%- else %}
+{{ loop.index }} {{ message | tojson }}{{ eos_token }}
+        {%- set ns.n = ns.n + 1 %}
+    {%- endif %}
+    {%- if ns.n == 3 %}{% break %}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}[{{ ns.n }}]{% endif %}{{ tools is none }}
+"""
+
+
+@pytest.mark.parametrize("template", [*CHAT_TEMPLATES.values(), ODD_TEMPLATE])
+@pytest.mark.parametrize("add_generation_prompt", [False, True])
+def test_templates_are_rendered_as_transformers_does(dream, template, add_generation_prompt):
+    tokenizer = Tokenizer(dream.backend_tokenizer, dream.special_tokens_map, template)
+    messages = [{"role": role, "content": f" <{role}> 'é' "} for role in ("system", "user", "assistant", "user")]
+    asked = {"add_generation_prompt": add_generation_prompt, "tokenize": False}
+    assert tokenizer.apply_chat_template(messages, **asked) == tokenizer.hf.apply_chat_template(messages, **asked)
+
+
+def test_a_template_that_refuses_says_why_and_reaches_nothing(dream):
+    for template, message in (
+        ("{{ raise_exception('roles must alternate') }}", "refuses the conversation: roles must alternate"),
+        ("{{ messages.__class__.__mro__ }}", "unsafe"),
+        ("{% for %}", "refuses the conversation"),
+    ):
+        tokenizer = Tokenizer(dream.backend_tokenizer, dream.special_tokens_map, template)
+        with pytest.raises(ValueError, match=message):
+            encode_prompts(tokenizer, ["x"], chat=True)
+
+
+def test_ids_and_text_are_those_of_transformers(dream, words):
+    for tokenizer, text in ((dream, "naïve 東京 🙂 <|im_end|><tool_call> x"), (words, "<|mdm_mask|> how many plums?")):
+        hf = tokenizer.hf
+        ids = tokenizer(text)["input_ids"]
+        assert ids == hf(text)["input_ids"]
+        for skip in (False, True):
+            decoded = tokenizer.decode(ids, skip_special_tokens=skip)
+            assert decoded == hf.decode(ids, skip_special_tokens=skip)
+        assert tokenizer.convert_ids_to_tokens(ids) == hf.convert_ids_to_tokens(ids)
+        assert (tokenizer.eos_token_id, tokenizer.mask_token) == (hf.eos_token_id, hf.mask_token)
+        assert tokenizer.special_tokens_map == {k: v for k, v in hf.special_tokens_map.items() if isinstance(v, str)}
+
+
 def test_a_folder_may_bring_its_own_template(tmp_path):
     config = model_config(len(WORDS))
     folder = write_words(tmp_path, chat_template="settings")
@@ -216,6 +264,8 @@ from lrd_jax.models import ModelConfig
 config = ModelConfig.from_json({model_config(10).to_json()!r})
 tokenizer = lrd_jax.text.load_tokenizer({str(tmp_path)!r}, config)
 lrd_jax.text.encode_prompts(tokenizer, ["how"], chat=False)
+assert not {{"transformers", "torch"}} & set(sys.modules)
+tokenizer.hf
 assert "torch" not in sys.modules
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
