@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
-from orbax.checkpoint import v1 as ocp
 
 from lrd_jax.convert.safetensors_io import ConversionError
 from lrd_jax.convert.tables import ParamPath, Tensor, param_shapes, unflatten
@@ -171,6 +170,8 @@ def _spec(folder: Path, path: ParamPath) -> dict[str, Any]:
 
 def finish(folder: Path, dtypes: Mapping[ParamPath, np.dtype], info: CheckpointInfo) -> None:
     """Makes a checkpoint of a folder whose arrays are complete: everything in it that tells Orbax so, metadata last."""
+    from orbax.checkpoint import v1 as ocp  # slow to import, and needed by those alone who write
+
     skeleton = folder / "skeleton"
     with jax.default_device(jax.devices("cpu")[0]):  # any machine has that one to restore to
         placeholders = unflatten({path: jnp.zeros(1, dtype) for path, dtype in dtypes.items()})

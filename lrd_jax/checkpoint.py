@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from orbax.checkpoint import v1 as ocp
 
 from lrd_jax.convert import ConversionError
 from lrd_jax.convert.reader import open_source, read_config, read_params, weight_dtype
@@ -99,6 +98,8 @@ def restore(
     Raises:
       ValueError: not a converted checkpoint, or one of another config.
     """
+    from orbax.checkpoint import v1 as ocp  # slow to import, and the embedded models need none of it
+
     info = read_info(folder)
     if config is not None:
         _require_same(folder, info.config, config, "was asked for")

@@ -335,6 +335,8 @@ def _row_keys(seed: int | None, keys: Sequence[jax.Array] | jax.Array | None, co
     if keys is None:
         if seed is None:
             return None
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed={seed!r} must be an integer in [0, 2^63)")
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(count))
     if seed is not None:
         raise ValueError("seed and keys were both given; a key a prompt takes the seed's place")

@@ -280,6 +280,7 @@ def test_bad_prompts_are_refused_by_name(loaded, prompts, message):
         ({"stop": "end"}, "stop must be a list of texts of at least one character, got 'end'"),
         ({"stop": [""]}, "stop must be a list"),
         ({"seed": 1, "keys": [jax.random.key(0)]}, "seed and keys were both given"),
+        ({"seed": -1}, r"seed=-1 must be an integer in \[0, 2\^63\)"),
         ({"keys": []}, "keys must hold one jax.random.key for each of 1 prompts, got 0"),
     ],
 )

@@ -28,6 +28,17 @@ class Tokenizer:
       special_tokens_map: text by name, as "eos_token", of those that the model has.
     """
 
+    eos_token: str
+    eos_token_id: int
+    pad_token: str
+    pad_token_id: int
+    mask_token: str
+    mask_token_id: int
+    bos_token: str | None = None
+    bos_token_id: int | None = None
+    unk_token: str | None = None
+    unk_token_id: int | None = None
+
     def __init__(
         self, backend: "tokenizers.Tokenizer", special_tokens: dict[str, str], chat_template: str | None = None
     ):
@@ -93,7 +104,7 @@ class Tokenizer:
         )
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "backend_tokenizer":  # copies ask before anything is set
+        if name.startswith("__") or name in ("backend_tokenizer", "hf"):  # copies ask before anything is set
             raise AttributeError(name)
         return getattr(self.hf, name)
 
