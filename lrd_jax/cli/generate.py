@@ -45,9 +45,9 @@ def run(options: Generate) -> int:
 
 def _question(options: Generate) -> str:
     """The question of the command line, or all of standard input."""
-    if options.question not in (None, "-"):
+    if options.question != "-":
         return options.question
-    if options.question is None and sys.stdin.isatty():
+    if sys.stdin.isatty():
         raise ValueError("no question was given; ask something, in quotes, by a pipe, or many with --input FILE")
     return text_of(sys.stdin.buffer.read())
 

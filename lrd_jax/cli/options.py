@@ -57,7 +57,7 @@ class Generate(Decoding):
     """Answer one question, or a file of them: answers on standard output, the facts of the run on standard error.
 
     Attributes:
-      question: the prompt, in quotes; - or none: all of standard input.
+      question: the prompt, in quotes; - is all of standard input.
       input: a file of prompts instead, an answer a line: JSON lines with a "prompt" or "messages" each where its name
         ends in .jsonl, else a prompt a line. A line that cannot be answered gets an error, and the exit status is 1.
       output: file for the answers instead of standard output; it is there once all of them are.
@@ -69,7 +69,7 @@ class Generate(Decoding):
       json: print one JSON object an answer instead: text, tokens, forwards, stop_reason, seconds and more.
     """
 
-    question: Positional[str | None] = None
+    question: Annotated[Positional[str], arg(metavar="QUESTION")] = "-"
     input: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     output: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: standard output)")] = None
     batch: int = 1
@@ -81,7 +81,7 @@ class Generate(Decoding):
 
     def __post_init__(self):
         _check_seed(self.seed)
-        if self.input is not None and self.question is not None:
+        if self.input is not None and self.question != "-":
             raise ValueError("a question and --input were both given; choose one of them")
         if self.batch < 1:
             raise ValueError(f"batch={self.batch} must be at least 1")

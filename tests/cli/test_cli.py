@@ -195,6 +195,17 @@ def test_a_question_comes_by_a_pipe(folder, capsys, monkeypatch, args):
     assert capsys.readouterr().out == piped
 
 
+def test_without_a_question_or_a_pipe_nothing_is_waited_for(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    assert "no question was given" in refused(capsys, "generate")
+
+
+def test_a_question_beside_a_file_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["generate", "x", "--input", "prompts.txt"])
+    assert "choose one of them" in capsys.readouterr().err
+
+
 def test_a_file_of_prompts_has_an_answer_a_line_and_a_bad_line_its_error(talker, tmp_path, capsys):
     lines = [
         json.dumps({"prompt": "Hi\u2028there"}),
