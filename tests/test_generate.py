@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from byte_model import write_byte_model
 
-from lrd_jax import DecodeConfig, Generator, load, make_decode
+from lrd_jax import DecodeConfig, Draw, Generator, PrefixCache, load, make_decode
 from lrd_jax.decoding import loop
-from lrd_jax.decoding.parts.cache.region import PrefixCache
 from lrd_jax.text import SettledText, decode_text, encode_prompts, first_stop
 
 PROMPTS = ["One.", "The second prompt is longer.", "Zwölf 東京 🙂", "x" * 40, "a b c"]
@@ -56,7 +55,7 @@ def test_prompts_in_batches_answer_as_each_does_alone(loaded, batch, config):
 
 
 def test_draws_depend_on_a_prompts_own_key_only(loaded):
-    config = DecodeConfig.plain(8, per_step=2, temperature=1.0)
+    config = DecodeConfig.plain(8, per_step=2, draw=Draw(temperature=1.0))
     keys = [jax.random.fold_in(jax.random.key(5), i) for i in range(len(PROMPTS))]
     wanted = Generator(loaded, config).generate(PROMPTS, seed=5)
     same(Generator(loaded, config, batch=3).generate(PROMPTS, seed=5), wanted)
