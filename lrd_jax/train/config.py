@@ -2,19 +2,50 @@
 
 import dataclasses
 import json
-import tomllib
-import types
-import typing
+import math
 from pathlib import Path
 from typing import Any
 
+from lrd_jax import toml
 from lrd_jax.tasks import TRAINABLE
 
 DTYPES = ("bfloat16", "float16", "float32")
+_LARGEST_COUNT = 2**31 - 1  # steps are counted in int32
+
+
+def _not_positive(config: Any, *names: str) -> list[str]:
+    """Problems with numbers that must be positive and finite."""
+    return [
+        f"{name}={value} must be positive{' and finite' if value > 0 else ''}"
+        for name in names
+        if not 0 < (value := getattr(config, name)) < math.inf
+    ]
+
+
+def _outside_unit(config: Any, *names: str) -> list[str]:
+    return [f"{n}={getattr(config, n)} must be in [0, 1]" for n in names if not 0 <= getattr(config, n) <= 1]
+
+
+def _not_a_path(config: Any, *names: str) -> list[str]:
+    """Problems with the names of files and folders; None is left alone."""
+    texts = {name: text for name in names if (text := getattr(config, name)) is not None}
+    return [f"{name}={text!r} is no name of a file" for name, text in texts.items() if not text or "\0" in text]
+
+
+class _Checked:
+    """A config whose fields hold what their annotations say, and of which `problems` finds nothing."""
+
+    def __post_init__(self):
+        if found := toml.type_problems(self) or self.problems():
+            raise toml.Problems(found)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, each by its field."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scratch:
+class Scratch(_Checked):
     """Sizes of a LLaDA-architecture model to train from random weights.
 
     Attributes:
@@ -28,9 +59,15 @@ class Scratch:
     max_length: int
     tokenizer: str | None = None
 
+    def problems(self):
+        found = _not_positive(self, "num_layers", "embed_dim", "mlp_dim", "num_heads", "max_length")
+        if not found and self.embed_dim % (2 * self.num_heads):
+            found.append(f"embed_dim={self.embed_dim} must be num_heads={self.num_heads} times an even head dimension")
+        return found + _not_a_path(self, "tokenizer")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bucket:
+class Bucket(_Checked):
     """One shape of batch, so that a short problem does not pay for a long canvas.
 
     Attributes:
@@ -46,9 +83,12 @@ class Bucket:
     share: float = 1.0
     tasks: tuple[str, ...] = ()
 
+    def problems(self):
+        return _not_positive(self, "prompt", "canvas", "batch", "share")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(_Checked):
     """Where prompt / answer pairs come from: a JSON-lines file, or built-in tasks made as they are needed.
 
     Attributes:
@@ -63,48 +103,118 @@ class Data:
     chat: bool = False
     buckets: tuple[Bucket, ...]
 
+    def problems(self):
+        found = _not_a_path(self, "jsonl")
+        if self.jsonl and any(bucket.tasks for bucket in self.buckets):
+            found.append("buckets: tasks of a bucket need data.tasks, not jsonl")
+        named = (*self.tasks, *(name for bucket in self.buckets for name in bucket.tasks))
+        if unknown := [name for name in named if name not in TRAINABLE]:
+            found.append(f"tasks: {', '.join(unknown)} unknown; known: {', '.join(TRAINABLE)}")
+        if not self.buckets:
+            found.append("buckets: at least one [[data.buckets]] is needed")
+        if not math.isfinite(sum(bucket.share for bucket in self.buckets)):
+            found.append("buckets: the sum of their shares must be finite")
+        return found
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Optimizer:
-    """AdamW with linear warm-up, cosine decay to a tenth of the peak, and clipping by the global norm."""
+class Restart(_Checked):
+    """From a step on, the learning rate warms up and decays once more (SGDR, arXiv 1608.03983), to another peak."""
+
+    step: int
+    peak_lr: float
+
+    def problems(self):
+        return _not_positive(self, "step", "peak_lr")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer(_Checked):
+    """AdamW with linear warm-up, cosine decay to a tenth of the peak, and clipping by the global norm.
+
+    Attributes:
+      warmup_steps: of the start, and of every restart.
+      restarts: in the order of their steps; each decays until the next one, the last to the end.
+    """
 
     peak_lr: float
     warmup_steps: int = 100
     weight_decay: float = 0.1
     b2: float = 0.98
     clip_norm: float = 1.0
+    restarts: tuple[Restart, ...] = ()
+
+    def problems(self):
+        found = _not_positive(self, "peak_lr", "clip_norm")
+        if not 0 <= self.weight_decay < math.inf:
+            found.append(f"weight_decay={self.weight_decay} must be 0 or positive, and finite")
+        if not 0 <= self.b2 < 1:
+            found.append(f"b2={self.b2} must be in [0, 1): at 1 the second moment never moves")
+        return found
+
+    def segments(self, steps: int) -> list[tuple[int, int, float]]:
+        """First step, step after the last, and peak of every stretch between restarts of a run."""
+        starts = [(0, self.peak_lr), *((restart.step, restart.peak_lr) for restart in self.restarts)]
+        ends = [*(start for start, _ in starts[1:]), steps]
+        return [(start, end, peak) for (start, peak), end in zip(starts, ends, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SoftInputs:
+class SoftInputs(_Checked):
     """Training on the inputs that refinement and mixing will feed.
 
     Attributes:
-      share: share of the rows that take part; each runs 0, 1 or 2 forwards, equally often.
-      max_r_f: the feedback ratio is uniform on [0, max_r_f], one a row.
+      share: share of the rows that take part; the others see [MASK] alone.
+      refinements: most forwards before the one whose loss counts.
+      every_depth: every row runs all of them, and the loss is the mean over all depths, from 0 forwards before it on;
+        False: each row runs 0 to all of them, equally often, and the loss is that of the last input.
+      min_r_f, max_r_f: the feedback ratio is uniform between them, one a row.
       top_p: mass of the nucleus.
+      all_masked: share of the rows whose answer is masked altogether, as decoding starts; t is 1 there.
+      through: gradients flow through the beliefs that are fed back, all but the floor of the nucleus; False: what is
+        fed back is given, and only the forward whose loss counts is trained.
+      remat: with `through`, every refinement is computed again on the way back: the memory of one forward in place of
+        all of them, for about a third more time.
     """
 
     share: float = 1.0
+    refinements: int = 2
+    every_depth: bool = False
+    min_r_f: float = 0.0
     max_r_f: float = 1.0
     top_p: float = 0.9
+    all_masked: float = 0.0
+    through: bool = False
+    remat: bool = True
+
+    def problems(self):
+        found = _outside_unit(self, "share", "min_r_f", "max_r_f", "top_p", "all_masked")
+        if self.min_r_f > self.max_r_f:
+            found.append(f"min_r_f={self.min_r_f} must be at most max_r_f={self.max_r_f}")
+        if not 1 <= self.refinements <= 64:
+            found.append(f"refinements={self.refinements} must be from 1 to 64")
+        return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mesh:
+class Mesh(_Checked):
     """Devices along the axes of `lrd_jax.sharding`."""
 
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
 
+    def problems(self):
+        return _not_positive(self, "data", "fsdp", "tensor")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(_Checked):
     """A whole run.
 
     Attributes:
       output: folder of the run: log.jsonl, checkpoints/, and the trained model in model/.
+      seed: from 0 to 2^32 - 1.
       init: checkpoint to fine-tune, anything `lrd_jax.load` takes; or
       model: sizes of a new one. Exactly one of the two.
       min_mask_ratio: the mask ratio t is uniform on [min_mask_ratio, 1].
@@ -126,42 +236,36 @@ class TrainConfig:
     checkpoint_every: int = 500
     log_every: int = 20
 
-    def __post_init__(self):
-        problems = []
+    def problems(self):
+        found = _not_a_path(self, "output", "init") + _not_positive(self, "steps", "checkpoint_every", "log_every")
+        if self.steps > _LARGEST_COUNT:
+            found.append(f"steps={self.steps} must be at most {_LARGEST_COUNT}")
+        if not 0 <= self.seed < 2**32:
+            found.append(f"seed={self.seed} must be from 0 to {2**32 - 1}")
         if (self.init is None) == (self.model is None):
-            problems.append("set exactly one of init (a checkpoint to start from) and [model] (sizes of a new one)")
+            found.append("set exactly one of init (a checkpoint to start from) and [model] (sizes of a new one)")
         if (self.data.jsonl is None) == (not self.data.tasks):
-            problems.append("data: set exactly one of jsonl and tasks")
-        if self.data.jsonl and any(bucket.tasks for bucket in self.data.buckets):
-            problems.append("data.buckets: tasks of a bucket need data.tasks, not jsonl")
-        named = (*self.data.tasks, *(name for bucket in self.data.buckets for name in bucket.tasks))
-        if unknown := [name for name in named if name not in TRAINABLE]:
-            problems.append(f"data.tasks: {', '.join(unknown)} unknown; known: {', '.join(TRAINABLE)}")
+            found.append("data: set exactly one of jsonl and tasks")
         if self.model and self.model.tokenizer is None and not self.data.tasks:
-            problems.append("model.tokenizer: a new model on jsonl data needs a folder with tokenizer.json")
-        if not self.data.buckets:
-            problems.append("data.buckets: at least one [[data.buckets]] is needed")
-        problems += _not_positive(self, "steps", "checkpoint_every", "log_every")
-        problems += _not_positive(self.optimizer, "peak_lr", "clip_norm", prefix="optimizer.")
-        problems += _not_positive(self.mesh, "data", "fsdp", "tensor", prefix="mesh.")
-        if self.model:
-            sizes = ("num_layers", "embed_dim", "mlp_dim", "num_heads", "max_length")
-            problems += _not_positive(self.model, *sizes, prefix="model.")
+            found.append("model.tokenizer: a new model on jsonl data needs a folder with tokenizer.json")
         for i, bucket in enumerate(self.data.buckets):
-            problems += _not_positive(bucket, "prompt", "canvas", "batch", "share", prefix=f"data.buckets[{i}].")
             if bucket.batch % (self.mesh.data * self.mesh.fsdp):
-                problems.append(f"data.buckets[{i}].batch={bucket.batch} must divide over mesh.data * mesh.fsdp")
+                found.append(f"data.buckets[{i}].batch={bucket.batch} must divide over mesh.data * mesh.fsdp")
         if not 0 < self.min_mask_ratio < 1:
-            problems.append(f"min_mask_ratio={self.min_mask_ratio} must be above 0 and below 1")
+            found.append(f"min_mask_ratio={self.min_mask_ratio} must be above 0 and below 1")
         if self.dtype not in DTYPES:
-            problems.append(f"dtype={self.dtype!r} must be one of {', '.join(DTYPES)}")
-        problems += _outside_unit(self.optimizer, "b2", prefix="optimizer.")
-        if self.soft_inputs:
-            problems += _outside_unit(self.soft_inputs, "share", "max_r_f", "top_p", prefix="soft_inputs.")
-        if not 0 <= self.optimizer.warmup_steps < max(self.steps, 1):
-            problems.append(f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be from 0 to below steps")
-        if problems:
-            raise ValueError("; ".join(problems))
+            found.append(f"dtype={self.dtype!r} must be one of {', '.join(DTYPES)}")
+        return found + self._schedule_problems()
+
+    def _schedule_problems(self) -> list[str]:
+        warmup = self.optimizer.warmup_steps
+        if not 0 <= warmup < max(self.steps, 1):
+            return [f"optimizer.warmup_steps={warmup} must be from 0 to below steps"]
+        return [
+            f"optimizer.restarts: from step {start} to {end} there must be more than the {warmup} of the warm-up"
+            for start, end, _ in self.optimizer.segments(self.steps)
+            if end - start <= warmup
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict."""
@@ -175,50 +279,6 @@ def read_config(path: str | Path) -> TrainConfig:
       ValueError: not TOML, unknown or missing fields, wrong types or values; the message names file and fields.
     """
     try:
-        return _build(TrainConfig, tomllib.loads(Path(path).read_text()), "")
+        return toml.read(TrainConfig, Path(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; give a TOML file such as recipes/lrd-tiny.toml") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _build(kind: type, table: Any, where: str) -> Any:
-    """A dataclass from a parsed table; problems of one level are reported together."""
-    if not isinstance(table, dict):
-        raise ValueError(f"{where or 'the file'} must be a table, got {table!r}")
-    types_ = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    prefix = f"{where}." if where else ""
-    problems = [f"{prefix}{name} is unknown; known: {', '.join(fields)}" for name in table if name not in fields]
-    problems += [
-        f"{prefix}{name} is missing"
-        for name, field in fields.items()
-        if field.default is dataclasses.MISSING and name not in table
-    ]
-    if problems:
-        raise ValueError("; ".join(problems))
-    return kind(**{name: _value(types_[name], value, prefix + name) for name, value in table.items()})
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    if isinstance(kind, types.UnionType):
-        kind = next(option for option in typing.get_args(kind) if option is not types.NoneType)
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, value, where)
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where} must be a list, got {value!r}")
-        return tuple(_value(typing.get_args(kind)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{where} must be of type {kind.__name__}, got {value!r}")
-    return value
-
-
-def _not_positive(config: Any, *names: str, prefix: str = "") -> list[str]:
-    return [f"{prefix}{n}={getattr(config, n)} must be positive" for n in names if not getattr(config, n) > 0]
-
-
-def _outside_unit(config: Any, *names: str, prefix: str = "") -> list[str]:
-    return [f"{prefix}{n}={getattr(config, n)} must be in [0, 1]" for n in names if not 0 <= getattr(config, n) <= 1]

@@ -5,10 +5,11 @@ when the file is opened again, so that no sample is there twice or half.
 """
 
 import dataclasses
-import fcntl
 import json
 from pathlib import Path
 from typing import Any, Self
+
+from lrd_jax.locking import append_lines, open_alone, whole_lines
 
 Key = tuple[str, int, int]  # task, index of the problem, repetition
 
@@ -62,13 +63,9 @@ class RecordFile:
           ValueError: another process holds it, or a line that is no record.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b")
+        self._file = open_alone(self.path)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read()
-        except BlockingIOError as error:
-            self._file.close()
-            raise ValueError(f"{self.path} is being written by another run; wait for it, or stop it") from error
         except ValueError:
             self._file.close()
             raise
@@ -79,22 +76,16 @@ class RecordFile:
 
     def append(self, records: list[Record]) -> None:
         """Writes the records; they are with the operating system when it returns."""
-        self._file.write("".join(json.dumps(dataclasses.asdict(r)) + "\n" for r in records).encode())
-        self._file.flush()
+        append_lines(self._file, [dataclasses.asdict(record) for record in records])
         self.records |= {record.key: record for record in records}
 
     def _read(self) -> None:
-        self._file.seek(0)
-        data = self._file.read()
-        whole = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:whole].splitlines(), start=1):
+        for number, line in whole_lines(self._file):
             try:
                 record = Record(**json.loads(line))
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{self.path}, line {number} is no record ({error}); take it out") from error
             self.records[record.key] = record
-        self._file.truncate(whole)
-        self._file.seek(whole)
 
 
 def read_records(path: Path) -> list[Record]:

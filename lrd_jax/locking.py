@@ -1,0 +1,42 @@
+"""A file of JSON lines that one process at a time may write, and that survives a kill at any moment."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+def open_alone(path: Path) -> IO[bytes]:
+    """Opens or creates a file to read and append, for this process alone until it is closed.
+
+    Raises:
+      ValueError: another process holds it.
+    """
+    file = path.open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ValueError(f"{path} is being written by another run; wait for it, or stop it") from error
+    return file
+
+
+def whole_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Numbers, from 1, and contents of a file's lines.
+
+    What a kill left without its end is cut off the file after the last of them: whoever finds a line that is not theirs
+    stops before, and leaves the file as it was.
+    """
+    file.seek(0)
+    data = file.read()
+    whole = data.rfind(b"\n") + 1
+    yield from enumerate(data[:whole].split(b"\n")[:-1], start=1)
+    file.truncate(whole)
+    file.seek(whole)
+
+
+def append_lines(file: IO[bytes], lines: list[dict[str, Any]]) -> None:
+    """Appends with one write; the lines are with the operating system when it returns."""
+    file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+    file.flush()
