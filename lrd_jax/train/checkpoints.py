@@ -1,12 +1,25 @@
-"""Checkpoints of a run: `checkpoints/<step>` under its output folder, written whole or not at all by Orbax."""
+"""Checkpoints of a run: `checkpoints/<step>` under its output folder by Orbax, the last two of them.
 
+`<step>.json` beside each is written last: the run's config, and the hash of every file. A checkpoint without it was
+never finished and is passed over; one whose files do not match is damaged, and the one before it is taken.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from lrd_jax import toml
 from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.step import TrainState
 
@@ -14,41 +27,137 @@ _MAY_CHANGE = ("output", "checkpoint_every", "log_every", "mesh", "dtype")  # th
 
 
 def save(output: Path, config: TrainConfig, state: TrainState) -> None:
-    """Writes the state and its config, then deletes the checkpoints before it."""
-    folder, step = output / "checkpoints", int(state.step)
-    tree = {"params": state.params, "opt_state": state.opt_state}
-    ocp.save(folder / str(step), tree, custom_metadata={"train_config": config.to_json()})
-    for earlier in _steps(folder):
-        if earlier < step:
-            shutil.rmtree(folder / str(earlier))
-
-
-def restore(output: Path, config: TrainConfig, state: TrainState) -> TrainState:
-    """The newest checkpoint, placed as `state` is; `state` itself where there is none.
+    """Writes the state, its config and its hashes; of the checkpoints before, the newest stays.
 
     Raises:
-      ValueError: the checkpoint is of another run, which differs in the named fields.
+      ValueError: they could not be written, on a full disk for one; nothing of them is left then.
+    """
+    folder, step = output / "checkpoints", int(state.step)
+    earlier = newest(output, below=step)
+    _clear(folder, keep=earlier)
+    tree = {"params": state.params, "opt_state": state.opt_state}
+    with resumable(f"the checkpoint of step {step}", folder, earlier):
+        try:
+            require_room(folder, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
+            with _quiet():
+                ocp.save(folder / str(step), tree)
+            content = {"train_config": config.to_json(), "sha256": _hashes(folder / str(step))}
+            part = folder / f"{step}.json.part"
+            part.write_text(json.dumps(content, indent=1) + "\n")
+            os.replace(part, folder / f"{step}.json")
+        except BaseException:
+            _clear(folder, keep=earlier)
+            raise
+
+
+def restore(output: Path, config: TrainConfig, abstract: TrainState) -> TrainState | None:
+    """The newest checkpoint whose files are whole, placed as `abstract` says; None where the run has none.
+
+    Raises:
+      ValueError: the checkpoint is of another run, which differs in the named fields; or every one is damaged.
     """
     folder = output / "checkpoints"
-    steps = _steps(folder)
-    if not steps:
-        return state
-    path = folder / str(steps[-1])
-    _check_same_run(path, config)
-    current = {"params": state.params, "opt_state": state.opt_state}
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), current)
-    step = jax.device_put(np.int32(steps[-1]), state.step.sharding)
-    return TrainState(step=step, **ocp.load(path, abstract))
+    damaged = []
+    for step in reversed(_steps(folder)):
+        try:
+            saved = _verified(folder, step)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            damaged.append(f"checkpoint {folder / str(step)} is damaged ({error})")
+            continue
+        _require_same_run(folder / str(step), saved, config)
+        if damaged:
+            print(f"note: {'; '.join(damaged)}; going on from step {step}", file=sys.stderr)
+        try:
+            tree = ocp.load(folder / str(step), {"params": abstract.params, "opt_state": abstract.opt_state})
+        except ValueError as error:  # whole, but made by other code
+            raise ValueError(f"checkpoint {folder / str(step)} does not fit the model ({error}); delete it") from error
+        return TrainState(step=jax.device_put(np.int32(step), abstract.step.sharding), **tree)
+    if damaged:
+        raise ValueError(f"{'; '.join(damaged)}; none before it is left: delete {folder} to begin anew")
+    return None
+
+
+def newest(output: Path, below: int = sys.maxsize) -> int | None:
+    """The step of the newest finished checkpoint before step `below`."""
+    return max((step for step in _steps(output / "checkpoints") if step < below), default=None)
+
+
+@contextlib.contextmanager
+def resumable(what: str, where: Path, step: int | None) -> Iterator[None]:
+    """Turns what goes wrong in writing `what` into one message: why, and that the run goes on from `step`."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        full = "no space left on device" in str(error).lower()
+        reason = "no space is left on the device" if full else str(error).split(" [tensorstore_spec")[0][:300]
+        start = "from the start" if step is None else f"from step {step}"
+        raise ValueError(
+            f"{what} could not be written to {where}: {reason}; put that right and give the same command again, "
+            f"it goes on {start}"
+        ) from error
+
+
+def require_room(folder: Path, wanted: int) -> None:
+    """Raises OSError where the disk that a folder is on, or will be, has less than `wanted` bytes."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if (free := shutil.disk_usage(there).free) < wanted:
+        raise OSError(f"it takes {wanted / 2**20:,.1f} MiB, and {free / 2**20:,.1f} are free")
 
 
 def _steps(folder: Path) -> list[int]:
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    """Finished checkpoints, damaged ones too."""
+    return sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit())
 
 
-def _check_same_run(path: Path, config: TrainConfig) -> None:
-    saved = ocp.metadata(path).custom_metadata["train_config"]
+def _clear(folder: Path, keep: int | None) -> None:
+    """Takes away every checkpoint but one, what kills have left of others, and the folder itself if it is empty."""
+    kept = set() if keep is None else {str(keep), f"{keep}.json"}
+    found = [path for path in folder.glob("*") if path.name.split(".")[0].isdigit() and path.name not in kept]
+    for path in sorted(found, key=Path.is_dir):  # a checkpoint stops being one before its files go
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    hashes = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            hashes[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+def _verified(folder: Path, step: int) -> dict[str, Any]:
+    """The config that a checkpoint was saved with.
+
+    Raises:
+      ValueError: a file of it is lost or not as it was written.
+    """
+    content = json.loads((folder / f"{step}.json").read_text())
+    written, found = content["sha256"], _hashes(folder / str(step))
+    if lost := written.keys() - found.keys():
+        raise ValueError(f"{min(lost)} is lost")
+    if changed := [name for name in written if written[name] != found[name]]:
+        raise ValueError(f"{changed[0]} is not as it was written")
+    return content["train_config"]
+
+
+def _require_same_run(path: Path, saved: dict[str, Any], config: TrainConfig) -> None:
+    with contextlib.suppress(toml.Problems):  # fields that came later get the values that they had before
+        saved = toml.build(TrainConfig, saved).to_json()
     wanted = config.to_json()
     differ = [name for name in wanted if name not in _MAY_CHANGE and saved.get(name) != wanted[name]]
     if differ:
         changes = "; ".join(f"{name}: {saved.get(name)!r} there, {wanted[name]!r} asked for" for name in differ)
         raise ValueError(f"{path} is of another run ({changes}); resume with its config or choose another output")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the tracebacks that Orbax's threads log away from standard error; the error itself is raised as well."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

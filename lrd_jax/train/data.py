@@ -1,5 +1,6 @@
 """Batches as a pure function of (seed, step): a stopped run continues on exactly the data that it would have seen."""
 
+import codecs
 import functools
 import json
 import random
@@ -11,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lrd_jax.models import ModelConfig
 from lrd_jax.tasks import TRAINABLE, stream
-from lrd_jax.text import encode_prompts
+from lrd_jax.text import encode_prompts, unknown_words
 from lrd_jax.train.config import Bucket, Data
 from lrd_jax.train.loss import Batch
 
@@ -30,7 +31,8 @@ def make_batches(
     Every step draws its bucket by the buckets' shares, then its pairs among those that fit, with replacement.
 
     Raises:
-      ValueError: a bucket longer than the model's context, a malformed file, or pairs that fit no bucket.
+      ValueError: a bucket longer than the model's context or too short for the tasks, a malformed file, pairs that fit
+        no bucket, or words that the tokenizer does not know.
     """
     longest = max(bucket.prompt + bucket.canvas for bucket in data.buckets)
     if longest > model.max_length:
@@ -38,6 +40,8 @@ def make_batches(
     encode = functools.partial(encode_pair, tokenizer, model, chat=data.chat)
     draw = _draw_from_tasks(data.tasks, encode) if data.tasks else _draw_from_file(data, encode)
     shares = [bucket.share for bucket in data.buckets]
+    for bucket in data.buckets:  # what cannot be drawn is refused before the first step
+        draw(random.Random(f"{seed}"), bucket)
 
     def batch(step: int) -> Batch:
         rng = random.Random(f"{seed}/{step}")
@@ -50,9 +54,21 @@ def make_batches(
 def encode_pair(
     tokenizer: PreTrainedTokenizerBase, model: ModelConfig, prompt: str, answer: str, *, chat: bool
 ) -> Pair:
-    """Token ids, the prompt exactly as decoding will see it; a chat's answer closes with the end of the turn."""
+    """Token ids, the prompt exactly as decoding will see it; a chat's answer closes with the end of the turn.
+
+    Raises:
+      ValueError: either has no tokens, or words that the tokenizer does not know, or the answer holds [MASK].
+    """
+    if words := unknown_words(tokenizer, prompt) + unknown_words(tokenizer, answer):
+        raise ValueError(f"the tokenizer does not know {', '.join(map(repr, dict.fromkeys(words)))}")
+    if not prompt.strip():
+        raise ValueError("the prompt is empty")
     ids, mask = encode_prompts(tokenizer, [prompt], chat=chat)
     reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    if not reply:
+        raise ValueError("the answer is empty")
+    if model.mask_id in reply:
+        raise ValueError(f"the answer holds the mask token {tokenizer.convert_ids_to_tokens(model.mask_id)!r}")
     if chat and model.eot_id is not None:
         reply = [*reply, model.eot_id]
     return ids[mask].tolist(), reply
@@ -92,7 +108,12 @@ def _draw_from_tasks(names: Sequence[str], encode: Encode) -> Draw:
 
 
 def _draw_from_file(data: Data, encode: Encode) -> Draw:
-    pairs = [encode(prompt, answer) for prompt, answer in read_pairs(Path(data.jsonl))]
+    pairs = []
+    for number, (prompt, answer) in enumerate(read_pairs(Path(data.jsonl)), start=1):
+        try:
+            pairs.append(encode(prompt, answer))
+        except ValueError as error:
+            raise ValueError(f"{data.jsonl}, line {number}: {error}") from None
     homeless = [i + 1 for i, pair in enumerate(pairs) if not any(_fits(pair, bucket) for bucket in data.buckets)]
     if homeless:
         lengths = " + ".join(str(len(part)) for part in pairs[homeless[0] - 1])
@@ -107,25 +128,36 @@ def _draw_from_file(data: Data, encode: Encode) -> Draw:
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Prompts and answers of a JSON-lines file.
+    """Prompts and answers of a JSON-lines file, one pair a line; a line ends with a line feed and with nothing else.
 
     Raises:
       ValueError: an absent or empty file, or a line that is not {"prompt": text, "answer": text}, by its number.
     """
     if not path.is_file():
         raise ValueError(f"data.jsonl: no file {path}")
-    pairs = [_read_pair(path, i, line) for i, line in enumerate(path.read_text().splitlines(), start=1)]
-    if not pairs:
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n")
+    if lines == [b""]:
         raise ValueError(f"data.jsonl: no pairs in {path}")
-    return pairs
+    return [_read_pair(path, i, line) for i, line in enumerate(lines, start=1)]
 
 
-def _read_pair(path: Path, number: int, line: str) -> tuple[str, str]:
+def _read_pair(path: Path, number: int, line: bytes) -> tuple[str, str]:
     try:
-        fields = json.loads(line)
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}, line {number}: byte {line[error.start]:#04x} is not UTF-8; write the file in UTF-8"
+        ) from None
+    try:
+        fields = json.loads(text)
         pair = (fields["prompt"], fields["answer"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError):
         pair = ()
-    if not pair or not all(isinstance(text, str) and text for text in pair):
-        raise ValueError(f'{path}, line {number}: expected {{"prompt": "...", "answer": "..."}}, got {line[:80]!r}')
+    if not pair or not all(isinstance(part, str) and part and _is_text(part) for part in pair):
+        raise ValueError(f'{path}, line {number}: expected {{"prompt": "...", "answer": "..."}}, got {text[:80]!r}')
     return pair
+
+
+def _is_text(part: str) -> bool:
+    """Whether it holds no half of a surrogate pair, which JSON can write and no tokenizer takes."""
+    return part.isascii() or not any("\ud800" <= character <= "\udfff" for character in part)

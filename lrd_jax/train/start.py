@@ -1,40 +1,63 @@
-"""Where a run starts: random weights of a new model, or the weights and tokenizer of a checkpoint."""
+"""Where a run starts: its model and tokenizer, known before any weight is made or read, and its parameters."""
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from lrd_jax.checkpoint import load
+from lrd_jax.checkpoint import find_model, load
+from lrd_jax.convert.reader import open_source
+from lrd_jax.convert.store import is_checkpoint, read_info
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.models.transformer import Params
 from lrd_jax.sharding import param_shardings
 from lrd_jax.tasks import TRAINABLE
 from lrd_jax.tasks.tokenizer import build_tokenizer
+from lrd_jax.text import has_tokenizer, load_tokenizer
 from lrd_jax.train.config import Scratch, TrainConfig
 
 
-def starting_point(config: TrainConfig, mesh: jax.sharding.Mesh) -> tuple[Model, Params, PreTrainedTokenizerBase]:
-    """Model, float32 parameters on the mesh, and tokenizer of a run.
+def model_and_tokenizer(config: TrainConfig) -> tuple[Model, PreTrainedTokenizerBase]:
+    """Model and tokenizer of a run; no weight is read.
 
     Raises:
       ValueError: the checkpoint cannot be loaded or brings no tokenizer, or a new model cannot be as asked.
     """
     if config.init is not None:
-        loaded = load(config.init, mesh=mesh, dtype=jnp.float32)
-        if loaded.tokenizer is None:
+        folder = find_model(config.init)
+        model = read_info(folder).config if is_checkpoint(folder) else open_source(folder, uniform=False).config
+        if not has_tokenizer(folder):
             raise ValueError(f"init: {config.init} has no tokenizer; copy its tokenizer.json beside the weights")
-        return loaded.model, loaded.params, loaded.tokenizer.hf
+        return Model(model), load_tokenizer(folder, model).hf
     if config.model.tokenizer is not None:
-        tokenizer = AutoTokenizer.from_pretrained(config.model.tokenizer)
+        tokenizer = _read_tokenizer(Path(config.model.tokenizer))
     else:
         tokenizer = build_tokenizer(tuple(TRAINABLE[name] for name in dict.fromkeys(config.data.tasks)))
-    model = Model(new_model_config(config.model, tokenizer))
+    return Model(new_model_config(config.model, tokenizer)), tokenizer
+
+
+def starting_params(config: TrainConfig, model: Model, mesh: jax.sharding.Mesh) -> Params:
+    """float32 parameters of the first step, on the mesh."""
+    if config.init is not None:
+        return load(config.init, mesh=mesh, dtype=jnp.float32).params
     init = jax.jit(functools.partial(new_params, model), out_shardings=param_shardings(model, mesh))
-    return model, init(jax.random.key(config.seed)), tokenizer
+    return init(jax.random.key(config.seed))
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    if not (folder / "tokenizer.json").is_file():
+        raise ValueError(f"model.tokenizer: {folder} is no folder with a tokenizer.json")
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    except Exception as error:  # the libraries raise nothing more specific
+        raise ValueError(f"model.tokenizer: the tokenizer in {folder} cannot be read: {error}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def new_params(model: Model, key: jax.Array) -> Params:

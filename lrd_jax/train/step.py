@@ -28,9 +28,12 @@ class TrainState:
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
     """AdamW as `Optimizer` says; matrices and embeddings decay, norms and biases don't."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.peak_lr, config.warmup_steps, steps, end_value=0.1 * config.peak_lr
-    )
+    segments = config.segments(steps)
+    schedules = [
+        optax.warmup_cosine_decay_schedule(0.0, peak, config.warmup_steps, end - start, end_value=0.1 * peak)
+        for start, end, peak in segments
+    ]
+    schedule = optax.join_schedules(schedules, [start for start, _, _ in segments[1:]])
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(schedule, b2=config.b2, weight_decay=config.weight_decay, mask=_decays),
@@ -40,6 +43,25 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
 def _decays(params: Params) -> Params:
     """Which parameters decay, by name: the stacked layer axis makes a norm look like a matrix."""
     return jax.tree.map_with_path(lambda path, _: not path[-1].key.endswith(("norm", "bias")), params)
+
+
+def abstract_state(model: Model, config: Optimizer, steps: int, mesh: Mesh) -> TrainState:
+    """Shape, dtype and place of every array of the state; nothing is allocated."""
+    optimizer = make_optimizer(config, steps)
+    params = model.abstract_params()
+    opt_state = jax.eval_shape(optimizer.init, params)
+    state = TrainState(params=params, opt_state=opt_state, step=jax.ShapeDtypeStruct((), jnp.int32))
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        state_shardings(model, optimizer, mesh),
+    )
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number of a tree is finite: bool `[]`."""
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
 
 
 def state_shardings(model: Model, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:

@@ -1,25 +1,26 @@
 """The training loop: AdamW on the masked-diffusion loss, with a log, a progress bar and checkpoints to resume from."""
 
+import contextlib
 import dataclasses
-import json
+import os
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import PreTrainedTokenizerBase
 
 from lrd_jax.convert.writer import write_hf
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
-from lrd_jax.sharding import make_mesh, shard_batch
-from lrd_jax.train.checkpoints import restore, save
+from lrd_jax.sharding import make_mesh, param_shardings, shard_batch
+from lrd_jax.train.checkpoints import newest, require_room, restore, resumable, save
 from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.data import make_batches
-from lrd_jax.train.start import starting_point
-from lrd_jax.train.step import make_step
+from lrd_jax.train.log import Log
+from lrd_jax.train.memory import num_params, require_memory
+from lrd_jax.train.start import model_and_tokenizer, starting_params
+from lrd_jax.train.step import abstract_state, all_finite, make_step
 
 
 def train(config: TrainConfig) -> Path:
@@ -32,33 +33,48 @@ def train(config: TrainConfig) -> Path:
       The folder of the trained model.
 
     Raises:
-      ValueError: what the config asks for cannot be had; nothing has been written then.
+      ValueError: what the config asks for cannot be had, and nothing has been written then; another run is writing
+        there; the disk is full; or the loss is not finite any more. The last two leave the last good checkpoint.
     """
-    mesh = make_mesh(**dataclasses.asdict(config.mesh))
-    model, params, tokenizer = starting_point(config, mesh)
-    batches = make_batches(config.data, tokenizer, config.seed, model.config)
-    start, step_fn = make_step(
-        model,
-        config.optimizer,
-        mesh,
-        steps=config.steps,
-        seed=config.seed,
-        min_mask_ratio=config.min_mask_ratio,
-        soft_inputs=config.soft_inputs,
-    )
     output = Path(config.output).absolute()
-    state = restore(output, config, start(params))
-    output.mkdir(parents=True, exist_ok=True)
-    with Log(output / "log.jsonl", config.steps, int(state.step)) as log:
+    _check_output(output)
+    mesh = make_mesh(**dataclasses.asdict(config.mesh))
+    model, tokenizer = model_and_tokenizer(config)
+    require_memory(config, model.config, mesh)
+    param_shardings(model, mesh)  # names the sizes that do not divide over the mesh
+    batches = make_batches(config.data, tokenizer, config.seed, model.config)
+    if newest(output) is None:
+        _check_room(output, config, model)
+    with _folder(output), Log(output / "log.jsonl", config.steps) as log:
+        start, step_fn = make_step(
+            model,
+            config.optimizer,
+            mesh,
+            steps=config.steps,
+            seed=config.seed,
+            min_mask_ratio=config.min_mask_ratio,
+            soft_inputs=config.soft_inputs,
+        )
+        state = restore(output, config, abstract_state(model, config.optimizer, config.steps, mesh))
+        if state is None:
+            state = start(starting_params(config, model, mesh))
+        log.start(int(state.step))
         for step in range(int(state.step), config.steps):
             batch = batches(step)
             state, loss = step_fn(state, shard_batch(batch, mesh))
             log.add(loss, tokens=batch.prompt.size + batch.answer.size)
-            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
-                log.write(step + 1)
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+            last = step + 1 == config.steps
+            logs, saves = (last or (step + 1) % every == 0 for every in (config.log_every, config.checkpoint_every))
+            if logs or saves:
+                _require_finite(output, config, log.first_not_finite(step + 1))
+            if logs:
+                with resumable("the log", output, newest(output)):
+                    log.write(step + 1)
+            if saves:
+                _require_finite(output, config, None if all_finite(state.params) else (step + 1, "a parameter"))
                 save(output, config, state)
-    write_model(output / "model", config, model, state.params, tokenizer)
+        with resumable("the model", output / "model", config.steps):
+            write_model(output / "model", config, model, state.params, tokenizer)
     return output / "model"
 
 
@@ -73,44 +89,50 @@ def write_model(
         write_hf(params, model.config, dest, dtype=config.dtype, tokenizer=Path(folder))
 
 
-class Log:
-    """A JSON line and a progress bar every few steps; lines after the step that a run resumes from are dropped."""
+def _check_output(output: Path) -> None:
+    """Refuses an output that could not be written once the run is over."""
+    there = next(path for path in (output, *output.parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"output: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"output: {there} may not be written to; name another folder")
+    if (output / "model").exists() and newest(output) is None:
+        raise ValueError(f"output: {output / 'model'} is there already, of no run to go on with; name another folder")
 
-    def __init__(self, path: Path, steps: int, start: int):
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= start]
-            path.write_text("".join(f"{line}\n" for line in kept))
-        self._file = path.open("a")
-        self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._task = self._bar.add_task("training", total=steps, completed=start, facts="")
-        self._reset()
 
-    def __enter__(self):
-        self._bar.start()
-        return self
+def _check_room(output: Path, config: TrainConfig, model: Model) -> None:
+    """Refuses a disk that has no room for what the run will write at least: two checkpoints, and the model."""
+    checkpoint = 3 * jnp.dtype(jnp.float32).itemsize  # parameters and both moments
+    wanted = num_params(model.config) * (2 * checkpoint + jnp.dtype(config.dtype).itemsize)
+    try:
+        require_room(output, wanted)
+    except OSError as error:
+        raise ValueError(f"output: {output} has no room for two checkpoints and the model: {error}") from None
 
-    def __exit__(self, *error):
-        self._bar.stop()
-        self._file.close()
 
-    def add(self, loss: jax.Array, tokens: int) -> None:
-        self._losses.append(loss)  # still being computed: reading it here would wait for the device
-        self._tokens += tokens
+@contextlib.contextmanager
+def _folder(output: Path) -> Iterator[None]:
+    """Makes a folder; a failure that leaves nothing in it takes it away again."""
+    made = [path for path in (output, *output.parents) if not path.exists()]
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+        raise
 
-    def write(self, step: int) -> None:
-        loss = float(jnp.mean(jnp.stack(self._losses)))
-        speed = self._tokens / (time.perf_counter() - self._since)
-        self._file.write(json.dumps({"step": step, "loss": loss, "tokens_per_second": round(speed)}) + "\n")
-        self._file.flush()
-        self._bar.update(self._task, completed=step, facts=f"loss {loss:.4f}  {speed:,.0f} tokens/s")
-        self._reset()
 
-    def _reset(self) -> None:
-        self._losses, self._tokens, self._since = [], 0, time.perf_counter()
+def _require_finite(output: Path, config: TrainConfig, found: tuple[int, str] | None) -> None:
+    """Stops a run that has diverged; `found` is the step and what of it is not finite."""
+    if found is None:
+        return
+    step, what = found
+    good = newest(output)
+    left = "there is no checkpoint of it" if good is None else f"{output / 'checkpoints' / str(good)} is its last"
+    raise ValueError(
+        f"{what} of step {step} is not finite: the run has diverged and is stopped; {left}. Every run of this "
+        f"recipe would: choose a lower optimizer.peak_lr than {config.optimizer.peak_lr:g} or a longer warm-up, and "
+        "another output"
+    )

@@ -16,12 +16,12 @@ from lrd_jax.sharding import make_mesh, shard, shard_batch
 from lrd_jax.tasks import TASKS, problems
 from lrd_jax.tasks.problem import held_out
 from lrd_jax.tasks.tokenizer import build_tokenizer
-from lrd_jax.train import read_config, train, trainer
+from lrd_jax.train import log, read_config, train
 from lrd_jax.train.config import Bucket, Data, Mesh, Optimizer, Scratch, SoftInputs, TrainConfig
 from lrd_jax.train.data import make_batches
 from lrd_jax.train.loss import canvas_logits, draw_masks, loss_fn, weighted_loss
 from lrd_jax.train.soft import draw_feedback, soften
-from lrd_jax.train.start import new_model_config, new_params, starting_point
+from lrd_jax.train.start import model_and_tokenizer, new_model_config, new_params, starting_params
 from lrd_jax.train.step import make_step
 
 SIZES = Scratch(num_layers=2, embed_dim=16, mlp_dim=32, num_heads=2, max_length=64)
@@ -265,18 +265,18 @@ def log_of(folder):
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
     soft = SoftInputs(share=0.5)
     whole = train(small_config(tmp_path / "whole", soft_inputs=soft))
-    write = trainer.Log.write
+    write = log.Log.write
 
     def killed_at_step_4(log, step):
         write(log, step)
         if step == 4:  # after the checkpoint of step 3, with a line that the resumed run has to drop
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer.Log, "write", killed_at_step_4)
+    monkeypatch.setattr(log.Log, "write", killed_at_step_4)
     with pytest.raises(KeyboardInterrupt):
         train(small_config(tmp_path / "killed", soft_inputs=soft))
     assert not (tmp_path / "killed/model").exists()
-    monkeypatch.setattr(trainer.Log, "write", write)
+    monkeypatch.setattr(log.Log, "write", write)
     resumed = train(small_config(tmp_path / "killed", soft_inputs=soft))
     assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(resumed), strict=True))
     assert [step for step, _ in log_of(tmp_path / "killed")] == [2, 4, 6]
@@ -335,7 +335,7 @@ def test_eight_pairs_are_learned_by_heart(tmp_path):
 def test_fine_tuning_starts_from_the_checkpoint(tmp_path):
     first = train(small_config(tmp_path / "first"))
     config = small_config(tmp_path / "second", init=str(first), model=None, dtype="bfloat16")
-    _, params, _ = starting_point(config, make_mesh())
+    params = starting_params(config, model_and_tokenizer(config)[0], make_mesh())
     assert all(np.array_equal(a, b) for a, b in zip(weights(first), jax.tree.leaves(params), strict=True))
     assert {leaf.dtype.name for leaf in weights(train(config))} == {"bfloat16"}
 
