@@ -165,16 +165,17 @@ class SoftInputs(_Checked):
 
     Attributes:
       share: share of the rows that take part; the others see [MASK] alone.
-      refinements: most forwards before the one whose loss counts.
-      every_depth: every row runs all of them, and the loss is the mean over all depths, from 0 forwards before it on;
-        False: each row runs 0 to all of them, equally often, and the loss is that of the last input.
+      refinements: most forwards before the last one.
+      every_depth: rows that take part run all of them, and the loss is the mean of all forwards' losses; False: each
+        row runs 0 to all of them, equally often, and the loss is the last forward's.
       min_r_f, max_r_f: the feedback ratio is uniform between them, one a row.
       top_p: mass of the nucleus.
       all_masked: share of the rows whose answer is masked altogether, as decoding starts; t is 1 there.
       through: gradients flow through the beliefs that are fed back, all but the floor of the nucleus; False: what is
-        fed back is given, and only the forward whose loss counts is trained.
-      remat: with `through`, every refinement is computed again on the way back: the memory of one forward in place of
-        all of them, for about a third more time.
+        fed back is given.
+      remat: what the way back needs of every forward but the last is computed again: the memory of one forward in
+        place of all of them, for more time. Without `through` and `every_depth` only the last is trained, and this
+        changes nothing.
     """
 
     share: float = 1.0
@@ -191,8 +192,8 @@ class SoftInputs(_Checked):
         found = _outside_unit(self, "share", "min_r_f", "max_r_f", "top_p", "all_masked")
         if self.min_r_f > self.max_r_f:
             found.append(f"min_r_f={self.min_r_f} must be at most max_r_f={self.max_r_f}")
-        if not 1 <= self.refinements <= 64:
-            found.append(f"refinements={self.refinements} must be from 1 to 64")
+        if not 1 <= self.refinements <= 16:
+            found.append(f"refinements={self.refinements} must be from 1 to 16")
         return found
 
 

@@ -4,10 +4,9 @@
     loss = 1 / (B * G) * sum_{b, i masked} 1 / t_b * -log p(answer_{b, i} | prompt_b, answer_b with masks)
 
 The answer is padded with end-of-text up to the canvas, and the padding counts as answer: that is how a model learns
-where to stop. Axes: B batch, P prompt, G canvas, D embed, V vocab.
+where to stop. With `SoftInputs` the masked positions hold what decoding would feed back, and the loss may be that of
+every forward on the way. Axes: B batch, P prompt, G canvas, D embed, V vocab.
 """
-
-import functools
 
 import flax.struct
 import jax
@@ -17,7 +16,7 @@ import optax
 from lrd_jax.models import LogitAlignment, Model, positions_of
 from lrd_jax.models.transformer import Params
 from lrd_jax.train.config import SoftInputs
-from lrd_jax.train.soft import draw_feedback, soften
+from lrd_jax.train.soft import draw_feedback, feed_back
 
 
 @flax.struct.dataclass
@@ -29,15 +28,17 @@ class Batch:
     answer: jax.Array  # [B, G] int32, padded with end-of-text on the right
 
 
-def draw_masks(key: jax.Array, B: int, G: int, eps: float) -> tuple[jax.Array, jax.Array]:
+def draw_masks(key: jax.Array, B: int, G: int, eps: float, all_masked: float = 0.0) -> tuple[jax.Array, jax.Array]:
     """Mask ratios t `[B]` and masks bool `[B, G]`.
 
     Each t is uniform on [eps, 1]; the B draws are spread evenly over the interval, which takes most of the variance
-    that the weight 1 / t brings out of the batch's mean.
+    that the weight 1 / t brings out of the batch's mean. A row is masked altogether with probability `all_masked`.
     """
     offset_key, mask_key = jax.random.split(key)
     u = (jax.random.uniform(offset_key) + jnp.arange(B) / B) % 1.0
     t = eps + (1.0 - eps) * u
+    if all_masked:
+        t = jnp.where(jax.random.uniform(jax.random.fold_in(key, 2), (B,)) < all_masked, 1.0, t)
     return t, jax.random.uniform(mask_key, (B, G)) < t[:, None]
 
 
@@ -65,19 +66,56 @@ def loss_fn(
 ) -> jax.Array:
     """The loss of one batch; with `soft_inputs`, masked positions hold what decoding would feed back."""
     mask_key, soft_key = jax.random.split(key)
-    t, masked = draw_masks(mask_key, *batch.answer.shape, eps)
-    canvas = model.embed(params, jnp.where(masked, model.config.mask_id, batch.answer))
-    if soft_inputs is not None:
-        count, r_f = draw_feedback(soft_key, len(batch.answer), soft_inputs)
-        frozen = jax.lax.stop_gradient(params)
-        canvas = soften(
-            functools.partial(canvas_logits, model, frozen, batch),
-            canvas,
-            masked,
-            model.table(frozen),
-            model.config.mask_id,
-            count=count,
-            r_f=r_f,
-            top_p=soft_inputs.top_p,
-        )
-    return weighted_loss(canvas_logits(model, params, batch, canvas), batch.answer, masked, t)
+    if soft_inputs is None:
+        t, masked = draw_masks(mask_key, *batch.answer.shape, eps)
+        logits = canvas_logits(model, params, batch, masked_canvas(model, params, batch, masked))
+        return weighted_loss(logits, batch.answer, masked, t)
+    t, masked = draw_masks(mask_key, *batch.answer.shape, eps, soft_inputs.all_masked)
+    count, r_f = draw_feedback(soft_key, len(batch.answer), soft_inputs)
+    return refined_loss(params, model, batch, t, masked, count, r_f, soft_inputs)
+
+
+def masked_canvas(model: Model, params: Params, batch: Batch, masked: jax.Array) -> jax.Array:
+    """Embeddings `[B, G, D]` of the answer, [MASK] where masked."""
+    return model.embed(params, jnp.where(masked, model.config.mask_id, batch.answer))
+
+
+def refined_loss(
+    params: Params,
+    model: Model,
+    batch: Batch,
+    t: jax.Array,
+    masked: jax.Array,
+    count: jax.Array,
+    r_f: jax.Array,
+    config: SoftInputs,
+) -> jax.Array:
+    """The loss of one batch after, or at every depth of, `config.refinements` forwards that feed beliefs back.
+
+    Args:
+      t, masked: see `draw_masks`.
+      count: int32 `[B, 1]`, of the forwards each row takes part in the first so many, and keeps its canvas after them.
+      r_f: `[B, 1]`, feedback ratios.
+    """
+
+    trained = config.through or config.every_depth  # forwards before the last one too
+
+    def forward(params: Params, canvas: jax.Array, depth: int) -> tuple[jax.Array, jax.Array]:
+        """The loss of a canvas, and the canvas after it."""
+        params, seen = (params, canvas) if trained else jax.lax.stop_gradient((params, canvas))
+        logits = canvas_logits(model, params, batch, seen)
+        loss = weighted_loss(logits, batch.answer, masked, t)
+        table = model.table(params)
+        if not config.through:
+            logits, table = jax.lax.stop_gradient((logits, table))
+        moves = masked & (count > depth)
+        return loss, feed_back(logits, canvas, moves, table, model.config.mask_id, r_f=r_f, top_p=config.top_p)
+
+    if config.remat and trained:
+        forward = jax.checkpoint(forward, static_argnums=2)
+    canvas, losses = masked_canvas(model, params, batch, masked), []
+    for depth in range(config.refinements):
+        loss, canvas = forward(params, canvas, depth)
+        losses.append(loss)
+    losses.append(weighted_loss(canvas_logits(model, params, batch, canvas), batch.answer, masked, t))
+    return sum(losses) / len(losses) if config.every_depth else losses[-1]

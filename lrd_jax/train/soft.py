@@ -1,9 +1,9 @@
-"""Training inputs as refinement and mixing make them: 0, 1 or 2 gradient-free forwards soften the masked positions.
+"""Training inputs as refinement and mixing make them: forwards whose beliefs soften the masked positions.
 
-The formula is the decoder's own (`lrd_jax.decoding.parts.mix`, Eq. 3 and 4). Axes: B batch, G canvas, D embed, V vocab.
+The formula is the decoder's own (`lrd_jax.decoding.parts.mix`, Eq. 3 and 4). With `SoftInputs.through` it is trained as
+well: gradients run back through the beliefs into the forwards that held them. The floor of the nucleus is compared with
+and has none. Axes: B batch, G canvas, D embed, V vocab.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,43 +12,43 @@ from lrd_jax.decoding.parts import mix as mixing
 from lrd_jax.decoding.vocab import belief
 from lrd_jax.train.config import SoftInputs
 
-LARGEST_COUNT = 2
+# exp of it is 0, as of -inf, but nothing of it is infinite: an infinite logit's gradient would be 0 * inf.
+SUPPRESSED = -1e9
 
 
 def draw_feedback(key: jax.Array, B: int, config: SoftInputs) -> tuple[jax.Array, jax.Array]:
     """Each row's number of forwards, int32 `[B, 1]`, and its feedback ratio r_f, `[B, 1]`."""
     share_key, count_key, ratio_key = jax.random.split(key, 3)
     takes_part = jax.random.uniform(share_key, (B, 1)) < config.share
-    count = jnp.where(takes_part, jax.random.randint(count_key, (B, 1), 0, LARGEST_COUNT + 1), 0)
-    return count, jax.random.uniform(ratio_key, (B, 1), maxval=config.max_r_f)
+    least = config.refinements if config.every_depth else 0
+    count = jax.random.randint(count_key, (B, 1), least, config.refinements + 1)
+    r_f = jax.random.uniform(ratio_key, (B, 1), minval=config.min_r_f, maxval=config.max_r_f)
+    return jnp.where(takes_part, count, 0), r_f
 
 
-def soften(
-    forward: Callable[[jax.Array], jax.Array],
+def feed_back(
+    logits: jax.Array,
     canvas: jax.Array,
     masked: jax.Array,
     table: jax.Array,
     mask_id: int,
     *,
-    count: jax.Array,
     r_f: jax.Array,
     top_p: float,
 ) -> jax.Array:
-    """The canvas embeddings after each row's own number of forwards.
+    """The canvas embeddings that refinement feeds after a forward.
 
     Args:
-      forward: canvas embeddings `[B, G, D]` -> float32 logits `[B, G, V]`.
-      canvas: `[B, G, D]`, token embeddings where committed and e_[MASK] where masked.
-      masked: bool `[B, G]`.
+      logits: float32 `[B, G, V]`, of that forward.
+      canvas: `[B, G, D]`, its input.
+      masked: bool `[B, G]`, the positions that are softened; all others stay.
       table: token embeddings `[V, D]`.
-      count, r_f: `[B, 1]`, see `draw_feedback`.
+      r_f: `[B, 1]`, see `draw_feedback`.
       top_p: mass of the nucleus.
 
     Returns:
-      `[B, G, D]`. Soft embeddings carry no gradient; all else is `canvas` as it was.
+      `[B, G, D]`, a differentiable function of logits, canvas and table.
     """
-    for i in range(LARGEST_COUNT):
-        logits = forward(jax.lax.stop_gradient(canvas)).at[..., mask_id].set(-jnp.inf)
-        soft = mixing.soft_embeddings(logits, belief.read(logits).entropy, table, mask_id, r_f, top_p)
-        canvas = jnp.where((masked & (count > i))[..., None], jax.lax.stop_gradient(soft), canvas)
-    return canvas
+    logits = logits.at[..., mask_id].set(SUPPRESSED)
+    soft = mixing.soft_embeddings(logits, belief.read(logits).entropy, table, mask_id, r_f, top_p)
+    return jnp.where(masked[..., None], soft, canvas)
