@@ -100,22 +100,20 @@ def refined_loss(
 
     trained = config.through or config.every_depth  # forwards before the last one too
 
-    def forward(params: Params, canvas: jax.Array, depth: int) -> tuple[jax.Array, jax.Array]:
-        """The loss of a canvas, and the canvas after it."""
-        params, seen = (params, canvas) if trained else jax.lax.stop_gradient((params, canvas))
-        logits = canvas_logits(model, params, batch, seen)
+    def forward(canvas: jax.Array, depth: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The canvas after a forward, and the forward's loss."""
+        weights, seen = (params, canvas) if trained else jax.lax.stop_gradient((params, canvas))
+        logits = canvas_logits(model, weights, batch, seen)
         loss = weighted_loss(logits, batch.answer, masked, t)
-        table = model.table(params)
+        table = model.table(weights)
         if not config.through:
             logits, table = jax.lax.stop_gradient((logits, table))
         moves = masked & (count > depth)
-        return loss, feed_back(logits, canvas, moves, table, model.config.mask_id, r_f=r_f, top_p=config.top_p)
+        return feed_back(logits, canvas, moves, table, model.config.mask_id, r_f=r_f, top_p=config.top_p), loss
 
     if config.remat and trained:
-        forward = jax.checkpoint(forward, static_argnums=2)
-    canvas, losses = masked_canvas(model, params, batch, masked), []
-    for depth in range(config.refinements):
-        loss, canvas = forward(params, canvas, depth)
-        losses.append(loss)
-    losses.append(weighted_loss(canvas_logits(model, params, batch, canvas), batch.answer, masked, t))
-    return sum(losses) / len(losses) if config.every_depth else losses[-1]
+        forward = jax.checkpoint(forward, prevent_cse=False)  # the scan keeps XLA from sharing the two
+    canvas = masked_canvas(model, params, batch, masked)
+    canvas, losses = jax.lax.scan(forward, canvas, jnp.arange(config.refinements))
+    last = weighted_loss(canvas_logits(model, params, batch, canvas), batch.answer, masked, t)
+    return (jnp.sum(losses) + last) / (config.refinements + 1) if config.every_depth else last
