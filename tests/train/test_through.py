@@ -15,7 +15,7 @@ from lrd_jax.tasks.tokenizer import build_tokenizer
 from lrd_jax.train.config import Bucket, Data, Optimizer, Restart, Scratch, SoftInputs
 from lrd_jax.train.data import make_batches
 from lrd_jax.train.loss import canvas_logits, draw_masks, loss_fn, refined_loss
-from lrd_jax.train.soft import draw_feedback
+from lrd_jax.train.soft import draw_feedback, feed_back
 from lrd_jax.train.start import new_model_config, new_params
 from lrd_jax.train.step import make_optimizer, make_step
 
@@ -119,7 +119,7 @@ def test_the_gradient_through_is_the_slope_of_the_loss(model, params, batch):
     assert abs(float(optax.tree.vdot(without, direction)) / float(slope) - 1) > 5e-2
 
 
-@pytest.mark.parametrize("kind", ["every depth", "through", "through every depth"])
+@pytest.mark.parametrize("kind", ["every depth", "through every depth"])
 def test_computing_again_changes_no_number(model, params, batch, kind):
     given = drawn(batch, KINDS[kind])
     results = [
@@ -142,12 +142,13 @@ def test_computing_again_takes_less_memory(model, params, batch):
     assert temporaries(remat=True) < 0.6 * temporaries(remat=False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["today's", "through every depth"])
 def test_a_row_alone_has_the_loss_that_it_has_in_a_batch(model, params, batch, kind):
     given, config = drawn(batch, KINDS[kind]), KINDS[kind]
-    whole, _ = value_and_gradient(params, model, batch, *given, config)
+    loss = jax.jit(refined_loss, static_argnums=(1, 7))
+    whole = loss(params, model, batch, *given, config)
     rows = [
-        value_and_gradient(params, model, *jax.tree.map(lambda x, b=b: x[b : b + 1], (batch, *given)), config)[0]
+        loss(params, model, *jax.tree.map(lambda x, b=b: x[b : b + 1], (batch, *given)), config)
         for b in range(len(batch.answer))
     ]
     np.testing.assert_allclose(np.mean(rows), whole, rtol=1e-5)
@@ -157,7 +158,8 @@ def test_a_row_alone_has_the_loss_that_it_has_in_a_batch(model, params, batch, k
 def test_rows_that_take_no_part_have_the_plain_loss_at_every_depth(model, params, batch):
     config = dataclasses.replace(THROUGH, share=0.0, all_masked=0.0)
     key = jax.random.key(5)
-    soft, plain = (loss_fn(params, model, batch, key, 1e-3, settings) for settings in (config, None))
+    loss = jax.jit(loss_fn, static_argnums=(1, 4, 5))
+    soft, plain = (loss(params, model, batch, key, 1e-3, settings) for settings in (config, None))
     np.testing.assert_allclose(soft, plain, rtol=1e-5)
 
 
@@ -196,13 +198,19 @@ def test_the_loss_falls(model, batch):
     assert np.isfinite(losses).all() and np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
 
-def test_a_large_vocabulary_has_gradients_too(tokenizer, batch):
-    """Its nuclei are found by another way, with a loop that has no gradient."""
-    model = Model(dataclasses.replace(new_model_config(SIZES, tokenizer), vocab_size=8200))
-    params = new_params(model, jax.random.key(0))
-    given = drawn(batch, THROUGH)
-    _, gradient = value_and_gradient(params, model, batch, *given, THROUGH)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+def test_a_large_vocabulary_has_gradients_too():
+    """Its nuclei are found another way, by a loop that has no gradient."""
+    logits, table = jax.random.normal(jax.random.key(0), (1, 2, 8200)), jax.random.normal(jax.random.key(1), (8200, 4))
+
+    @jax.jit
+    @jax.grad
+    def gradient(logits):
+        masked, canvas = jnp.ones((1, 2), bool), jnp.zeros((1, 2, 4))
+        fed = feed_back(8 * logits, canvas, masked, table, 1, r_f=jnp.ones((1, 1)), top_p=0.9)
+        return jnp.sum(jnp.square(fed))
+
+    got = np.asarray(gradient(logits))
+    assert np.isfinite(got).all() and np.any(got) and not np.any(got[..., 1])
 
 
 def test_the_rate_starts_anew_at_a_restart():
