@@ -13,10 +13,10 @@ import numpy as np
 
 from lrd_jax.checkpoint import embedded_models, load
 from lrd_jax.cli.compile_cache import use_compile_cache
-from lrd_jax.cli.options import Decoding
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.state import DecodeState, StopReason
+from lrd_jax.options import Decoding
 from lrd_jax.presets import adjusted, preset
 from lrd_jax.tasks import TASKS, problems
 from lrd_jax.text import answer_lengths, decode_text, encode_prompts, pad_to_bucket, unknown_words
