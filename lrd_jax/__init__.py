@@ -8,7 +8,7 @@ Names are imported when first used, so that the command line starts fast.
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lrd_jax.checkpoint import load as load
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from lrd_jax.decoding.state import DecodeState as DecodeState
     from lrd_jax.decoding.state import StopReason as StopReason
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "checkpoint": ("load",),
     "decoding.config": ("DecodeConfig",),
@@ -62,7 +64,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = list(_HOME_OF)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'lrd_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"lrd_jax.{_HOME_OF[name]}"), name)
