@@ -8,7 +8,7 @@ Names are imported when first used, so that the command line starts fast.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lrd_jax.checkpoint import load as load
@@ -64,10 +64,12 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = list(_HOME_OF)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'lrd_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"lrd_jax.{_HOME_OF[name]}"), name)
+if not TYPE_CHECKING:  # a checker that saw it would take any name
+
+    def __getattr__(name: str):
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'lrd_jax' has no attribute {name!r}")
+        return getattr(importlib.import_module(f"lrd_jax.{_HOME_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -120,13 +120,13 @@ def encode_prompts(
         if tokenizer.chat_template is None:
             raise ValueError("the model has no chat template: it was not tuned on chats; decode without chat")
         turns = [[{"role": "user", "content": text}] for text in texts]
-        texts = [tokenizer.apply_chat_template(t, add_generation_prompt=True, tokenize=False) for t in turns]
+        texts = [str(tokenizer.apply_chat_template(t, add_generation_prompt=True, tokenize=False)) for t in turns]
         rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]  # a template has its own
     else:
         rows = [encode_text(tokenizer, text) for text in texts]
     if empty := [str(i) for i, row in enumerate(rows) if not row]:
         raise ValueError(f"prompt {', '.join(empty)} is empty: at least one token was wanted")
-    return left_pad(rows, tokenizer.pad_token_id)
+    return left_pad(rows, cast(int, tokenizer.pad_token_id))
 
 
 def encode_text(tokenizer: "PreTrainedTokenizerFast", text: str) -> list[int]:
@@ -175,7 +175,8 @@ def decode_text(tokenizer: "PreTrainedTokenizerFast", tokens: Any, config: "Mode
     tokens = np.asarray(tokens)
     lengths = answer_lengths(tokens, config.end_ids)
     return [
-        tokenizer.decode(row[:length], skip_special_tokens=True) for row, length in zip(tokens, lengths, strict=True)
+        str(tokenizer.decode(row[:length], skip_special_tokens=True))
+        for row, length in zip(tokens, lengths, strict=True)
     ]
 
 
