@@ -14,7 +14,7 @@ def on_page_markdown(markdown: str, page, **_) -> str:
     if page.file.src_uri == "index.md":
         return LINK.sub(_turned, README.read_text())
     if page.file.src_uri == "api/lrd_jax.md":
-        homes = {name: getattr(lrd_jax, name).__module__ for name in sorted(lrd_jax.__all__)}
+        homes = {name: getattr(getattr(lrd_jax, name), "__module__", "lrd_jax") for name in sorted(lrd_jax.__all__)}
         return markdown + "".join(f"\n- [`{name}`][{home}.{name}]" for name, home in homes.items())
     return markdown
 

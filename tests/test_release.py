@@ -58,8 +58,12 @@ def test_the_version_is_one():
     assert f"\nversion: {lrd_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
-def test_the_package_says_that_it_is_typed():
+def test_the_door_opens_to_every_name_and_is_typed():
     assert (ROOT / "lrd_jax" / "py.typed").exists()
+    assert len(lrd_jax.__all__) > 30
+    assert all(hasattr(lrd_jax, name) for name in lrd_jax.__all__)
+    with pytest.raises(AttributeError, match="nope"):
+        lrd_jax.nope  # noqa: B018
 
 
 @pytest.mark.parametrize("name", embedded_models())

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import lrd_jax
-from lrd_jax.decoding.setting import setting
 
 
-@setting
+@lrd_jax.setting
 class LeftToRight(lrd_jax.CommitRule):
     """Commits the leftmost masked position."""
 
