@@ -43,10 +43,10 @@ class Tuning:
         mix, refine, stop = _tuned_parts(config)
         guard = stop.max_entropy
         return cls(
-            r_f=mix.r_f,
-            tau_refine=refine.tau,
-            tau_decode=stop.tau,
-            max_entropy=math.inf if guard is None else guard,
+            r_f=cast(float, mix.r_f),
+            tau_refine=cast(float, refine.tau),
+            tau_decode=cast(float, stop.tau),
+            max_entropy=math.inf if guard is None else cast(float, guard),
             reduce=config.divergence.reduce,
             scope=config.divergence.scope,
         )

@@ -12,8 +12,8 @@ import lrd_jax
 class LeftToRight(lrd_jax.CommitRule):
     """Commits the leftmost masked position."""
 
-    def __call__(self, turn: lrd_jax.Turn, state: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return turn.masked & (jnp.cumsum(turn.masked, axis=-1) == 1), state
+    def __call__(self, sight: lrd_jax.Sight, state: tuple[()]) -> tuple[lrd_jax.Change, tuple[()]]:
+        return lrd_jax.Change(sight.masked & (jnp.cumsum(sight.masked, axis=-1) == 1)), state
 
 
 plain: lrd_jax.DecodeConfig = lrd_jax.DecodeConfig(64)
