@@ -191,4 +191,4 @@ def _copy_config(source: Source, work: Path, dtype: str | None) -> None:
 
 
 def _bytes(rows: np.ndarray) -> memoryview:
-    return memoryview(rows.reshape(-1).view(np.uint8))
+    return rows.reshape(-1).view(np.uint8).data

@@ -71,7 +71,7 @@ def open_source(folder: Path, *, uniform: bool = True) -> Source:
     problems += file_problems
     if config is not None and entries:
         problems += _compare(config, entries, complete=not file_problems, uniform=uniform)
-    if problems:
+    if problems or config is None:
         raise ConversionError(f"{folder} is not a checkpoint that can be converted:", problems)
     return Source(folder=folder, hf_config=hf_config, config=config, entries=entries)
 

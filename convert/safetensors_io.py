@@ -52,7 +52,7 @@ class Entry:
         """The rows `start:stop` of the first axis, in the dtype of the file."""
         shape = (rows.stop - rows.start, *self.shape[1:])
         out = np.empty(shape, DTYPES[self.dtype])
-        buffer = memoryview(out.reshape(-1).view(np.uint8))
+        buffer = out.reshape(-1).view(np.uint8).data
         with self.file.open("rb", buffering=0) as file:
             file.seek(self.begin + rows.start * math.prod(self.shape[1:]) * self.itemsize)
             done = 0
@@ -77,10 +77,10 @@ def read_header(file: Path) -> dict[str, Entry]:
         try:
             header = json.loads(stream.read(length))
             header.pop("__metadata__", None)
-            fields = {
-                name: (str(entry["dtype"]), tuple(map(int, entry["shape"])), *map(int, entry["data_offsets"]))
-                for name, entry in header.items()
-            }
+            fields = {}
+            for name, entry in header.items():
+                begin, end = map(int, entry["data_offsets"])
+                fields[name] = (str(entry["dtype"]), tuple(map(int, entry["shape"])), begin, end)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             problem = f"{file.name}: its header is not that of a safetensors file ({error})"
             raise ConversionError(f"cannot read {file}", [problem]) from None

@@ -7,7 +7,8 @@ output being split into heads.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -173,7 +174,7 @@ def param_shapes(config: ModelConfig) -> dict[ParamPath, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in flatten(Model(config).abstract_params()).items()}
 
 
-def flatten(tree: dict, prefix: ParamPath = ()) -> dict[ParamPath, object]:
+def flatten(tree: dict, prefix: ParamPath = ()) -> dict[ParamPath, Any]:
     """A nested dict by paths."""
     flat = {}
     for key, value in tree.items():
@@ -181,7 +182,7 @@ def flatten(tree: dict, prefix: ParamPath = ()) -> dict[ParamPath, object]:
     return flat
 
 
-def unflatten(flat: dict[ParamPath, object]) -> dict:
+def unflatten(flat: Mapping[ParamPath, Any]) -> dict:
     """The nested dict of paths and values."""
     tree: dict = {}
     for path, value in flat.items():

@@ -103,7 +103,7 @@ def write_tensors(
                     rows = tensor.to_file(read(tensor, slab.index))
                     if on_rows:
                         on_rows(tensor, rows)
-                    file.write(memoryview(rows.reshape(-1).view(np.uint8)))
+                    file.write(rows.reshape(-1).view(np.uint8).data)
                     done += rows.nbytes
                     if progress:
                         progress(done, total, tensor.name)

@@ -105,7 +105,7 @@ def restore(
         _require_same(folder, info.config, config, "was asked for")
     elif (folder / "config.json").is_file():
         _, beside, problems = read_config(folder)
-        if problems:
+        if beside is None:
             raise ConversionError(f"{folder} is damaged:", problems)
         _require_same(folder, info.config, beside, "stands in config.json")
     stored = open_arrays(folder, info.config)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lrd_jax.models import KeyValues, Model, ModelConfig
 
@@ -32,7 +32,7 @@ RULES: Rules = {
 }
 
 
-def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of Auto axes.
 
     Args:
@@ -190,7 +190,7 @@ def _axes(target: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (target,) if isinstance(target, str) else tuple(target)
 
 
-def _parts(mesh: Mesh, target: str | tuple[str, ...] | None) -> int:
+def _parts(mesh: Mesh | AbstractMesh, target: str | tuple[str, ...] | None) -> int:
     return math.prod(mesh.shape[axis] for axis in _axes(target))
 
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.parts.divergence import Divergence
+from lrd_jax.decoding.parts.mix import Mix
+from lrd_jax.decoding.parts.refine import Refine
 from lrd_jax.decoding.parts.stop import Stop
 
 REDUCTIONS, SCOPES = ("mean", "sum", "max"), ("block", "masked")
@@ -38,17 +40,13 @@ class Tuning:
         Raises:
           ValueError: the decoder lacks one of the parts that have these settings.
         """
-        parts = {"mixing": config.mix, "refinement": config.refine, "stop": config.stop}
-        if missing := [name for name, part in parts.items() if part is None]:
-            raise ValueError(
-                f"the decoder has no {' and no '.join(missing)} to tune; choose the preset lrd or paper, or a file"
-            )
-        guard = config.stop.max_entropy
+        mix, refine, stop = _tuned_parts(config)
+        guard = stop.max_entropy
         return cls(
-            r_f=config.mix.r_f,
-            tau_refine=config.refine.tau,
-            tau_decode=config.stop.tau,
-            max_entropy=math.inf if guard is None else guard,
+            r_f=cast(float, mix.r_f),
+            tau_refine=cast(float, refine.tau),
+            tau_decode=cast(float, stop.tau),
+            max_entropy=math.inf if guard is None else cast(float, guard),
             reduce=config.divergence.reduce,
             scope=config.divergence.scope,
         )
@@ -59,12 +57,12 @@ class Tuning:
         Raises:
           ValueError: a value out of range, or a decoder that lacks the parts, see `of`.
         """
-        Tuning.of(config)
+        mix, refine, stop = _tuned_parts(config)
         guard = None if self.max_entropy == math.inf else self.max_entropy
         return config.replace(
-            mix=dataclasses.replace(config.mix, r_f=self.r_f),
-            refine=dataclasses.replace(config.refine, tau=self.tau_refine),
-            stop=Stop(self.tau_decode, guard, config.stop.min_confidence),
+            mix=dataclasses.replace(mix, r_f=self.r_f),
+            refine=dataclasses.replace(refine, tau=self.tau_refine),
+            stop=Stop(self.tau_decode, guard, stop.min_confidence),
             divergence=Divergence(self.reduce, self.scope),
         )
 
@@ -105,4 +103,14 @@ class Tuning:
                 problems.append(f"decoder.{name} must be a name, got {value!r}")
         if problems:
             raise ValueError("; ".join(problems))
-        return cls(**{name: float(v) if fields[name] is float else v for name, v in values.items()})
+        read: dict[str, Any] = {name: float(v) if fields[name] is float else v for name, v in values.items()}
+        return cls(**read)
+
+
+def _tuned_parts(config: DecodeConfig) -> tuple[Mix, Refine, Stop]:
+    parts = {"mixing": config.mix, "refinement": config.refine, "stop": config.stop}
+    if missing := [name for name, part in parts.items() if part is None]:
+        raise ValueError(
+            f"the decoder has no {' and no '.join(missing)} to tune; choose the preset lrd or paper, or a file"
+        )
+    return cast(tuple[Mix, Refine, Stop], tuple(parts.values()))

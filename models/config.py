@@ -8,7 +8,9 @@ Axis legend of the whole package:
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+_Default = TypeVar("_Default")
 
 
 class LogitAlignment(enum.Enum):
@@ -182,7 +184,7 @@ def _from_dream(hf: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _first(value: int | None, default: int) -> int:
+def _first(value: int | None, default: _Default) -> int | _Default:
     return default if value is None else value
 
 

@@ -114,11 +114,14 @@ class Blocks(nnx.Module):
         Called inside a scan, which has taken the layer axis off the parameters and off the cache.
         """
         h = rms_norm(x, self.attn_norm[...], self.config.norm_eps)
-        attended, kept = attend(*self._queries_keys_values(h, cos, sin), cache)
+        q, k, v = self._queries_keys_values(h, cos, sin)
+        attended, kept = attend(q, k, v, cache)
         x = x + _dot(attended, self.out[...], contracted=2)
         return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps)), kept
 
-    def _queries_keys_values(self, x: jax.Array, cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, ...]:
+    def _queries_keys_values(
+        self, x: jax.Array, cos: jax.Array, sin: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         q, k, v = (_dot(x, kernel[...]) for kernel in (self.q, self.k, self.v))
         if self.config.qkv_bias:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]

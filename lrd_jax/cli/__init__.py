@@ -9,9 +9,13 @@ from collections.abc import Sequence
 
 import tyro
 
-from lrd_jax.cli.options import Bench, Calibrate, Chat, Convert, Eval, EvalTiny, Export, Generate, Train
+from lrd_jax.cli.options import Chat, Convert, Export, Generate, Train
 from lrd_jax.research.analyze.options import Analyze
+from lrd_jax.research.benchmarks.options import Eval
+from lrd_jax.research.calibrate.options import Calibrate
+from lrd_jax.research.options import EvalTiny
 from lrd_jax.research.reproduce.options import Reproduce
+from lrd_jax.research.timing.options import Bench
 
 INCOMPLETE, USER_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -43,14 +47,13 @@ def main(args: Sequence[str] | None = None) -> int:
     hook, sys.unraisablehook = sys.unraisablehook, _keep_interrupt
     try:
         args = list(sys.argv[1:] if args is None else args)
-        commands = _with_options_of_the_table(COMMANDS) if args[:1] == ["eval-tiny"] else COMMANDS
         options = tyro.extras.subcommand_cli_from_dict(
-            commands,
+            COMMANDS,
             prog="lrd-jax",
             description="Latent Refinement Decoding for masked diffusion language models.",
             args=args,
         )
-        home = next(name for name, kind in commands.items() if type(options) is kind).replace("-", "_")
+        home = next(name for name, kind in COMMANDS.items() if type(options) is kind).replace("-", "_")
         return importlib.import_module(f"lrd_jax.cli.{home}").run(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
@@ -65,13 +68,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return USER_ERROR
     finally:
         sys.unraisablehook = hook
-
-
-def _with_options_of_the_table(commands: dict[str, type]) -> dict[str, type]:
-    """The commands, `eval-tiny` with its true options: importing those takes JAX, so only who asks for them waits."""
-    from lrd_jax.research import evaluate
-
-    return {**commands, "eval-tiny": evaluate.EvalTiny}
 
 
 def _keep_interrupt(dropped) -> None:

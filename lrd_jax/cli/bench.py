@@ -6,7 +6,7 @@ import sys
 from rich.console import Console
 
 from lrd_jax.cli import INCOMPLETE
-from lrd_jax.cli.options import Bench
+from lrd_jax.research.timing.options import Bench
 
 _PAPER_WIDTH = 120  # of tables that go to a file
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lrd_jax.cli import INCOMPLETE
-from lrd_jax.cli.options import Calibrate
+from lrd_jax.research.calibrate.options import Calibrate
 
 if TYPE_CHECKING:
     from lrd_jax.research.calibrate.run import Report

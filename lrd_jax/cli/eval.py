@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from lrd_jax.cli.options import Eval
+from lrd_jax.research.benchmarks.options import Eval
 
 if TYPE_CHECKING:
     from lrd_jax.research.benchmarks.cells import Cell

@@ -3,8 +3,9 @@
 import sys
 
 from lrd_jax.cli.compile_cache import use_compile_cache
-from lrd_jax.research.evaluate import EvalTiny, markdown
+from lrd_jax.research.evaluate import markdown
 from lrd_jax.research.evaluate import run as measure
+from lrd_jax.research.options import EvalTiny
 
 
 def run(options: EvalTiny) -> int:

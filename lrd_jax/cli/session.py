@@ -5,9 +5,9 @@ import sys
 
 from lrd_jax.checkpoint import load
 from lrd_jax.cli.compile_cache import use_compile_cache
-from lrd_jax.cli.options import Decoding
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.generate import Generator
+from lrd_jax.options import Decoding
 from lrd_jax.presets import adjusted, preset
 from lrd_jax.tasks import TASKS, problems
 from lrd_jax.text import UnknownWords

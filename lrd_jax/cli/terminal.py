@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from lrd_jax.cli.options import Decoding
+from lrd_jax.options import Decoding
 
 if TYPE_CHECKING:
     from lrd_jax.answer import Answer

@@ -143,7 +143,7 @@ class Decoder:
           look: `look(forward, *args)` of a `Forward`: arrays `[B, ...]` in any structure, of one shape in all forwards.
             A function of a module or a method of a frozen object: every new one compiles anew.
           args: further arrays that `look` is given.
-          The others are those of a call.
+          params, prompt, prompt_mask, key, length, canvas, config: those of a call.
 
         Returns:
           The result, and the arrays `[B, S, ...]`; 0 from a row's end on.

@@ -27,6 +27,7 @@ from lrd_jax.generate import Generator
 from lrd_jax.models import Model
 from lrd_jax.research.decoders import DECODER_SETS
 from lrd_jax.research.markdown import percent, table, tally
+from lrd_jax.research.options import EvalTiny
 from lrd_jax.research.questions import Question, Source, source_of
 from lrd_jax.research.replay import replay, summary
 from lrd_jax.text import encode_prompts, pad_to_bucket
@@ -34,45 +35,9 @@ from lrd_jax.text import encode_prompts, pad_to_bucket
 TASKS_BY_DEFAULT = ("words", "code")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalTiny:
-    """Measure decoders on held-out problems of the embedded models' tasks, with weights in float32.
-
-    Attributes:
-      models: embedded models, or folders trained on the same tasks.
-      canvases: positions to generate; each is a column of the table.
-      counts: problems a cell, one number a canvas.
-      decoders: a set of decoders, a key of `lrd_jax.research.decoders.DECODER_SETS`.
-      only: names within the set to run; all of them by default.
-      batch: rows decoded together.
-      seed: of the held-out problems.
-      output: JSON-lines file that cells are appended to.
-    """
-
-    models: tuple[str, ...] = ("lrd-tiny", "lrd-tiny-soft")
-    canvases: tuple[int, ...] = (64, 128, 256)
-    counts: tuple[int, ...] = (1000, 200, 200)
-    decoders: str = "table"
-    only: tuple[str, ...] = ()
-    batch: int = 50
-    seed: int = 1
-    output: Path = Path("eval-tiny.jsonl")
-
-    def __post_init__(self):
-        if len(self.counts) != len(self.canvases):
-            raise ValueError(f"counts={self.counts} must have one number for each of canvases={self.canvases}")
-        if self.decoders not in DECODER_SETS:
-            raise ValueError(f"decoders={self.decoders!r} is unknown; choose one of {', '.join(DECODER_SETS)}")
-        unknown = set(self.only) - set(DECODER_SETS[self.decoders])
-        if unknown:
-            raise ValueError(
-                f"only={', '.join(sorted(unknown))} is not in the set {self.decoders!r}; "
-                f"it holds {', '.join(DECODER_SETS[self.decoders])}"
-            )
-
-
 def run(config: EvalTiny, report: Callable[[dict], None] = lambda cell: None) -> list[dict]:
     """Runs every cell that the output file does not hold yet; calls `report` with each; returns all of them."""
+    _refuse_unknown(config)
     wanted = [
         Wanted(decoder=name, make=make, canvas=canvas, problems=count)
         for canvas, count in zip(config.canvases, config.counts, strict=True)
@@ -81,6 +46,17 @@ def run(config: EvalTiny, report: Callable[[dict], None] = lambda cell: None) ->
     ]
     asked = {"batch": config.batch, "seed": config.seed, "output": config.output, "report": report}
     return [cell for model in config.models for cell in measure(model, wanted, **asked)]
+
+
+def _refuse_unknown(config: EvalTiny) -> None:
+    if config.decoders not in DECODER_SETS:
+        raise ValueError(f"decoders={config.decoders!r} is unknown; choose one of {', '.join(DECODER_SETS)}")
+    unknown = set(config.only) - set(DECODER_SETS[config.decoders])
+    if unknown:
+        raise ValueError(
+            f"only={', '.join(sorted(unknown))} is not in the set {config.decoders!r}; "
+            f"it holds {', '.join(DECODER_SETS[config.decoders])}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ def printed(notebook):
     return "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, tmp_path):
     fresh = nbformat.from_dict(notebook)
     nbclient.NotebookClient(

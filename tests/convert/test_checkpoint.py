@@ -3,10 +3,10 @@
 import json
 import shutil
 
+import chex
 import goldens
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
@@ -42,13 +42,13 @@ def test_load_unpacks(folder):
     assert model == Model(config) and config == wanted_config
     assert tokenizer is None
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b, strict=True), params, wanted)
+    chex.assert_trees_all_equal(params, wanted, strict=True)
 
 
 def test_load_casts(folder):
     params = lrd_jax.load(str(folder), dtype=jnp.bfloat16).params
     _, wanted = read_hf(goldens.GOLDEN / "tiny-llada-bf16")
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b, strict=True), params, wanted)
+    chex.assert_trees_all_equal(params, wanted, strict=True)
 
 
 def test_load_refuses_other_dtypes(folder):
@@ -65,7 +65,7 @@ def test_load_places_on_a_mesh(folder):
     )
     assert params["blocks"]["up"].addressable_shards[0].data.size * 4 == params["blocks"]["up"].size
     _, wanted = read_hf(SOURCE)
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b, strict=True), params, wanted)
+    chex.assert_trees_all_equal(params, wanted, strict=True)
 
 
 def test_load_goes_to_the_default_device(folder):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import chex
 import goldens
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def assert_same_bits(got, wanted):
 
 
 def assert_same_params(got, wanted):
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b), strict=True), got, wanted)
+    chex.assert_trees_all_equal(got, wanted, strict=True)
 
 
 def abstract(config, dtype=jnp.float32):

@@ -109,7 +109,7 @@ def recorded_counts(params, G):
     return np.array(counts + [1] * (G + 1))[: G + 1]
 
 
-@pytest.mark.parametrize("group", cached_runs(), ids=lambda group: "-".join(map(str, group)))
+@pytest.mark.parametrize("group", goldens.some_quick(cached_runs(), 2), ids=lambda group: "-".join(map(str, group)))
 def test_fast_dllm(checkpoint, group):
     """Every call of every run, as rows of a batch that the reference could not have run."""
     name, cache, block_length = group
@@ -259,7 +259,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", goldens.some_quick(CASES, 2))
 def test_equals_the_slow_twin(checkpoint, case):
     """A left-padded batch against one bare row of the twin at a time, forward by forward."""
     name, G, lengths, settings, twin_settings = CASES[case]

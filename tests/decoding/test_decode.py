@@ -1,5 +1,6 @@
 """The loop where no golden reaches: against the slow twin, row by row, at odd shapes, and at its limits."""
 
+import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,7 +130,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", goldens.some_quick(CASES, 4))
 def test_equals_the_slow_twin(checkpoint, twins, case):
     """A batch of mixed prompt lengths, one of a single token, against one bare row of the twin at a time.
 

@@ -59,7 +59,7 @@ def lrd_config(p):
     )
 
 
-@pytest.mark.parametrize("key", goldens.lrd_runs())
+@pytest.mark.parametrize("key", goldens.some_quick(goldens.lrd_runs(), 4))
 def test_latent_refinement_decoding(checkpoint, key):
     run, stored = goldens.lrd_runs()[key], goldens.arrays("lrd")
     model, params = checkpoint(run["checkpoint"])
@@ -154,7 +154,10 @@ def recorded_origin(uniforms):
     return RecordedOrigin
 
 
-@pytest.mark.parametrize("key", [key for key in goldens.reference_runs() if goldens.cache_of(key) is None])
+UNCACHED = [key for key in goldens.reference_runs() if goldens.cache_of(key) is None]
+
+
+@pytest.mark.parametrize("key", goldens.some_quick(UNCACHED, 4))
 def test_reference_samplers(checkpoint, key):
     run = goldens.reference_runs()[key]
     model, params = checkpoint(run["checkpoint"])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import chex
 import goldens
 import jax
 import jax.numpy as jnp
@@ -349,11 +350,11 @@ def test_parameters_are_arguments_and_never_constants(checkpoint):
 
 def test_models_of_equal_config_share_a_compile(checkpoint):
     model, params = checkpoint("tiny-llada")
-    x, mask = jnp.zeros((3, 64, 64)), np.ones((3, 64), bool)
-    forward(model, params, x, mask)
-    compiles = forward._cache_size()
-    forward(Model(dataclasses.replace(model.config)), params, x, mask)
-    assert forward._cache_size() == compiles
+    embed = jax.jit(chex.assert_max_traces(Model.embed, n=1), static_argnums=0)
+    for equal in (model, Model(dataclasses.replace(model.config))):
+        embed(equal, params, jnp.zeros((1, 4), int))
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        embed(Model(dataclasses.replace(model.config, scale_logits=True)), params, jnp.zeros((1, 4), int))
 
 
 def test_scale_logits_divides_by_the_root_of_the_width(checkpoint):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lrd_jax.research import evaluate
-from lrd_jax.research.evaluate import EvalTiny
+from lrd_jax.research.options import EvalTiny
 
 
 def test_wilson_intervals_are_the_published_ones():
@@ -57,7 +57,7 @@ def test_the_table_says_what_was_counted():
 )
 def test_bad_options_are_named(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
-        small(tmp_path, **changes)
+        evaluate.run(small(tmp_path, **changes))
 
 
 def test_cells_are_json_lines(tmp_path):

@@ -22,7 +22,6 @@ from rich.console import Console
 from lrd_jax.checkpoint import load
 from lrd_jax.cli import USER_ERROR, main
 from lrd_jax.cli.eval import cells_of
-from lrd_jax.cli.options import Eval
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
@@ -34,6 +33,7 @@ from lrd_jax.research.benchmarks.benchmarks import BASE, INSTRUCT, prompting
 from lrd_jax.research.benchmarks.cells import RECORDS, SETTINGS, Cell, baseline_records
 from lrd_jax.research.benchmarks.decoding import TextDecoder
 from lrd_jax.research.benchmarks.gold import GoldAnswers, gold_output
+from lrd_jax.research.benchmarks.options import Eval
 from lrd_jax.research.benchmarks.programs import Programs
 from lrd_jax.research.benchmarks.progress import RunProgress
 from lrd_jax.research.benchmarks.rating import Rater

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,7 +185,7 @@ def test_batches_are_a_function_of_seed_and_step(tokenizer, model):
     data = Data(tasks=("code",), buckets=(Bucket(prompt=24, canvas=16, batch=4), Bucket(prompt=24, canvas=32, batch=2)))
     first, again = (make_batches(data, tokenizer, 1, model.config) for _ in range(2))
     for step in (5, 0, 9):
-        jax.tree.map(np.testing.assert_array_equal, first(step), again(step))
+        chex.assert_trees_all_equal(first(step), again(step), strict=True)
     assert not np.array_equal(first(0).answer, make_batches(data, tokenizer, 2, model.config)(0).answer)
 
 

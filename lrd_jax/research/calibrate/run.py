@@ -5,13 +5,13 @@ import hashlib
 from collections.abc import Callable
 
 from lrd_jax.checkpoint import load
-from lrd_jax.cli.options import Calibrate
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.preset_files import PresetFile, check_preset_path, is_preset_file, read_preset, write_preset
 from lrd_jax.presets import preset
 from lrd_jax.research.calibrate import certify, picture
 from lrd_jax.research.calibrate.judge import Judge
 from lrd_jax.research.calibrate.observe import Bench
+from lrd_jax.research.calibrate.options import Calibrate
 from lrd_jax.research.calibrate.replay import source_of
 from lrd_jax.research.calibrate.scan import Cell, changed, front, grid, knee, measure, scan
 from lrd_jax.research.prompts import Example, read_examples

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 
 from lrd_jax.checkpoint import load
-from lrd_jax.cli.options import Bench
 from lrd_jax.convert import write_hf
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
 from lrd_jax.research.timing.decoders import DECODERS, Canvas
 from lrd_jax.research.timing.measure import Run, Spread, Subject, peak_memory
+from lrd_jax.research.timing.options import Bench
 from lrd_jax.research.timing.reference import COUNTERPARTS, Counterpart, Reference, cores, pair_up
 from lrd_jax.research.timing.sizes import random_params, random_prompts, sized
 

@@ -1,0 +1,33 @@
+"""What `lrd-jax eval-tiny` can be told. Imports nothing heavy: the command line parses it for its list of commands."""
+
+import dataclasses
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalTiny:
+    """Measure decoders on held-out problems of the embedded models' tasks, with weights in float32.
+
+    Attributes:
+      models: embedded models, or folders trained on the same tasks.
+      canvases: positions to generate; each is a column of the table.
+      counts: problems a cell, one number a canvas.
+      decoders: a set of decoders, a key of `lrd_jax.research.decoders.DECODER_SETS`.
+      only: names within the set to run; all of them by default.
+      batch: rows decoded together.
+      seed: of the held-out problems.
+      output: JSON-lines file that cells are appended to.
+    """
+
+    models: tuple[str, ...] = ("lrd-tiny", "lrd-tiny-soft")
+    canvases: tuple[int, ...] = (64, 128, 256)
+    counts: tuple[int, ...] = (1000, 200, 200)
+    decoders: str = "table"
+    only: tuple[str, ...] = ()
+    batch: int = 50
+    seed: int = 1
+    output: Path = Path("eval-tiny.jsonl")
+
+    def __post_init__(self):
+        if len(self.counts) != len(self.canvases):
+            raise ValueError(f"counts={self.counts} must have one number for each of canvases={self.canvases}")

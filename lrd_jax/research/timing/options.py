@@ -1,0 +1,74 @@
+"""What `lrd-jax bench` can be told. Imports nothing heavy: the command line parses it for its list of commands."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+_Size = arg(help_behavior_hint="(default: that of --sizes)", metavar="NUMBER")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Time decoders on this machine, and beside them PyTorch code in clones of yours.
+
+    Attributes:
+      decoders: what to time: plain, llada, threshold, lrd, paper, or a cache: prefix, dual, lrd+dual and so on.
+      sizes: random weights in the sizes of: small, llada-8b-base and -instruct, llada-1.5, dream-7b-base and -instruct.
+      model: a checkpoint instead of random weights: an embedded model, a converted or a Hugging Face folder.
+      vocab_size, num_layers, embed_dim, mlp_dim, num_heads: other sizes of random weights.
+      logit_std: how sure random weights are: standard deviation of their logits, nats; 5 is like a trained model.
+      dtype: of the weights.
+      prompt_length: random tokens of each prompt.
+      gen_length: positions to generate.
+      block_length: active window; gen_length must be a multiple of it.
+      steps: of plain, llada, lrd and paper, which commit gen_length / steps positions each.
+      threshold: of threshold and lrd, 0 to 1.
+      batch: prompts that are decoded together.
+      repeats: timed runs of each decoder, taken in turns; one more is made before them and not counted.
+      seed: of weights and prompts.
+      reference: clones of the LLaDA or Fast-dLLM repository, whose generate functions decode the same prompts.
+      reference_python: a Python that has torch and what the clones need.
+      json: print one JSON object instead of tables.
+    """
+
+    decoders: tuple[str, ...] = ("plain", "llada", "threshold", "lrd")
+    sizes: str = "small"
+    model: Annotated[str | None, arg(help_behavior_hint="(default: none)", metavar="MODEL")] = None
+    vocab_size: Annotated[int | None, _Size] = None
+    num_layers: Annotated[int | None, _Size] = None
+    embed_dim: Annotated[int | None, _Size] = None
+    mlp_dim: Annotated[int | None, _Size] = None
+    num_heads: Annotated[int | None, _Size] = None
+    logit_std: Annotated[float | None, arg(help_behavior_hint="(default: nearly flat)", metavar="NATS")] = None
+    dtype: str = "float32"
+    prompt_length: int = 128
+    gen_length: int = 128
+    block_length: Annotated[int | None, arg(help_behavior_hint="(default: the canvas)", metavar="NUMBER")] = None
+    steps: Annotated[int | None, arg(help_behavior_hint="(default: gen_length)", metavar="NUMBER")] = None
+    threshold: float = 0.9
+    batch: int = 1
+    repeats: int = 3
+    seed: int = 0
+    reference: tuple[Path, ...] = ()
+    reference_python: str = sys.executable
+    json: bool = False
+
+    def __post_init__(self):
+        for field in ("prompt_length", "batch", "repeats"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed={self.seed} must be in [0, 2^31)")
+        if self.logit_std is not None and not 0 < self.logit_std < 1000:
+            raise ValueError(f"logit_std={self.logit_std} must be in (0, 1000)")
+        if self.model is not None and (self.random_sizes or self.logit_std is not None):
+            raise ValueError(f"model={self.model} has its own weights: leave out what is for random ones")
+
+    @property
+    def random_sizes(self) -> dict[str, int]:
+        """The sizes that are not those of `sizes`."""
+        fields = ("vocab_size", "num_layers", "embed_dim", "mlp_dim", "num_heads")
+        return {field: value for field in fields if (value := getattr(self, field)) is not None}
