@@ -131,7 +131,7 @@ def test_a_checkpoint_that_lost_data(orbax, monkeypatch):
     def lost(*args):
         raise ValueError('NOT_FOUND: Error reading "table/c/0/0" [tensorstore_spec=...]')
 
-    monkeypatch.setattr(checkpoint.ocp, "load", lost)
+    monkeypatch.setattr(ocp, "load", lost)
     with pytest.raises(ValueError, match=r'orbax is damaged:\n  - NOT_FOUND: Error reading "table/c/0/0"$'):
         lrd_jax.load(orbax)
 
