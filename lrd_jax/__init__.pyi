@@ -8,8 +8,6 @@ from . import sharding as sharding
 from . import tasks as tasks
 from . import text as text
 from .answer import Answer as Answer
-from .checkpoint import Loaded as Loaded
-from .answer import Answer as Answer
 from .answer import Update as Update
 from .checkpoint import Loaded as Loaded
 from .checkpoint import load as load
@@ -40,7 +38,6 @@ from .decoding.sight import Sight as Sight
 from .decoding.state import DecodeResult as DecodeResult
 from .decoding.state import DecodeState as DecodeState
 from .decoding.state import StopReason as StopReason
-from .generate import Generator as Generator
 from .generate import Generator as Generator
 from .sharding import make_mesh as make_mesh
 from .sharding import shard_batch as shard_batch
