@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import lrd_jax
-from lrd_jax.checkpoint import restore
+from lrd_jax.convert import read_hf
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.models import LogitAlignment, Model, positions_of
 from lrd_jax.sharding import make_mesh, shard, shard_batch
@@ -333,7 +333,7 @@ def test_fine_tuning_starts_from_the_checkpoint(tmp_path):
     config = small_config(tmp_path / "second", init=str(first), model=None, dtype="bfloat16")
     params = starting_params(config, model_and_tokenizer(config)[0], make_mesh())
     assert all(np.array_equal(a, b) for a, b in zip(weights(first), jax.tree.leaves(params), strict=True))
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(restore(train(config))[1])} == {"bfloat16"}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(read_hf(train(config))[1])} == {"bfloat16"}
 
 
 # --- configs
