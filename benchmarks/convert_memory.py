@@ -49,14 +49,23 @@ def generate(folder: Path, config: ModelConfig) -> None:
     noise = np.random.default_rng(0).normal(size=1 << 20).astype(np.float32).astype(ml_dtypes.bfloat16)
     dtype = noise.dtype
 
-    def read(tensor, index):
-        shape = np.broadcast_to(np.empty((), dtype), param_shapes(config)[tensor.path])[index].shape
+    def read(tensor, slab):
+        shape = np.broadcast_to(np.empty((), dtype), param_shapes(config)[tensor.path])[slab.index].shape
         return np.resize(noise, shape)
 
     dtypes = {path: dtype for path in param_shapes(config)}
     folder.mkdir()
     write_tensors(tensors(config), dtypes, read, folder, max_shard_bytes=MAX_SHARD_BYTES, progress=None)
     (folder / "config.json").write_text(json.dumps(to_hf(config, "bfloat16")))
+
+
+def config_of(gigabytes: float) -> ModelConfig:
+    """LLaDA's vocabulary and as many narrower blocks as make a checkpoint of about that size in bfloat16."""
+    sizes = CHECKPOINTS["llada-8b-base"].config.to_json() | {"embed_dim": 2048, "mlp_dim": 5632, "num_heads": 16}
+    sizes["num_kv_heads"] = 16
+    one, two = (_nbytes(ModelConfig.from_json(sizes | {"num_layers": n})) for n in (1, 2))
+    layers = max(1, round((gigabytes * 1e9 - one) / (two - one)) + 1)
+    return ModelConfig.from_json(sizes | {"num_layers": layers})
 
 
 def measure(command: str, source: Path, dest: Path, verify: bool = False) -> dict[str, float]:
@@ -69,17 +78,13 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the checkpoint; its blocks are added up")
     parser.add_argument("--folder", type=Path, help="where to work; the system's temporary folder otherwise")
     args = parser.parse_args()
-    sizes = CHECKPOINTS["llada-8b-base"].config.to_json() | {"embed_dim": 2048, "mlp_dim": 5632, "num_heads": 16}
-    sizes["num_kv_heads"] = 16
-    one, two = (_nbytes(ModelConfig.from_json(sizes | {"num_layers": n})) for n in (1, 2))
-    layers = max(1, round((args.gigabytes * 1e9 - one) / (two - one)) + 1)
-    config = ModelConfig.from_json(sizes | {"num_layers": layers})
+    config = config_of(args.gigabytes)
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         work = Path(scratch)
         generate(work / "hf", config)
         orbax = f"orbax-checkpoint {importlib.metadata.version('orbax-checkpoint')}"
         machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-        print(f"{_nbytes(config) / 1e9:.2f} GB bfloat16, {layers} blocks; {orbax}, {machine}")
+        print(f"{_nbytes(config) / 1e9:.2f} GB bfloat16, {config.num_layers} blocks; {orbax}, {machine}")
         for name, command, source, dest, verify in (
             ("convert", "convert", "hf", "orbax", False),
             ("convert --verify", "convert", "hf", "verified", True),

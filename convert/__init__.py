@@ -6,4 +6,5 @@ from lrd_jax.convert.reader import Progress as Progress
 from lrd_jax.convert.reader import read_hf as read_hf
 from lrd_jax.convert.safetensors_io import ConversionError as ConversionError
 from lrd_jax.convert.store import CheckpointInfo as CheckpointInfo
+from lrd_jax.convert.verification import verify as verify
 from lrd_jax.convert.writer import write_hf as write_hf

@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from lrd_jax.convert.checksums import write_checksums
 from lrd_jax.convert.folders import SIDE_FILES, appearing, copy_files, require_absent
 from lrd_jax.convert.hub import find_source
 from lrd_jax.convert.reader import Progress, Source, open_source, weight_dtype
-from lrd_jax.convert.safetensors_io import DTYPES, NAMES, ConversionError
+from lrd_jax.convert.safetensors_io import DTYPES, ConversionError
 from lrd_jax.convert.store import (
     CheckpointInfo,
+    Stored,
+    bytes_of,
     create_array,
     finish,
     open_array,
-    open_arrays,
+    open_stored,
     read_info,
-    read_slab,
     write_slab,
 )
 from lrd_jax.convert.tables import ParamPath, by_param, tensors
@@ -58,10 +60,7 @@ def convert(
     checked = open_source(origin.folder, uniform=dtype is None)
     report = _Counter(progress, total=checked.nbytes * (2 if verify else 1))
     with appearing(dest) as work:
-        dtypes = {
-            path: DTYPES[checked.entries[group[0].name].dtype] if dtype is None else weight_dtype(dtype)
-            for path, group in by_param(checked.config).items()
-        }
+        dtypes = checked.dtypes(dtype)
         read_hashes, written_hashes = _write_arrays(checked, work, dtypes, report)
         if verify:
             _verify(checked, work, written_hashes, report)
@@ -72,12 +71,14 @@ def convert(
             dtype=dtype,
             tensors={
                 name: {"dtype": entry.dtype, "shape": list(entry.shape), "sha256": read_hashes[name]}
+                | ({} if read_hashes[name] == written_hashes[name] else {"cast_sha256": written_hashes[name]})
                 for name, entry in checked.entries.items()
             },
         )
         copy_files(SIDE_FILES, checked.folder, work)
         _copy_config(checked, work, dtype)
         finish(work, dtypes, info)
+        write_checksums(work)
     return info
 
 
@@ -90,7 +91,7 @@ def export(
 ) -> None:
     """Writes a converted checkpoint back as a Hugging Face folder, bit for bit what it was converted from.
 
-    Each tensor is checked against the hash of its source on the way, where the checkpoint keeps the source's dtype.
+    Each tensor is checked on the way against the hash that it was written with.
 
     Args:
       checkpoint: a folder that `convert` wrote.
@@ -105,24 +106,25 @@ def export(
     if max_shard_bytes < 1:
         raise ConversionError(f"a shard of {max_shard_bytes} bytes holds nothing", ["give a positive number of bytes"])
     info = read_info(checkpoint)
-    arrays = open_arrays(checkpoint, info.config)
+    stored = open_stored(checkpoint, info.config)
     hashes = {tensor.name: hashlib.sha256() for tensor in tensors(info.config)}
     with appearing(dest) as work:
-        dtypes = {path: array.dtype.numpy_dtype for path, array in arrays.items()}
         write_tensors(
             tensors(info.config),
-            dtypes,
-            lambda tensor, index: read_slab(arrays[tensor.path], index),
+            stored.dtypes,
+            stored.read,
             work,
             max_shard_bytes=max_shard_bytes,
             progress=progress,
-            on_rows=lambda tensor, rows: hashes[tensor.name].update(_bytes(rows)),
+            on_rows=lambda tensor, rows: hashes[tensor.name].update(bytes_of(rows)),
         )
+        wanted = {
+            tensor.name: info.stored_sha256(tensor, stored.dtypes[tensor.path]) for tensor in tensors(info.config)
+        }
         damaged = [
-            f"{tensor.name} has sha256 {hashes[tensor.name].hexdigest()}, its source had {said['sha256']}"
-            for tensor in tensors(info.config)
-            if (said := info.tensors[tensor.name])["dtype"] == NAMES[dtypes[tensor.path]]
-            and said["sha256"] != hashes[tensor.name].hexdigest()
+            f"{name} has sha256 {hashes[name].hexdigest()}, {wanted[name]} was written"
+            for name in hashes
+            if wanted[name] not in (None, hashes[name].hexdigest())
         ]
         if damaged:
             raise ConversionError(f"{checkpoint} is damaged:", damaged)
@@ -152,11 +154,11 @@ def _write_arrays(
         for tensor in group:
             read, written = hashlib.sha256(), hashlib.sha256()
             for index, rows in source.slabs(tensor):
-                read.update(_bytes(rows))
+                read.update(bytes_of(rows))
                 nbytes = rows.nbytes
                 if rows.dtype != target:
                     rows = rows.astype(target)
-                    written.update(_bytes(rows))
+                    written.update(bytes_of(rows))
                 write_slab(array, index, tensor.to_params(rows))
                 report.add(nbytes, tensor.name)
             read_hashes[tensor.name] = read.hexdigest()
@@ -169,13 +171,10 @@ def _verify(source: Source, work: Path, hashes: dict[str, str], report: _Counter
     """Reads what was written through the table backwards and compares it with what was meant."""
     wrong = []
     for path, group in by_param(source.config).items():
-        array = open_array(work, path)
+        stored = Stored(folder=work, arrays={path: open_array(work, path)})
         for tensor in group:
-            found = hashlib.sha256()
-            for slab in tensor.slabs():
-                found.update(_bytes(tensor.to_file(read_slab(array, slab.index))))
-            if found.hexdigest() != hashes[tensor.name]:
-                wrong.append(f"{tensor.name} reads back as {found.hexdigest()}, wanted {hashes[tensor.name]}")
+            if (found := stored.sha256(tensor)) != hashes[tensor.name]:
+                wrong.append(f"{tensor.name} reads back as {found}, wanted {hashes[tensor.name]}")
             report.add(source.entries[tensor.name].nbytes, tensor.name)
     if wrong:
         raise ConversionError("the checkpoint does not read back as it was written:", wrong)
@@ -188,7 +187,3 @@ def _copy_config(source: Source, work: Path, dtype: str | None) -> None:
         copy_files(("config.json",), source.folder, work)
     else:
         (work / "config.json").write_text(json.dumps(hf | {"torch_dtype": dtype}, indent=2) + "\n")
-
-
-def _bytes(rows: np.ndarray) -> memoryview:
-    return rows.reshape(-1).view(np.uint8).data

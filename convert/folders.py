@@ -1,12 +1,20 @@
 """Folders that appear whole or not at all, and the files that travel with the weights."""
 
 import contextlib
+import gc
+import glob
+import logging
+import os
 import shutil
+import signal
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from lrd_jax.convert.safetensors_io import ConversionError
+
+_log = logging.getLogger(__name__)
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -28,21 +36,115 @@ def require_absent(dest: Path) -> None:
 
 @contextlib.contextmanager
 def appearing(dest: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `dest` that is renamed to it at the end, or removed on an error.
+    """Yields an empty folder beside `dest` that is renamed to it at the end, or removed on an error or a signal to end.
 
-    A killed process leaves `<dest>.partial-*` behind, never `dest`.
+    SIGTERM and SIGHUP end the process as they would have, once the folder is gone. Only SIGKILL leaves
+    `<dest>.partial-*` behind, never `dest`; the next run removes it.
     """
     require_absent(dest)
+    missing = [folder for folder in (dest.parent, *dest.parent.parents) if not folder.exists()]
     dest.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(dest)
     work = dest.with_name(f"{dest.name}.partial-{uuid.uuid4().hex[:8]}")
     work.mkdir()
     try:
-        yield work
-        require_absent(dest)
-        work.rename(dest)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
+        with _raising_signals(), _held(work):
+            yield work
+            require_absent(dest)
+            work.rename(dest)
+    except BaseException as error:
+        _remove(work)
+        for folder in missing:  # the inmost first; one that others have used meanwhile stays
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, _Ended):
+            os.kill(os.getpid(), error.signum)
         raise
+
+
+class _Ended(BaseException):
+    """A signal that would have ended the process."""
+
+    def __init__(self, signum: int):
+        self.signum = signum
+        super().__init__(signal.Signals(signum).name)
+
+
+@contextlib.contextmanager
+def _raising_signals() -> Iterator[None]:
+    """Makes an exception of the signals that would end the process at once; leaves alone what others handle."""
+
+    def end(signum: int, frame: object) -> None:
+        raise _Ended(signum)
+
+    kinds = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [kind for kind in kinds if signal.getsignal(kind) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []  # Python allows it there alone
+    for kind in ours:
+        signal.signal(kind, end)
+    try:
+        yield
+    finally:
+        for kind in ours:
+            signal.signal(kind, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Holds a lock on a folder that the system lets go of when the process ends, however it ends."""
+    handle = None
+    with contextlib.suppress(OSError, ImportError):  # a system or file system without: leftovers are only named there
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove_leftovers(dest: Path) -> None:
+    """Removes what killed runs left of `dest`; what may be another run's is named and left."""
+    for folder in sorted(dest.parent.glob(f"{glob.escape(dest.name)}.partial-*")):
+        if _is_free(folder):
+            _remove(folder)
+            _log.warning("removed %s, which a run that was killed had left", folder)
+        else:
+            _log.warning("%s is another run's, or of one that was killed: then remove it, rm -r %s", folder, folder)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether certainly no run holds the folder: it can be locked, and is not one that was made a moment ago."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (OSError, ImportError):
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return bool(os.listdir(folder))
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder, with a single file handle at a time, for there may be too few."""
+    gc.collect()  # arrays of a failed write hold files open
+    for inner, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(inner, name))
+        for name in folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(inner, name))
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def copy_files(names: tuple[str, ...], source: Path, dest: Path) -> None:

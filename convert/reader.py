@@ -1,7 +1,6 @@
 """Reads a Hugging Face folder: checks all of it against the family's table first, then gives it tensor by tensor."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from lrd_jax.convert.safetensors_io import DTYPES, ConversionError, Entry, read_header
-from lrd_jax.convert.tables import ParamPath, Tensor, by_param, tensors, unflatten
+from lrd_jax.convert.safetensors_io import DTYPES, ConversionError, Entry, parse_json, read_header
+from lrd_jax.convert.tables import ParamPath, Slab, Tensor, by_param, tensors, unflatten
 from lrd_jax.models import ModelConfig
 
 WEIGHT_DTYPES = {
@@ -44,6 +43,17 @@ class Source:
         entry = self.entries[tensor.name]
         for slab in tensor.slabs():
             yield slab.index, entry.read_rows(slab.rows)
+
+    def read(self, tensor: Tensor, slab: Slab) -> np.ndarray:
+        """The values at a slab's `index` of its parameter."""
+        return tensor.to_params(self.entries[tensor.name].read_rows(slab.rows))
+
+    def dtypes(self, dtype: str | None) -> dict[ParamPath, np.dtype]:
+        """Of every parameter: the one named, or that of its tensors in the file."""
+        return {
+            path: DTYPES[self.entries[group[0].name].dtype] if dtype is None else weight_dtype(dtype)
+            for path, group in by_param(self.config).items()
+        }
 
 
 def weight_dtype(name: str) -> np.dtype:
@@ -82,11 +92,12 @@ def read_config(folder: Path) -> tuple[dict[str, Any], ModelConfig | None, list[
     if not file.is_file():
         return {}, None, ["config.json is absent"]
     try:
-        hf_config = json.loads(file.read_text())
-        return hf_config, ModelConfig.from_hf(hf_config), []
-    except json.JSONDecodeError as error:
+        hf_config = parse_json(file.read_bytes())
+    except ValueError as error:
         return {}, None, [f"config.json is not JSON: {error}"]
-    except (ValueError, TypeError, AttributeError) as error:
+    try:
+        return hf_config, ModelConfig.from_hf(hf_config), []
+    except ValueError as error:
         return {}, None, [f"config.json: {error}".replace("config.json: config.json", "config.json")]
 
 
@@ -96,9 +107,11 @@ def _read_entries(folder: Path) -> tuple[dict[str, Entry], list[str]]:
     weight_map: dict[str, str] = {}
     if index.is_file():
         try:
-            weight_map = dict(json.loads(index.read_text())["weight_map"])
-        except (ValueError, TypeError, KeyError) as error:
-            return {}, [f"{index.name} is not an index of weights: {error!r}"]
+            weight_map = parse_json(index.read_bytes())["weight_map"]
+            if strange := [name for name in weight_map.values() if Path(name).name != name]:
+                raise ValueError(f"it names {strange[0]!r}, which is no file of this folder")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return {}, [f"{index.name} is not an index of weights: {error!r:.300}"]
         names = sorted(set(weight_map.values()))
     else:
         names = ["model.safetensors"]
@@ -177,11 +190,11 @@ def read_hf(folder: Path, *, dtype: str | None = None, progress: Progress | None
 
 def read_params(source: Source, dtype: str | None) -> Iterator[tuple[ParamPath, np.ndarray]]:
     """The parameters one by one, stacked over the blocks, with their paths."""
+    dtypes = source.dtypes(dtype)
     for path, group in by_param(source.config).items():
-        target = DTYPES[source.entries[group[0].name].dtype] if dtype is None else weight_dtype(dtype)
         stack = () if group[0].layer is None else (len(group),)
-        leaf = np.empty(stack + group[0].shape, target)
+        leaf = np.empty(stack + group[0].shape, dtypes[path])
         for tensor in group:
-            for index, rows in source.slabs(tensor):
-                leaf[index] = tensor.to_params(rows)
+            for slab in tensor.slabs():
+                leaf[slab.index] = source.read(tensor, slab)
         yield path, leaf

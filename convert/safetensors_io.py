@@ -7,8 +7,9 @@ neither. Format: 8 bytes little-endian header length, a JSON header of dtypes, s
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -16,14 +17,44 @@ import numpy as np
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER = 100_000_000  # the library's own limit
+_MAX_LINES = 100
+
+_Fields = tuple[str, tuple[int, ...], int, int]  # dtype, shape, begin and end of the data
 
 
 class ConversionError(ValueError):
-    """A checkpoint that cannot be read, or a destination that cannot be written; says everything that is wrong."""
+    """A checkpoint that cannot be read, or a destination that cannot be written; says everything that is wrong.
+
+    Attributes:
+      problems: all of them; the message spells out the first hundred.
+    """
 
     def __init__(self, what: str, problems: Iterable[str]):
         self.problems = tuple(problems)
-        super().__init__(what + "".join(f"\n  - {problem}" for problem in self.problems))
+        lines = list(self.problems[:_MAX_LINES])
+        if len(self.problems) > _MAX_LINES:
+            lines.append(f"and {len(self.problems) - _MAX_LINES} more")
+        super().__init__(what + "".join(f"\n  - {line}" for line in lines))
+
+
+def parse_json(data: bytes) -> Any:
+    """JSON in UTF-8, as strict as the standard leaves room for: a key that comes twice is an error.
+
+    Raises:
+      ValueError: it is not that, or nested deeper than anything that is read here.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) < len(items):
+            twice = next(key for i, (key, _) in enumerate(items) if key in dict(items[:i]))
+            raise ValueError(f"the key {twice!r} comes twice")
+        return found
+
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=pairs)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +98,7 @@ def read_header(file: Path) -> dict[str, Entry]:
     """The tensors of one file, by name.
 
     Raises:
-      ConversionError: not a safetensors file, or shorter than its header promises.
+      ConversionError: not a safetensors file: as strict as the format, whose tensors fill the file from end to end.
     """
     size = file.stat().st_size
     with file.open("rb") as stream:
@@ -75,32 +106,57 @@ def read_header(file: Path) -> dict[str, Entry]:
         if size < 8 or length > min(size - 8, _MAX_HEADER):
             raise ConversionError(f"cannot read {file}", [f"{file.name}: truncated: no whole header in {size} bytes"])
         try:
-            header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            fields = {}
-            for name, entry in header.items():
-                begin, end = map(int, entry["data_offsets"])
-                fields[name] = (str(entry["dtype"]), tuple(map(int, entry["shape"])), begin, end)
+            header = parse_json(stream.read(length))
+            metadata = header.pop("__metadata__", {})
+            if not all(type(value) is str for value in metadata.values()):
+                raise ValueError("its __metadata__ holds other things than texts")
+            fields = {name: _fields(name, entry) for name, entry in header.items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            problem = f"{file.name}: its header is not that of a safetensors file ({error})"
+            problem = f"{file.name}: its header is not that of a safetensors file ({error!s:.300})"
             raise ConversionError(f"cannot read {file}", [problem]) from None
     start = 8 + length
     problems = []
-    promised = start + max((end for *_, end in fields.values()), default=0)
-    if promised > size:
-        problems.append(f"{file.name}: truncated: the header promises {promised} bytes, the file has {size}")
     for name, (dtype, shape, begin, end) in fields.items():
         what = f"{file.name}: {name} of {dtype}{list(shape)}"
-        if begin < 0:
+        if not 0 <= begin <= end:
             problems.append(f"{what} lies at bytes {begin} to {end}")
         elif dtype in DTYPES and end - begin != (wanted := math.prod(shape) * DTYPES[dtype].itemsize):
             problems.append(f"{what} has {end - begin} bytes, wanted {wanted}")
+    problems = problems or [f"{file.name}: {problem}" for problem in _layout_problems(fields, start, size)]
     if problems:
         raise ConversionError(f"cannot read {file}", problems)
     return {
         name: Entry(file=file, dtype=dtype, shape=shape, begin=start + begin)
         for name, (dtype, shape, begin, _) in fields.items()
     }
+
+
+def _fields(name: str, entry: dict[str, Any]) -> _Fields:
+    """Dtype, shape and byte range of a header's entry."""
+    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    numbers = (*shape, begin, end)
+    if type(dtype) is not str or type(shape) is not list or any(type(number) is not int for number in numbers):
+        raise ValueError(f"{name}: {entry!s:.200}")
+    if any(number < 0 for number in shape):
+        raise ValueError(f"{name} has shape {shape}")
+    return dtype, tuple(shape), begin, end
+
+
+def _layout_problems(fields: dict[str, _Fields], start: int, size: int) -> Iterator[str]:
+    """Tensors that share bytes, bytes that belong to none, and a file that ends elsewhere than its last tensor."""
+    ranges = sorted((begin, end, name) for name, (_, _, begin, end) in fields.items())
+    covered, last = 0, "the header"
+    for begin, end, name in ranges:
+        if begin < covered:
+            yield f"{name} at bytes {begin} to {end} overlaps {last}, which ends at {covered}"
+        elif begin > covered:
+            yield f"{begin - covered} bytes between {last} and {name} belong to no tensor"
+        if end >= covered:
+            covered, last = end, name
+    if start + covered > size:
+        yield f"truncated: the header promises {start + covered} bytes, the file has {size}"
+    elif start + covered < size:
+        yield f"{size - start - covered} bytes after {last} belong to no tensor"
 
 
 def header_bytes(specs: dict[str, tuple[np.dtype, tuple[int, ...]]]) -> bytes:

@@ -7,7 +7,7 @@ Orbax then adds its metadata from a save of placeholders: until that last step t
 
 import contextlib
 import dataclasses
-import json
+import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
 
-from lrd_jax.convert.safetensors_io import ConversionError
-from lrd_jax.convert.tables import ParamPath, Tensor, param_shapes, unflatten
+from lrd_jax.convert.safetensors_io import NAMES, ConversionError, parse_json
+from lrd_jax.convert.tables import ParamPath, Slab, Tensor, param_shapes, tensors, unflatten
 from lrd_jax.models import ModelConfig
 
 FORMAT = "lrd-jax checkpoint"
@@ -35,7 +35,8 @@ class CheckpointInfo:
       source: the folder or hub id that it was converted from.
       revision: the commit on the hub; None for a local folder.
       dtype: the dtype that was asked for; None where each tensor kept its own.
-      tensors: for each source tensor its "dtype" and "shape" in the file, and the "sha256" of its bytes there.
+      tensors: for each source tensor its "dtype" and "shape" in the file, and the "sha256" of its bytes there; after a
+        cast also "cast_sha256", that of the bytes it became, in the file's layout.
     """
 
     source: str
@@ -43,6 +44,11 @@ class CheckpointInfo:
     config: ModelConfig
     dtype: str | None
     tensors: Mapping[str, Mapping[str, Any]]
+
+    def stored_sha256(self, tensor: Tensor, dtype: np.dtype) -> str | None:
+        """What the hash of a tensor stored in that dtype must be; None where a release before this cast it."""
+        said = self.tensors[tensor.name]
+        return said.get("cast_sha256", said["sha256"] if said["dtype"] == NAMES[dtype] else None)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -57,13 +63,47 @@ class CheckpointInfo:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "CheckpointInfo":
+        config = ModelConfig.from_json(fields["config"])
+        for tensor in tensors(config):
+            if not {"dtype", "shape", "sha256"} <= fields["tensors"][tensor.name].keys():
+                raise KeyError(tensor.name)
         return cls(
             source=fields["source"],
             revision=fields["revision"],
-            config=ModelConfig.from_json(fields["config"]),
+            config=config,
             dtype=fields["dtype"],
             tensors=fields["tensors"],
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stored:
+    """The arrays of a converted checkpoint, open for reading."""
+
+    folder: Path
+    arrays: Mapping[ParamPath, ts.TensorStore]
+
+    @property
+    def dtypes(self) -> dict[ParamPath, np.dtype]:
+        return {path: array.dtype.numpy_dtype for path, array in self.arrays.items()}
+
+    def read(self, tensor: Tensor, slab: Slab) -> np.ndarray:
+        """The values at a slab's `index` of its parameter.
+
+        Raises:
+          ConversionError: they cannot be read, or are not what was written.
+        """
+        try:
+            return self.arrays[tensor.path][slab.index].read().result()
+        except ValueError as error:
+            raise ConversionError(f"{self.folder} is damaged:", [f"{tensor.name}: {_first_words(error)}"]) from error
+
+    def sha256(self, tensor: Tensor) -> str:
+        """The hash of a tensor as its parameter holds it, in the layout of the file."""
+        found = hashlib.sha256()
+        for slab in tensor.slabs():
+            found.update(bytes_of(tensor.to_file(self.read(tensor, slab))))
+        return found.hexdigest()
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -80,24 +120,28 @@ def read_info(folder: Path) -> CheckpointInfo:
     if not is_checkpoint(folder):
         raise ConversionError(f"{folder} is not an Orbax checkpoint", ["convert a Hugging Face folder to make one"])
     try:  # not ocp.metadata, which opens every array and complains at length on standard error of what it cannot
-        fields = json.loads((folder / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
-    except (ValueError, KeyError, OSError) as error:
+        fields = parse_json((folder / "_CHECKPOINT_METADATA").read_bytes())["custom_metadata"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise ConversionError(f"{folder} is an Orbax checkpoint, but its metadata is damaged", [repr(error)]) from error
     if not isinstance(fields, Mapping) or fields.get("format") != FORMAT:
         raise ConversionError(
             f"{folder} is an Orbax checkpoint, but not one that was converted here",
             [f"its metadata should say format {FORMAT!r} and the model's config; it says {fields!r:.200}"],
         )
-    if fields["version"] != VERSION:
-        problem = f"its format version is {fields['version']}, this release reads {VERSION}: convert it again"
+    if fields.get("version") != VERSION:
+        problem = f"its format version is {fields.get('version')}, this release reads {VERSION}: convert it again"
         raise ConversionError(f"{folder} cannot be read", [problem])
-    return CheckpointInfo.from_json(fields)
+    try:
+        return CheckpointInfo.from_json(fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConversionError(f"{folder} is an Orbax checkpoint, but its metadata is damaged", [repr(error)]) from error
 
 
 def create_array(folder: Path, tensor: Tensor, layers: int | None, dtype: np.dtype) -> ts.TensorStore:
     """An empty array for the parameter that `tensor` is a part of, in chunks of one slab.
 
-    Uncompressed: compression saves a fifth of bfloat16 weights and takes four times as long.
+    Uncompressed: compression saves a fifth of bfloat16 weights and takes four times as long. Every chunk ends with its
+    CRC-32C, which whoever reads it checks.
     """
     chunk = list(tensor.shape)
     chunk[tensor.slab_axis] = tensor.slab_length
@@ -106,7 +150,7 @@ def create_array(folder: Path, tensor: Tensor, layers: int | None, dtype: np.dty
         "shape": stack[0] + list(tensor.shape),
         "data_type": dtype.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": stack[1] + chunk}},
-        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
     }
     # Orbax takes a chunk that is absent for lost data, so zeros are stored too.
     spec = _spec(folder, tensor.path) | {"metadata": metadata, "store_data_equal_to_fill_value": True}
@@ -119,9 +163,8 @@ def write_slab(array: ts.TensorStore, index: tuple[int | slice, ...], values: np
         array[index].write(values).result()
 
 
-def read_slab(array: ts.TensorStore, index: tuple[int | slice, ...]) -> np.ndarray:
-    with as_conversion_error("cannot read the checkpoint"):
-        return array[index].read().result()
+def bytes_of(rows: np.ndarray) -> memoryview:
+    return memoryview(rows.reshape(-1).view(np.uint8))
 
 
 @contextlib.contextmanager
@@ -142,7 +185,7 @@ def open_array(folder: Path, path: ParamPath) -> ts.TensorStore:
     return ts.open(_spec(folder, path), open=True, read=True).result()
 
 
-def open_arrays(folder: Path, config: ModelConfig) -> dict[ParamPath, ts.TensorStore]:
+def open_stored(folder: Path, config: ModelConfig) -> Stored:
     """Every array of a checkpoint.
 
     Raises:
@@ -157,9 +200,11 @@ def open_arrays(folder: Path, config: ModelConfig) -> dict[ParamPath, ts.TensorS
             continue
         if arrays[path].shape != wanted:
             problems.append(f"{'.'.join(path)} has shape {list(arrays[path].shape)}, wanted {list(wanted)}")
+        if arrays[path].dtype.numpy_dtype not in NAMES:
+            problems.append(f"{'.'.join(path)} has dtype {arrays[path].dtype.name}, wanted one for weights")
     if problems:
         raise ConversionError(f"{folder} does not hold the parameters of its config:", problems)
-    return arrays
+    return Stored(folder=folder, arrays=arrays)
 
 
 def _spec(folder: Path, path: ParamPath) -> dict[str, Any]:

@@ -7,7 +7,7 @@ output being split into heads.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -143,6 +143,9 @@ class Tensor:
         if self.inputs is not None:
             values = values.reshape(math.prod(self.shape[: self.inputs]), -1).T
         return np.ascontiguousarray(values).reshape(-1, *self.file_shape[1:])
+
+
+ReadSlab = Callable[[Tensor, Slab], np.ndarray]  # the values at a slab's `index` of the parameter
 
 
 @functools.cache

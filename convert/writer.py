@@ -12,12 +12,10 @@ from lrd_jax.convert.folders import TOKENIZER_FILES, appearing, copy_files, requ
 from lrd_jax.convert.hf_config import to_hf
 from lrd_jax.convert.reader import Progress, weight_dtype
 from lrd_jax.convert.safetensors_io import NAMES, ConversionError, header_bytes
-from lrd_jax.convert.tables import ParamPath, Tensor, flatten, param_shapes, tensors
+from lrd_jax.convert.tables import ParamPath, ReadSlab, Tensor, flatten, param_shapes, tensors
 from lrd_jax.models import ModelConfig
 
 MAX_SHARD_BYTES = 5_000_000_000
-
-ReadSlab = Callable[[Tensor, tuple[int | slice, ...]], np.ndarray]  # values of a parameter at an index
 
 
 def write_hf(
@@ -63,7 +61,7 @@ def write_hf(
         write_tensors(
             tensors(config),
             dtypes,
-            lambda tensor, index: flat[tensor.path][index].astype(dtypes[tensor.path], copy=False),
+            lambda tensor, slab: flat[tensor.path][slab.index].astype(dtypes[tensor.path], copy=False),
             work,
             max_shard_bytes=max_shard_bytes,
             progress=progress,
@@ -100,7 +98,7 @@ def write_tensors(
             for tensor in shard:
                 weight_map[tensor.name] = name
                 for slab in tensor.slabs():
-                    rows = tensor.to_file(read(tensor, slab.index))
+                    rows = tensor.to_file(read(tensor, slab))
                     if on_rows:
                         on_rows(tensor, rows)
                     file.write(rows.reshape(-1).view(np.uint8).data)

@@ -2,19 +2,22 @@
 
 import dataclasses
 import importlib.resources
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from lrd_jax.convert import ConversionError
-from lrd_jax.convert.reader import open_source, read_config, read_params, weight_dtype
-from lrd_jax.convert.safetensors_io import DTYPES
-from lrd_jax.convert.store import as_conversion_error, is_checkpoint, open_arrays, read_info
-from lrd_jax.convert.tables import flatten, unflatten
+from lrd_jax.convert.checksums import require_whole
+from lrd_jax.convert.placing import place_params
+from lrd_jax.convert.reader import open_source, read_config, weight_dtype
+from lrd_jax.convert.store import is_checkpoint, open_stored, read_info
+from lrd_jax.convert.tables import ParamPath, flatten, param_shapes
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
 from lrd_jax.sharding import param_shardings
@@ -69,16 +72,14 @@ def load(
     if is_checkpoint(folder):
         if dtype is None:
             config = read_info(folder).config
-            stored = {array.dtype.name for array in open_arrays(folder, config).values()}
-            dtype = _faster_dtype(config, stored, mesh, note)
+            dtype = _faster_dtype(config, open_stored(folder, config).dtypes, mesh, note)
         config, params = restore(folder, mesh=mesh, dtype=dtype)
     else:
         source = open_source(folder, uniform=dtype is None)
         config = source.config
         if dtype is None:
-            dtype = _faster_dtype(config, {DTYPES[entry.dtype].name for entry in source.entries.values()}, mesh, note)
-        shardings = flatten(_shardings(Model(config), mesh))
-        params = unflatten({path: jax.device_put(leaf, shardings[path]) for path, leaf in read_params(source, dtype)})
+            dtype = _faster_dtype(config, source.dtypes(None), mesh, note)
+        params = place_params(config, source.dtypes(dtype), _shardings(config, mesh), source.read)
     tokenizer = load_tokenizer(folder, config) if has_tokenizer(folder) else None
     return Loaded(Model(config), params, tokenizer)
 
@@ -98,7 +99,6 @@ def restore(
     Raises:
       ValueError: not a converted checkpoint, or one of another config.
     """
-    from orbax.checkpoint import v1 as ocp  # slow to import, and the embedded models need none of it
 
     info = read_info(folder)
     if config is not None:
@@ -108,14 +108,10 @@ def restore(
         if beside is None:
             raise ConversionError(f"{folder} is damaged:", problems)
         _require_same(folder, info.config, beside, "stands in config.json")
-    stored = open_arrays(folder, info.config)
-    shardings = flatten(_shardings(Model(info.config), mesh))
-    abstract = {
-        path: jax.ShapeDtypeStruct(array.shape, dtype or array.dtype.numpy_dtype, sharding=shardings[path])
-        for path, array in stored.items()
-    }
-    with as_conversion_error(f"{folder} is damaged:"):
-        return info.config, ocp.load(str(folder.resolve()), unflatten(abstract))
+    require_whole(folder)
+    stored = open_stored(folder, info.config)
+    dtypes = stored.dtypes if dtype is None else dict.fromkeys(stored.dtypes, weight_dtype(dtype))
+    return info.config, place_params(info.config, dtypes, _shardings(info.config, mesh), stored.read)
 
 
 def embedded_models() -> dict[str, Path]:
@@ -159,22 +155,25 @@ def _require_same(folder: Path, got: ModelConfig, wanted: ModelConfig, where: st
     )
 
 
-def _shardings(model: Model, mesh: jax.sharding.Mesh | None) -> Params:
-    """A sharding for every parameter."""
+def _shardings(config: ModelConfig, mesh: jax.sharding.Mesh | None) -> dict[ParamPath, jax.sharding.Sharding]:
+    """A sharding for every parameter, by its path."""
     if mesh is None:
         here = jax.sharding.SingleDeviceSharding(jnp.zeros(()).device)  # the default device
-        return jax.tree.map(lambda leaf: here, model.abstract_params())
-    return param_shardings(model, mesh)
+        return dict.fromkeys(param_shapes(config), here)
+    return flatten(param_shardings(Model(config), mesh))
 
 
 def _faster_dtype(
-    config: ModelConfig, stored: set[str], mesh: jax.sharding.Mesh | None, note: Callable[[str], None]
+    config: ModelConfig,
+    stored: dict[ParamPath, np.dtype],
+    mesh: jax.sharding.Mesh | None,
+    note: Callable[[str], None],
 ) -> str | None:
     """float32 for weights that would otherwise be bfloat16 on a CPU, if there is room; else None."""
     devices = [jnp.zeros(()).device] if mesh is None else mesh.devices.flat
-    if "bfloat16" not in stored or any(device.platform != "cpu" for device in devices):
+    if jnp.bfloat16 not in stored.values() or any(device.platform != "cpu" for device in devices):
         return None
-    wanted = 4 * sum(leaf.size for leaf in jax.tree.leaves(Model(config).abstract_params()))
+    wanted = 4 * sum(map(math.prod, param_shapes(config).values()))
     gib = f"{wanted / 2**30:.1f} GiB"
     if wanted > _free_bytes():
         note(f"bfloat16 is slow on a CPU; the weights in float32 would need {gib} of memory")

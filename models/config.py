@@ -55,24 +55,7 @@ class ModelConfig:
     eot_id: int | None = None
 
     def __post_init__(self):
-        problems = [
-            f"{name}={getattr(self, name)} must be positive"
-            for name in ("vocab_size", "num_layers", "embed_dim", "mlp_dim", "num_heads", "num_kv_heads", "max_length")
-            if getattr(self, name) < 1
-        ]
-        if not problems:
-            if self.embed_dim % self.num_heads or self.head_dim % 2:
-                problems.append(
-                    f"embed_dim={self.embed_dim} must be num_heads={self.num_heads} times an even head dimension"
-                )
-            if self.num_heads % self.num_kv_heads:
-                problems.append(f"num_kv_heads={self.num_kv_heads} must divide num_heads={self.num_heads}")
-            problems += [
-                f"{name}={getattr(self, name)} is outside the vocabulary of {self.vocab_size}"
-                for name in ("mask_id", "eos_id", "pad_id", "bos_id", "eot_id")
-                if getattr(self, name) is not None and not 0 <= getattr(self, name) < self.vocab_size
-            ]
-        if problems:
+        if problems := _problems(vars(self)):
             raise ValueError("; ".join(problems))
 
     @property
@@ -97,14 +80,117 @@ class ModelConfig:
         """Reads a Hugging Face `config.json`, already parsed.
 
         Raises:
-          ValueError: an unknown `model_type`, missing fields, or values that ask for something that is not built;
-            every problem is named in one message.
+          ValueError: an unknown `model_type`, fields that are missing or of the wrong type or range, or values that ask
+            for something that is not built; every problem is named in one message.
         """
-        families = {"llada": _from_llada, "Dream": _from_dream}
+        if not isinstance(hf, Mapping):
+            raise ValueError(f"config.json holds {_shown(hf)}, an object was wanted")
+        families = {"llada": (_from_llada, _LLADA_FIXED), "Dream": (_from_dream, _DREAM_FIXED)}
         model_type = hf.get("model_type")
-        if model_type not in families:
-            raise ValueError(f"model_type {model_type!r} is not supported; known: {', '.join(map(repr, families))}")
-        return families[model_type](hf)
+        if not isinstance(model_type, str) or model_type not in families:
+            known = ", ".join(map(repr, families))
+            raise ValueError(f"model_type {_shown(model_type)} is not supported; known: {known}")
+        read, fixed = families[model_type]
+        problems = [
+            f"{name}={_shown(hf[name])} (only {value!r} is built)"
+            for name, value in fixed.items()
+            if name in hf and (type(hf[name]) is not type(value) or hf[name] != value)
+        ]
+        values, named = read(hf)
+        problems += [f"{named[field]} is missing" for field in named if field not in values]
+        problems += _problems(values, named)
+        if problems:
+            raise ValueError(f"config.json of model_type {model_type!r}: " + "; ".join(dict.fromkeys(problems)))
+        return cls(**values | {name: float(values[name]) for name in _NUMBERS})
+
+
+# What a field may be. Sizes and ids are indices of 32 bits, and a model of more blocks would not end.
+_MOST = 2**31 - 1
+_SIZES = {
+    "vocab_size": _MOST,
+    "num_layers": 4096,
+    "embed_dim": _MOST,
+    "mlp_dim": _MOST,
+    "num_heads": _MOST,
+    "num_kv_heads": _MOST,
+    "max_length": _MOST,
+}
+_NUMBERS = {"rope_theta": (1, 1e30), "norm_eps": (0, 1)}  # above and below
+_FLAGS = ("rope_full_precision", "qkv_bias", "tied_head", "scale_logits")
+_IDS = ("mask_id", "eos_id", "pad_id", "bos_id", "eot_id")
+_OPTIONAL = ("bos_id", "eot_id")
+
+
+def _problems(values: Mapping[str, Any], named: Mapping[str, str] | None = None) -> list[str]:
+    """What is wrong with those fields that are there.
+
+    Args:
+      named: what a field is called where it was read.
+    """
+    problems, good = [], {}
+
+    def name(field: str) -> str:
+        return (named or {}).get(field, field)
+
+    def wanted(field: str, what: str | None) -> None:
+        if what is None:
+            good[field] = values[field]
+        else:
+            problems.append(f"{name(field)}={_shown(values[field])} must be {what}")
+
+    for field, most in _SIZES.items():
+        if field in values:
+            wanted(field, _size_wish(values[field], most))
+    for field, (above, below) in _NUMBERS.items():
+        if field in values:
+            fits = type(values[field]) in (int, float) and above < values[field] < below
+            wanted(field, None if fits else f"a number above {above} and below {below}")
+    for field in _FLAGS:
+        if field in values:
+            wanted(field, None if type(values[field]) is bool else "true or false")
+    for field in _IDS:
+        if field in values and not (field in _OPTIONAL and values[field] is None):
+            wanted(field, None if type(values[field]) is int else "an integer")
+    if "family" in values:
+        wanted("family", None if values["family"] in ("llada", "dream") else "'llada' or 'dream'")
+    if "alignment" in values:
+        wanted("alignment", None if isinstance(values["alignment"], LogitAlignment) else "a LogitAlignment")
+
+    def said(field: str) -> str:
+        return f"{name(field)}={good[field]}"
+
+    if {"embed_dim", "num_heads"} <= good.keys():
+        embed_dim, num_heads = good["embed_dim"], good["num_heads"]
+        if embed_dim % num_heads or embed_dim // num_heads % 2:
+            problems.append(f"{said('embed_dim')} must be {said('num_heads')} times an even head dimension")
+    if {"num_heads", "num_kv_heads"} <= good.keys() and good["num_heads"] % good["num_kv_heads"]:
+        problems.append(f"{said('num_kv_heads')} must divide {said('num_heads')}")
+    if "vocab_size" in good:
+        problems += [
+            f"{said(field)} is outside the vocabulary of {good['vocab_size']}"
+            for field in _IDS
+            if field in good and not 0 <= good[field] < good["vocab_size"]
+        ]
+    problems += [
+        f"{said(field)} is {said('mask_id')}: a mask cannot end a text"
+        for field in ("eos_id", "eot_id")
+        if {field, "mask_id"} <= good.keys() and good[field] == good["mask_id"]
+    ]
+    return problems
+
+
+def _size_wish(value: Any, most: int) -> str | None:
+    """What a size should have been; None where it is one."""
+    if type(value) is not int:
+        return "an integer"
+    if value < 1:
+        return "positive"
+    return None if value <= most else f"at most {most}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 # Fields that must hold exactly these values: others select parts of the original code that are not built here.
@@ -123,74 +209,78 @@ _LLADA_FIXED = {
 }
 _DREAM_FIXED = {"hidden_act": "silu", "rope_scaling": None, "use_mrope": False, "use_sliding_window": False}
 
-
-def _check(hf: Mapping[str, Any], fixed: Mapping[str, Any], required: tuple[str, ...]) -> None:
-    problems = [f"{k}={hf[k]!r} (only {v!r} is built)" for k, v in fixed.items() if k in hf and hf[k] != v]
-    problems += [f"{k} is missing" for k in required if hf.get(k) is None]
-    if problems:
-        raise ValueError(f"config.json of model_type {hf['model_type']!r}: " + "; ".join(problems))
+_Read = tuple[dict[str, Any], dict[str, str]]  # values by field, and what each field is called in the file
 
 
-def _from_llada(hf: Mapping[str, Any]) -> ModelConfig:
-    required = ("d_model", "n_heads", "n_layers", "mlp_hidden_size", "vocab_size", "max_sequence_length")
-    _check(hf, _LLADA_FIXED, (*required, "mask_token_id", "eos_token_id"))
-    kv_heads = hf.get("n_kv_heads") or (1 if hf.get("multi_query_attention") else hf["n_heads"])
-    return ModelConfig(
-        family="llada",
-        vocab_size=hf.get("embedding_size") or hf["vocab_size"],
-        num_layers=hf["n_layers"],
-        embed_dim=hf["d_model"],
-        mlp_dim=hf["mlp_hidden_size"],
-        num_heads=hf["n_heads"],
-        num_kv_heads=kv_heads,
-        max_length=hf["max_sequence_length"],
-        rope_theta=float(hf.get("rope_theta", 10000.0)),
-        rope_full_precision=hf.get("rope_full_precision", True),
-        norm_eps=hf.get("rms_norm_eps", 1e-5),
-        qkv_bias=bool(hf.get("include_qkv_bias", False)),
-        tied_head=hf.get("weight_tying", True),
-        scale_logits=hf.get("scale_logits", False),
-        alignment=LogitAlignment.SAME_POSITION,
-        mask_id=hf["mask_token_id"],
-        eos_id=hf["eos_token_id"],
-        pad_id=_first(hf.get("pad_token_id"), hf["eos_token_id"]),
-        **_special(hf),
+def _from_llada(hf: Mapping[str, Any]) -> _Read:
+    values, named = _read(
+        hf,
+        {
+            "vocab_size": ("vocab_size", _REQUIRED),
+            "num_layers": ("n_layers", _REQUIRED),
+            "embed_dim": ("d_model", _REQUIRED),
+            "mlp_dim": ("mlp_hidden_size", _REQUIRED),
+            "num_heads": ("n_heads", _REQUIRED),
+            "max_length": ("max_sequence_length", _REQUIRED),
+            "rope_theta": ("rope_theta", 10000.0),
+            "rope_full_precision": ("rope_full_precision", True),
+            "norm_eps": ("rms_norm_eps", 1e-5),
+            "qkv_bias": ("include_qkv_bias", False),
+            "tied_head": ("weight_tying", True),
+            "scale_logits": ("scale_logits", False),
+        },
     )
+    _or_that_of(hf, values, named, "num_kv_heads", "n_kv_heads", "num_heads")
+    if hf.get("multi_query_attention") and hf.get("n_kv_heads") is None:
+        values["num_kv_heads"] = 1
+    if type(hf.get("vocab_size")) is int:
+        _or_that_of(hf, values, named, "vocab_size", "embedding_size", "vocab_size")  # rows of padding included
+    return values | {"family": "llada", "alignment": LogitAlignment.SAME_POSITION}, named
 
 
-def _from_dream(hf: Mapping[str, Any]) -> ModelConfig:
-    required = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "vocab_size")
-    _check(hf, _DREAM_FIXED, (*required, "max_position_embeddings", "mask_token_id", "eos_token_id"))
-    return ModelConfig(
-        family="dream",
-        vocab_size=hf["vocab_size"],
-        num_layers=hf["num_hidden_layers"],
-        embed_dim=hf["hidden_size"],
-        mlp_dim=hf["intermediate_size"],
-        num_heads=hf["num_attention_heads"],
-        num_kv_heads=hf.get("num_key_value_heads") or hf["num_attention_heads"],
-        max_length=hf["max_position_embeddings"],
-        rope_theta=float(hf.get("rope_theta", 10000.0)),
-        rope_full_precision=False,
-        norm_eps=hf.get("rms_norm_eps", 1e-6),
-        qkv_bias=True,
-        tied_head=hf.get("tie_word_embeddings", False),
-        scale_logits=False,
-        alignment=LogitAlignment.SHIFTED,
-        mask_id=hf["mask_token_id"],
-        eos_id=hf["eos_token_id"],
-        pad_id=_first(hf.get("pad_token_id"), hf["eos_token_id"]),
-        **_special(hf),
+def _from_dream(hf: Mapping[str, Any]) -> _Read:
+    values, named = _read(
+        hf,
+        {
+            "vocab_size": ("vocab_size", _REQUIRED),
+            "num_layers": ("num_hidden_layers", _REQUIRED),
+            "embed_dim": ("hidden_size", _REQUIRED),
+            "mlp_dim": ("intermediate_size", _REQUIRED),
+            "num_heads": ("num_attention_heads", _REQUIRED),
+            "max_length": ("max_position_embeddings", _REQUIRED),
+            "rope_theta": ("rope_theta", 10000.0),
+            "norm_eps": ("rms_norm_eps", 1e-6),
+            "tied_head": ("tie_word_embeddings", False),
+        },
     )
+    _or_that_of(hf, values, named, "num_kv_heads", "num_key_value_heads", "num_heads")
+    values |= {"rope_full_precision": False, "qkv_bias": True, "scale_logits": False}
+    return values | {"family": "dream", "alignment": LogitAlignment.SHIFTED}, named
 
 
-def _first(value: int | None, default: _Default) -> int | _Default:
-    return default if value is None else value
+_REQUIRED = object()
 
 
-def _special(hf: Mapping[str, Any]) -> dict[str, int | None]:
-    """bos and eot; the released LLaDA and Dream config files leave out what their tokenizers fix by vocabulary."""
+def _read(hf: Mapping[str, Any], fields: Mapping[str, tuple[str, Any]]) -> _Read:
+    """The fields, by (name in the file, default), and the special tokens; null is as good as absent."""
+    fields = {**fields, "mask_id": ("mask_token_id", _REQUIRED), "eos_id": ("eos_token_id", _REQUIRED)}
+    # The released LLaDA and Dream config files leave out what their tokenizers fix by vocabulary.
     known = {("llada", 126464): (126080, 126348), ("Dream", 152064): (151665, 151645)}
-    size = hf.get("embedding_size") or hf["vocab_size"]
-    bos, eot = known.get((hf["model_type"], size), (None, None))
-    return {"bos_id": _first(hf.get("bos_token_id"), bos), "eot_id": _first(hf.get("eot_token_id"), eot)}
+    rows = hf.get("embedding_size") or hf.get("vocab_size")
+    bos, eot = known.get((hf["model_type"], rows if isinstance(rows, int) else 0), (None, None))
+    fields |= {"bos_id": ("bos_token_id", bos), "eot_id": ("eot_token_id", eot)}
+    named = {field: name for field, (name, _) in fields.items()}
+    found = {field: default if hf.get(name) is None else hf[name] for field, (name, default) in fields.items()}
+    values = {field: value for field, value in found.items() if value is not _REQUIRED}
+    _or_that_of(hf, values, named, "pad_id", "pad_token_id", "eos_id")
+    return values, named
+
+
+def _or_that_of(
+    hf: Mapping[str, Any], values: dict[str, Any], named: dict[str, str], field: str, name: str, other: str
+) -> None:
+    """Reads a field that stands under `name`, or else is what another field is."""
+    if hf.get(name) is not None:
+        values[field], named[field] = hf[name], name
+    elif other in values:
+        values[field], named[field] = values[other], named[other]

@@ -8,11 +8,12 @@ import goldens
 import jax
 import jax.numpy as jnp
 import pytest
+import tensorstore as ts
 from orbax.checkpoint import v1 as ocp
 
 import lrd_jax
 from lrd_jax import checkpoint
-from lrd_jax.convert import convert, read_hf
+from lrd_jax.convert import ConversionError, convert, export, read_hf, store, verify
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.sharding import make_mesh, param_shardings
 
@@ -29,6 +30,14 @@ def orbax(tmp_path_factory):
 @pytest.fixture(params=["orbax", "hugging face"])
 def folder(request, orbax):
     return orbax if request.param == "orbax" else SOURCE
+
+
+@pytest.fixture(scope="module")
+def old(orbax, tmp_path_factory):
+    """A checkpoint of a release that wrote no checksums."""
+    folder = shutil.copytree(orbax, tmp_path_factory.mktemp("old") / "orbax")
+    (folder / "checksums.json").unlink()
+    return folder
 
 
 def copy(orbax, tmp_path):
@@ -117,8 +126,8 @@ def test_a_checkpoint_of_another_config_than_asked_for(orbax):
         checkpoint.restore(orbax, config=config)
 
 
-def test_a_checkpoint_whose_arrays_are_gone(orbax, tmp_path):
-    folder = copy(orbax, tmp_path)
+def test_a_checkpoint_whose_arrays_are_gone(old, tmp_path):
+    folder = copy(old, tmp_path)
     shutil.rmtree(folder / "state" / "d")
     (folder / "state" / "manifest.ocdbt").unlink()
     with pytest.raises(
@@ -127,13 +136,121 @@ def test_a_checkpoint_whose_arrays_are_gone(orbax, tmp_path):
         lrd_jax.load(folder)
 
 
-def test_a_checkpoint_that_lost_data(orbax, monkeypatch):
-    def lost(*args):
-        raise ValueError('NOT_FOUND: Error reading "table/c/0/0" [tensorstore_spec=...]')
+def data_files(folder):
+    return sorted((folder / "state" / "d").iterdir())
 
-    monkeypatch.setattr(ocp, "load", lost)
-    with pytest.raises(ValueError, match=r'orbax is damaged:\n  - NOT_FOUND: Error reading "table/c/0/0"$'):
-        lrd_jax.load(orbax)
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), cut], ids=["absent", "cut"])
+def test_a_lost_or_cut_file_is_named(orbax, tmp_path, damage):
+    for i in range(0, len(data_files(orbax)), 5):
+        folder = copy(orbax, tmp_path / str(i))
+        file = data_files(folder)[i]
+        damage(file)
+        with pytest.raises(
+            ConversionError, match=rf"copy is damaged:\n  - state/d/{file.name} (is absent|has \d+ bytes)"
+        ):
+            lrd_jax.load(folder)
+
+
+def test_a_checkpoint_without_checksums_that_lost_data(old, tmp_path):
+    _, wanted = read_hf(SOURCE)
+    refused = 0
+    for i in range(0, len(data_files(old)), 3):
+        folder = copy(old, tmp_path / str(i))
+        cut(data_files(folder)[i])
+        try:
+            params = lrd_jax.load(folder).params
+        except ConversionError:
+            refused += 1
+        else:  # that half held nothing which is still in use
+            jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b, strict=True), params, wanted)
+    assert refused
+
+
+def flip(file, where=0.5, bit=3):
+    data = bytearray(file.read_bytes())
+    data[int(where * len(data))] ^= 1 << bit
+    file.write_bytes(data)
+
+
+def test_a_flipped_bit_is_refused_with_the_tensor(orbax, tmp_path):
+    folder = copy(orbax, tmp_path)
+    flip(max(data_files(folder), key=lambda file: file.stat().st_size), where=0.25)
+    with pytest.raises(ConversionError, match=r"copy is damaged:\n  - \S+: .*Digest mismatch"):
+        lrd_jax.load(folder)
+    with pytest.raises(ConversionError, match=r"copy is damaged:\n  - \S+: .*Digest mismatch"):
+        verify(folder)
+
+
+def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(orbax, tmp_path):
+    _, wanted = read_hf(SOURCE)
+    files = [file.relative_to(orbax) for file in data_files(orbax)] + ["state/manifest.ocdbt"]
+    rng = np.random.default_rng(0)
+    refused = 0
+    for i in range(40):
+        folder = copy(orbax, tmp_path / str(i))
+        flip(folder / files[rng.integers(len(files))], rng.random(), rng.integers(8))
+        try:
+            params = lrd_jax.load(folder).params
+        except ConversionError:
+            refused += 1
+        else:
+            jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b, strict=True), params, wanted)
+        shutil.rmtree(folder)
+    assert refused > 20
+
+
+def test_verify_passes_what_was_written(orbax, old, tmp_path):
+    convert(SOURCE, tmp_path / "cast", dtype="bfloat16")
+    seen = []
+    for folder in (orbax, old, tmp_path / "cast"):
+        assert verify(folder, progress=lambda *args: seen.append(args)).config == read_hf(SOURCE)[0]
+        done, total, _ = seen[-1]
+        assert done == total
+
+
+def test_verify_names_every_file_and_tensor(orbax, tmp_path):
+    folder = copy(orbax, tmp_path)
+    overwrite(folder, ("final_norm",))
+    overwrite(folder, ("head",))
+    flip(folder / "_CHECKPOINT_METADATA", 0.999)
+    (folder / "commit_success.txt").unlink()
+    with pytest.raises(ConversionError) as caught:
+        verify(folder)
+    for words in (
+        "_CHECKPOINT_METADATA has sha256",
+        "commit_success.txt is absent",
+        "model.transformer.ln_f.weight has sha256",
+        "model.transformer.ff_out.weight has sha256",
+    ):
+        assert any(words in problem for problem in caught.value.problems), words
+
+
+def test_verify_finds_another_cast(tmp_path):
+    convert(SOURCE, tmp_path / "cast", dtype="bfloat16")
+    overwrite(tmp_path / "cast", ("final_norm",))
+    for command in (verify, lambda folder: export(folder, tmp_path / "hf")):
+        with pytest.raises(ConversionError, match=r"ln_f\.weight has sha256 \w+, \w+ was written"):
+            command(tmp_path / "cast")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"state/d": {}}', '{"../x": {"bytes": 1}}', '{"a": {"bytes": true}}'])
+def test_checksums_that_are_none_are_refused(orbax, tmp_path, text):
+    folder = copy(orbax, tmp_path)
+    (folder / "checksums.json").write_text(text)
+    for command in (lrd_jax.load, verify):
+        with pytest.raises(ConversionError, match=r"copy is damaged:\n  - checksums\.json (cannot be read|has)"):
+            command(folder)
+
+
+def overwrite(folder, path):
+    """Turns a parameter of a converted checkpoint into ones, with a checksum to match."""
+    array = ts.open(store._spec(folder, path), open=True).result()
+    array[...].write(np.ones((), array.dtype.numpy_dtype)).result()
 
 
 def test_a_checkpoint_with_a_damaged_config(orbax, tmp_path):
