@@ -3,10 +3,11 @@
 import contextlib
 import gc
 import glob
-import logging
 import os
+import shlex
 import shutil
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from lrd_jax.convert.safetensors_io import ConversionError
 
-_log = logging.getLogger(__name__)
+_HANDLES = 48  # what tensorstore and Orbax open at once, and half as many again
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -42,6 +43,7 @@ def appearing(dest: Path) -> Iterator[Path]:
     `<dest>.partial-*` behind, never `dest`; the next run removes it.
     """
     require_absent(dest)
+    _require_handles()
     missing = [folder for folder in (dest.parent, *dest.parent.parents) if not folder.exists()]
     dest.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(dest)
@@ -57,9 +59,22 @@ def appearing(dest: Path) -> Iterator[Path]:
         for folder in missing:  # the inmost first; one that others have used meanwhile stays
             with contextlib.suppress(OSError):
                 folder.rmdir()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(dest)  # a full disk does not say where
         if isinstance(error, _Ended):
             os.kill(os.getpid(), error.signum)
         raise
+
+
+def _require_handles() -> None:
+    """Raises ConversionError where so few files may be opened that the last step could fail, hours after the first."""
+    with contextlib.ExitStack() as opened:
+        try:
+            for _ in range(_HANDLES):
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            advice = f"a conversion wants {_HANDLES} at once: allow more with ulimit -n, or close some"
+            raise ConversionError("too few file handles are left", [str(error), advice]) from error
 
 
 class _Ended(BaseException):
@@ -111,9 +126,10 @@ def _remove_leftovers(dest: Path) -> None:
     for folder in sorted(dest.parent.glob(f"{glob.escape(dest.name)}.partial-*")):
         if _is_free(folder):
             _remove(folder)
-            _log.warning("removed %s, which a run that was killed had left", folder)
+            print(f"removed {folder}, which a run that was killed had left", file=sys.stderr)
         else:
-            _log.warning("%s is another run's, or of one that was killed: then remove it, rm -r %s", folder, folder)
+            advice = f"if that was killed: rm -r {shlex.quote(str(folder))}"
+            print(f"{folder} belongs to another run; {advice}", file=sys.stderr)
 
 
 def _is_free(folder: Path) -> bool:

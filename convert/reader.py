@@ -108,7 +108,7 @@ def _read_entries(folder: Path) -> tuple[dict[str, Entry], list[str]]:
     if index.is_file():
         try:
             weight_map = parse_json(index.read_bytes())["weight_map"]
-            if strange := [name for name in weight_map.values() if Path(name).name != name]:
+            if strange := [name for name in weight_map.values() if not name or Path(name).name != name]:
                 raise ValueError(f"it names {strange[0]!r}, which is no file of this folder")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return {}, [f"{index.name} is not an index of weights: {error!r:.300}"]

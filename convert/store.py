@@ -8,7 +8,9 @@ Orbax then adds its metadata from a save of placeholders: until that last step t
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -176,7 +178,7 @@ def as_conversion_error(what: str) -> Iterator[None]:
         raise ConversionError(what, [_first_words(error)]) from error
 
 
-def _first_words(error: ValueError) -> str:
+def _first_words(error: Exception) -> str:
     return str(error).split(" [tensorstore_spec")[0]
 
 
@@ -220,9 +222,27 @@ def finish(folder: Path, dtypes: Mapping[ParamPath, np.dtype], info: CheckpointI
     skeleton = folder / "skeleton"
     with jax.default_device(jax.devices("cpu")[0]):  # any machine has that one to restore to
         placeholders = unflatten({path: jnp.zeros(1, dtype) for path, dtype in dtypes.items()})
-        ocp.save(str(skeleton.resolve()), placeholders, custom_metadata=info.to_json())
+        with _settled(f"cannot write to {folder.parent}"):
+            ocp.save(str(skeleton.resolve()), placeholders, custom_metadata=info.to_json())
     for file in (skeleton / _STATE).glob("_*"):
         file.rename(folder / _STATE / file.name)
     for file in [file for file in skeleton.iterdir() if file.is_file()]:
         file.rename(folder / file.name)
     shutil.rmtree(skeleton)
+
+
+@contextlib.contextmanager
+def _settled(what: str) -> Iterator[None]:
+    """Makes one error of a save that fails in several threads at once, and waits until none of them writes any more."""
+    before, log = threading.enumerate(), logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        for thread in threading.enumerate():
+            if thread not in before:
+                thread.join(timeout=5)
+        raise ConversionError(what, [_first_words(error)]) from error
+    finally:
+        log.setLevel(level)

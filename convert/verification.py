@@ -23,6 +23,8 @@ def verify(checkpoint: Path, *, progress: Progress | None = None) -> CheckpointI
       ConversionError: not a converted checkpoint, or all the files and tensors that are damaged.
     """
     checkpoint = Path(checkpoint)
+    if not checkpoint.is_dir():
+        raise ConversionError(f"there is no folder {checkpoint}", ["give one that `lrd-jax convert` wrote"])
     problems = damaged_files(checkpoint)
     try:
         info = read_info(checkpoint)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from lrd_jax.cli.options import Chat, Convert, Export, Generate, Train
+from lrd_jax.cli.options import Chat, Convert, Export, Generate, Train, Verify
 from lrd_jax.research.analyze.options import Analyze
 from lrd_jax.research.benchmarks.options import Eval
 from lrd_jax.research.calibrate.options import Calibrate
@@ -24,6 +24,7 @@ COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
     "chat": Chat,
     "convert": Convert,
     "export": Export,
+    "verify": Verify,
     "train": Train,
     "eval": Eval,
     "eval-tiny": EvalTiny,

@@ -105,6 +105,17 @@ class Export:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Check every hash of a converted checkpoint, and name what is damaged.
+
+    Attributes:
+      checkpoint: a converted folder.
+    """
+
+    checkpoint: Positional[Path]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
     """Train a model from scratch, or fine-tune a checkpoint, as a TOML file says.
 
