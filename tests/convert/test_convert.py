@@ -508,3 +508,9 @@ def test_a_source_that_is_nothing_names_the_presets(name):
 def test_a_revision_of_a_local_folder_is_refused(source):
     with pytest.raises(ConversionError, match="revision 'v2' can be chosen on the hub only"):
         hub.find_source(source, "v2")
+
+
+def test_a_message_spells_out_a_hundred_problems():
+    error = ConversionError("x is wrong:", (f"problem {i}" for i in range(150)))
+    assert len(error.problems) == 150
+    assert str(error).splitlines()[-2:] == ["  - problem 99", "  - and 50 more"]
