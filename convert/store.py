@@ -135,7 +135,7 @@ def read_info(folder: Path) -> CheckpointInfo:
         raise ConversionError(f"{folder} cannot be read", [problem])
     try:
         return CheckpointInfo.from_json(fields)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConversionError(f"{folder} is an Orbax checkpoint, but its metadata is damaged", [repr(error)]) from error
 
 
