@@ -7,6 +7,7 @@ import chex
 import goldens
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tensorstore as ts
 from orbax.checkpoint import v1 as ocp

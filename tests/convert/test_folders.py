@@ -8,6 +8,7 @@ import sys
 
 import goldens
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from lrd_jax.cli import main
 from lrd_jax.convert import ConversionError, convert
@@ -111,7 +112,7 @@ def test_orbax_failing_in_the_end_is_one_error(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("lrd_jax.convert.store.ocp.save", full)
+    monkeypatch.setattr(ocp, "save", full)
     with pytest.raises(ConversionError, match=r"cannot write to .*\n  - \[Errno 28\] No space left on device$"):
         convert(goldens.GOLDEN / "tiny-llada", tmp_path / "dest")
     assert not list(tmp_path.iterdir())
