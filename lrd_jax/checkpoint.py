@@ -70,10 +70,8 @@ def load(
     if dtype is None and folder in embedded_models().values():
         dtype = "float32"  # they are small, and in it padding a prompt cannot tip a close choice
     if is_checkpoint(folder):
-        if dtype is None:
-            config = read_info(folder).config
-            dtype = _faster_dtype(config, open_stored(folder, config).dtypes, mesh, note)
-        config, params = restore(folder, mesh=mesh, dtype=dtype)
+        faster = None if dtype is not None else lambda config, stored: _faster_dtype(config, stored, mesh, note)
+        config, params = restore(folder, mesh=mesh, dtype=dtype, choose=faster)
     else:
         source = open_source(folder, uniform=dtype is None)
         config = source.config
@@ -90,10 +88,12 @@ def restore(
     mesh: jax.sharding.Mesh | None = None,
     dtype: str | None = None,
     config: ModelConfig | None = None,
+    choose: Callable[[ModelConfig, dict[ParamPath, np.dtype]], str | None] | None = None,
 ) -> tuple[ModelConfig, Params]:
     """Config and parameters of a converted checkpoint, read straight onto the mesh.
 
     Args:
+      choose: names a dtype in the place of None, of the config and the stored dtypes.
       config: what the checkpoint must be of; None takes it as its metadata says, if the config.json beside it agrees.
 
     Raises:
@@ -110,6 +110,8 @@ def restore(
         _require_same(folder, info.config, beside, "stands in config.json")
     require_whole(folder)
     stored = open_stored(folder, info.config)
+    if choose is not None:
+        dtype = choose(info.config, stored.dtypes)
     dtypes = stored.dtypes if dtype is None else dict.fromkeys(stored.dtypes, weight_dtype(dtype))
     return info.config, place_params(info.config, dtypes, _shardings(info.config, mesh), stored.read)
 
