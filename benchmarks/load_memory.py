@@ -48,15 +48,11 @@ if decode == "True":
     print(json.dumps(said), flush=True)
 """
 
-# The CPU has no product in bfloat16, so XLA makes float32 of the weights; moved out of the loop that is all of them.
-FLAGS = "--xla_disable_hlo_passes=while-loop-invariant-code-motion"
-
 
 def measure(name: str, folder: Path, dtype: str | None, decode: bool = False) -> None:
     """Loads in a process of its own and prints what it took; `decode`: and then decodes four positions."""
     run = [sys.executable, "-c", MEASURED, str(folder), str(dtype), str(decode)]
-    flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"}
-    with subprocess.Popen(run, stdout=subprocess.PIPE, text=True, env=os.environ | flags) as process:
+    with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             said = json.loads(line)
             if "params" in said:

@@ -222,10 +222,7 @@ class Generator:
         """The state before the first forward; what a row brings beside its prompt goes in here."""
         prompt, mask = left_pad(batch.rows, self._tokenizer.pad_token_id)
         prompt, mask = pad_to_bucket(prompt, mask, self.room)
-        state = self.decoder.start(self.loaded.params, prompt, mask, batch.keys)
-        devices = jax.tree.leaves(self.loaded.params)[0].devices()
-        # On the parameters' device by name, as every later state is: `advance` would compile for both.
-        return jax.device_put(state, *devices) if len(devices) == 1 else state
+        return self.decoder.start(self.loaded.params, prompt, mask, batch.keys)
 
     def _rounds(self, batch: _Batch, every: int | None = None) -> Iterator[_Round]:
         """The state before the first forward, and after every round.

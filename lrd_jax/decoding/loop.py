@@ -104,7 +104,8 @@ class Decoder:
     ) -> DecodeState:
         """The state before the first forward; arguments as in a call."""
         config = self._same_structure(config)
-        return run_start(self.model, params, self._request(prompt, prompt_mask, key, length, canvas, config), config)
+        state = run_start(self.model, params, self._request(prompt, prompt_mask, key, length, canvas, config), config)
+        return _on_device_of(params, state)
 
     def advance(self, params: Any, state: DecodeState, n: int = 1, config: DecodeConfig | None = None) -> DecodeState:
         """At most `n` more forwards; fewer where every row ends. Any n shares one compile.
@@ -184,6 +185,14 @@ class Decoder:
                 f"got {config}, wanted the structure of {self.config}: call make_decode for another one"
             )
         return config
+
+
+def _on_device_of(params: Any, state: DecodeState) -> DecodeState:
+    """The state on the parameters' one device by name, as every later state is: `advance` would compile for both."""
+    leaf = jax.tree.leaves(params)[0]
+    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array) or len(leaf.devices()) > 1:
+        return state
+    return jax.device_put(state, *leaf.devices())
 
 
 def make_decode(model: Denoiser, config: DecodeConfig) -> Decoder:

@@ -16,9 +16,7 @@ def users_compiler():
     own = compiling.compiler_options
     programs = [loop.run_start, loop.run_advance, loop.run_decode, loop.run_watched]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            compiling, "compiler_options", lambda platform: {**own(platform), **(DEFAULT_LEVEL if platform else {})}
-        )
+        patch.setattr(compiling, "compiler_options", lambda *kind: {**own(*kind), **(DEFAULT_LEVEL if kind[0] else {})})
         for program in programs:
             program.forget()
         yield

@@ -1,10 +1,14 @@
 """Compiler options by platform."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+from lrd_jax import DecodeConfig, make_decode
 from lrd_jax.decoding import compiling
+from lrd_jax.models import CHECKPOINTS, Model
 
 
 @pytest.fixture
@@ -28,3 +32,13 @@ def test_inside_another_jit_no_options_are_set():
     scaled = compiling.PlatformJit(lambda factor, x: factor * x)
     assert float(scaled(2, jnp.float32(3.0))) == float(jax.jit(lambda x: scaled(2, x))(jnp.float32(3.0))) == 6.0
     assert scaled.cache_size() >= 1
+
+
+def test_bfloat16_weights_are_not_copied_in_float32_before_the_loop(fresh):
+    """A CPU multiplies them in float32; converted once, they would take twice their size all the while."""
+    sizes = {"num_layers": 8, "embed_dim": 256, "num_heads": 2, "num_kv_heads": 2, "mlp_dim": 1024, "vocab_size": 500}
+    special = {"mask_id": 0, "eos_id": 1, "pad_id": 1, "bos_id": None, "eot_id": None}
+    model = Model(dataclasses.replace(CHECKPOINTS["llada-8b-base"].config, **sizes, **special))
+    params = model.abstract_params(jnp.bfloat16)
+    memory = make_decode(model, DecodeConfig(4)).lower(params, 1, 4).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < sum(leaf.size for leaf in jax.tree.leaves(params["blocks"]))
