@@ -115,7 +115,8 @@ def setting(cls: type) -> type:
 
     def __post_init__(self):
         for name, (spec, field) in specs(type(self)).items():
-            object.__setattr__(self, name, _checked(self, name, spec, field))
+            label = f"{type(self).__name__}.{name}"
+            object.__setattr__(self, name, checked(label, getattr(self, name), spec, optional=field.default is None))
         if own is not None:
             own(self)
 
@@ -177,10 +178,17 @@ def check_rows(value: Any, rows: int) -> None:
             )
 
 
-def _checked(owner: Any, name: str, spec: Spec, field: dataclasses.Field) -> Any:
-    """The value of a field as it is kept; raises ValueError, naming field, value and wish, where it cannot be meant."""
-    value = getattr(owner, name)
-    if value is None and field.default is None:
+def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
+    """The value of a field as it is kept.
+
+    Args:
+      label: names the field in messages.
+      optional: None is a value.
+
+    Raises:
+      ValueError: naming field, value and wish, where it cannot be meant.
+    """
+    if value is None and optional:
         return None
     wish = spec.wish
     if spec.kind == "number" and _is_number(value):
@@ -198,8 +206,7 @@ def _checked(owner: Any, name: str, spec: Spec, field: dataclasses.Field) -> Any
     else:
         good = spec.kind == "static"
     if not good:
-        or_none = " or None" if field.default is None else ""
-        raise ValueError(f"{type(owner).__name__}.{name}={value!r} must be {wish}{or_none}")
+        raise ValueError(f"{label}={value!r} must be {wish}{' or None' if optional else ''}")
     if spec.kind == "count":
         return int(value)
     if spec.kind == "number" and np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):
