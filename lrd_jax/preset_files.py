@@ -7,11 +7,19 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from lrd_jax.decoding.setting import check_count
-from lrd_jax.tuning import Tuning
-
-VERSION = 1
+VERSION = 2
 SUFFIXES = (".json", ".toml")
+
+
+# What version 1, which had six settings and no others, called the fields of a decoder.
+_VERSION_1 = {
+    "r_f": ("mix", "r_f"),
+    "tau_refine": ("refine", "tau"),
+    "tau_decode": ("stop", "tau"),
+    "max_entropy": ("stop", "max_entropy"),
+    "reduce": ("divergence", "reduce"),
+    "scope": ("divergence", "scope"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,28 +27,22 @@ class PresetFile:
     """What a preset file says.
 
     Attributes:
-      base: the named preset that has everything that `decoder` does not set.
-      block_length: active window; None: that of `base`.
-      decoder: the measured settings.
+      base: the named preset that has everything that `decoder` does not set; None: `decoder` is the whole.
+      decoder: what is changed in `base`, or a whole decoder, in the text form, see `lrd_jax.decoding.text_form`.
       measured: on what, and what was seen; for people.
       certificate: what `lrd-jax calibrate --risk` found; empty without.
     """
 
-    base: str
-    block_length: int | None = None
-    decoder: Tuning
+    base: str | None = None
+    decoder: dict[str, Any]
     measured: dict[str, Any] = dataclasses.field(default_factory=dict)
     certificate: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
-        check_count(self, "block_length")
-
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict, without what is empty."""
-        window = {} if self.block_length is None else {"block_length": self.block_length}
-        tables = {"decoder": self.decoder.to_json(), "measured": self.measured, "certificate": self.certificate}
-        found = {name: table for name, table in tables.items() if table}
-        return {"lrd_jax_preset": VERSION, "base": self.base, **window, **found}
+        base = {} if self.base is None else {"base": self.base}
+        tables = {"decoder": self.decoder, "measured": self.measured, "certificate": self.certificate}
+        return {"lrd_jax_preset": VERSION, **base, **{name: table for name, table in tables.items() if table}}
 
 
 def is_preset_file(name: str) -> bool:
@@ -92,11 +94,15 @@ def _preset(content: Any) -> PresetFile:
     if not isinstance(content, dict) or "lrd_jax_preset" not in content:
         raise ValueError("lrd_jax_preset is missing: this is no preset file")
     content = dict(content)
-    if (version := content.pop("lrd_jax_preset")) != VERSION:
-        raise ValueError(f"lrd_jax_preset={version!r} is a version that is not known here; {VERSION} is")
-    kinds = {"base": str, "block_length": int, "decoder": dict, "measured": dict, "certificate": dict}
+    version = content.pop("lrd_jax_preset")
+    if version not in (1, VERSION) or isinstance(version, bool):
+        raise ValueError(f"lrd_jax_preset={version!r} is a version that is not known here; 1 and {VERSION} are")
+    kinds = {"base": str, "decoder": dict, "measured": dict, "certificate": dict}
+    required = ["decoder"]
+    if version == 1:
+        kinds, required = {**kinds, "block_length": int}, ["base", "decoder"]
     problems = [f"{name} is unknown; known: {', '.join(kinds)}" for name in content if name not in kinds]
-    problems += [f"{name} is missing" for name in ("base", "decoder") if name not in content]
+    problems += [f"{name} is missing" for name in required if name not in content]
     problems += [
         f"{name} must be a {'table' if kind is dict else 'name' if kind is str else 'whole number'}, got {value!r}"
         for name, kind in kinds.items()
@@ -104,9 +110,22 @@ def _preset(content: Any) -> PresetFile:
     ]
     if is_preset_file(str(content.get("base", ""))):
         problems.append(f"base={content['base']!r} is a file; a named preset was wanted")
+    if version == 1 and isinstance(content.get("decoder"), dict):
+        names = content["decoder"]
+        problems += [f"decoder.{n} is unknown; known: {', '.join(_VERSION_1)}" for n in names if n not in _VERSION_1]
+        problems += [f"decoder.{name} is missing" for name in _VERSION_1 if name not in names]
     if problems:
         raise ValueError("; ".join(problems))
-    return PresetFile(**{**content, "decoder": Tuning.from_json(content["decoder"])})
+    return PresetFile(**(_of_version_1(content) if version == 1 else content))
+
+
+def _of_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    decoder: dict[str, Any] = {}
+    if "block_length" in content:
+        decoder["block_length"] = content.pop("block_length")
+    for name, (part, field) in _VERSION_1.items():
+        decoder.setdefault(part, {})[field] = content["decoder"][name]
+    return {**content, "decoder": decoder}
 
 
 def _toml(table: dict[str, Any], prefix: str = "") -> str:

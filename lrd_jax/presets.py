@@ -1,10 +1,12 @@
-"""Decoders by name, and the paper's settings for each checkpoint and benchmark as data."""
+"""Decoders by name, what is changed in them, and the paper's settings for each checkpoint and benchmark as data."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.parts.commit.basic import LowestEntropy, Threshold
-from lrd_jax.decoding.parts.commit.reference import DreamThreshold
+from lrd_jax.decoding.setting import specs
+from lrd_jax.decoding.text_form import changed, from_table
 from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.preset_files import SUFFIXES, PresetFile, is_preset_file, read_preset
 
@@ -28,29 +30,106 @@ PAPER_BLOCK_LENGTHS = {
 }
 
 
-def preset(name: str, gen_length: int, **changes) -> DecodeConfig:
+@dataclasses.dataclass(frozen=True)
+class Short:
+    """A short name of fields.
+
+    Attributes:
+      fields: their dotted names; those of a decoder that has some of them are meant.
+      changes: what they change, for who asks a decoder that has none of them.
+      presets: that have them.
+    """
+
+    fields: tuple[str, ...]
+    changes: str = ""
+    presets: str = ""
+
+
+SHORT_NAMES = {
+    "r_f": Short(("mix.r_f",), "the mixing", "lrd or paper"),
+    "tau": Short(("refine.tau", "stop.tau"), "the refinement and the stop", "lrd or paper"),
+    "threshold": Short(("commit.threshold",), "a commit rule that has one", "lrd, paper, plain or fast"),
+    "steps": Short(("commit.steps",), "a commit rule that plans its steps", "llada or dream"),
+    "temperature": Short(("draw.temperature",)),
+    "top_p": Short(("draw.top_p",)),
+    "top_k": Short(("draw.top_k",)),
+}
+
+
+def preset(name: str, gen_length: int, **changes: Any) -> DecodeConfig:
     """The decoder called `name`: a key of `DECODERS`, "paper/CHECKPOINT/BENCHMARK", or a preset file (.json, .toml).
+
+        preset("lrd", 64, cache="dual", threshold=0.8)
+        preset("lrd", 64, **{"cache": "dual", "cache.refresh_every": 8})
 
     Args:
       gen_length: G, positions to generate.
-      changes: fields of `DecodeConfig` to set otherwise.
+      changes: fields to set otherwise, by dotted name, see `lrd_jax.decoding.text_form.changed`, or by a short one,
+        a key of `SHORT_NAMES`.
 
     Raises:
-      ValueError: an unknown name, a file that cannot be read as a preset, or values that `DecodeConfig` refuses.
+      ValueError: an unknown name, a file that cannot be read as a preset, changes that name what the decoder does not
+        have, or values that `DecodeConfig` refuses.
     """
-    if is_preset_file(name):
-        return file_config(read_preset(name), name, gen_length, **changes)
+    if not is_preset_file(name):
+        return _adjusted(*_named(name, gen_length), changes)
+    file = read_preset(name)
+    try:
+        return _adjusted(*_in_file(file, gen_length), changes)
+    except ValueError as error:
+        raise ValueError(f"preset file {name}: {error}") from None
+
+
+def _named(name: str, gen_length: int) -> tuple[DecodeConfig, int | None]:
+    """A named preset, as one block, and its window: one that is asked for may fit the canvas where its own does not."""
     if name.startswith("paper/"):
         parts = name.split("/")
         if len(parts) != 3:
             raise ValueError(f"preset {name!r} must be written paper/CHECKPOINT/BENCHMARK, as paper/llada-1.5/gsm8k")
-        return paper_config(parts[1], parts[2], gen_length, **changes)
+        return DecodeConfig.paper(gen_length), paper_block_length(*parts[1:])
     if name not in DECODERS:
         raise ValueError(
             f"preset {name!r} is unknown; choose one of {', '.join(DECODERS)}, paper/CHECKPOINT/BENCHMARK, or a file "
             f"that ends in {' or '.join(SUFFIXES)}"
         )
-    return DECODERS[name](gen_length, **changes)
+    return DECODERS[name](gen_length), None
+
+
+def _in_file(file: PresetFile, gen_length: int) -> tuple[DecodeConfig, int | None]:
+    """That of a file, likewise."""
+    decoder = dict(file.decoder)
+    if file.base is None:
+        window = decoder.pop("block_length", None)
+        return from_table({**decoder, "gen_length": gen_length}), window
+    base, window = _named(file.base, gen_length)
+    window = decoder.pop("block_length", window)
+    return changed(base, decoder, texts=False), window
+
+
+def _adjusted(config: DecodeConfig, window: int | None, changes: Mapping[str, Any]) -> DecodeConfig:
+    """A decoder with its window and all changes: long names first, for they choose the parts that short ones mean."""
+    changes = {name.replace("-", "_"): value for name, value in changes.items()}
+    short = {name: changes.pop(name) for name in SHORT_NAMES if name in changes}
+    config = changed(config, {"block_length": window, **changes})
+    expanded: dict[str, Any] = {}
+    for name, value in short.items():
+        meant = [field for field in SHORT_NAMES[name].fields if _has(config, field)]
+        if not meant:
+            wanted = SHORT_NAMES[name]
+            raise ValueError(
+                f"{name} changes {wanted.changes}, which this decoder does not have; leave it out or choose the preset "
+                f"{wanted.presets}"
+            )
+        if twice := [field for field in meant if field in changes]:
+            raise ValueError(f"{name} and {twice[0]} are the same; leave one of them out")
+        expanded |= dict.fromkeys(meant, value)
+    return changed(config, expanded)
+
+
+def _has(config: DecodeConfig, field: str) -> bool:
+    part, _, name = field.partition(".")
+    value = getattr(config, part)
+    return value is not None and name in specs(type(value))
 
 
 def paper_config(checkpoint: str, benchmark: str, gen_length: int = 512, **changes) -> DecodeConfig:
@@ -60,74 +139,21 @@ def paper_config(checkpoint: str, benchmark: str, gen_length: int = 512, **chang
       checkpoint: a key of `lrd_jax.models.checkpoints.CHECKPOINTS`.
       benchmark: one of `BENCHMARKS`.
       gen_length: G; the paper's are `PAPER_GEN_LENGTHS`.
-      changes: fields of `DecodeConfig` to set otherwise.
+      changes: see `preset`.
 
     Raises:
       ValueError: an unknown checkpoint or benchmark, or a gen_length that the window does not divide.
     """
+    return preset(f"paper/{checkpoint}/{benchmark}", gen_length, **changes)
+
+
+def paper_block_length(checkpoint: str, benchmark: str) -> int | None:
+    """The active window that the paper gives a checkpoint on a benchmark; None: the whole canvas.
+
+    Raises:
+      ValueError: an unknown checkpoint or benchmark.
+    """
     for kind, name, known in (("checkpoint", checkpoint, tuple(CHECKPOINTS)), ("benchmark", benchmark, BENCHMARKS)):
         if name not in known:
             raise ValueError(f"{kind} {name!r} is not one of the paper's: {', '.join(known)}")
-    block_length = PAPER_BLOCK_LENGTHS.get(checkpoint, {}).get(benchmark)
-    return DecodeConfig.paper(gen_length, **{"block_length": block_length, **changes})
-
-
-def file_config(file: PresetFile, name: str, gen_length: int, **changes) -> DecodeConfig:
-    """The decoder that a preset file describes.
-
-    Args:
-      name: of the file, for messages.
-      changes: fields of `DecodeConfig` to set otherwise.
-
-    Raises:
-      ValueError: values that `DecodeConfig` refuses, naming the file.
-    """
-    window = {} if file.block_length is None else {"block_length": file.block_length}
-    try:
-        return file.decoder.applied(preset(file.base, gen_length, **{**window, **changes}))
-    except ValueError as error:
-        raise ValueError(f"preset file {name}: {error}") from None
-
-
-def adjusted(
-    config: DecodeConfig,
-    *,
-    r_f: float | None = None,
-    top_p: float | None = None,
-    tau: float | None = None,
-    threshold: float | None = None,
-    temperature: float | None = None,
-) -> DecodeConfig:
-    """The same decoder with some of its numbers changed; None leaves a number as it is.
-
-    Args:
-      r_f, top_p: of `mix`.
-      tau: of `refine` and `stop`, whichever the decoder has, nats.
-      threshold: of the commit rule; `LowestEntropy` gains one by it.
-      temperature: of the tokens' draw.
-
-    Raises:
-      ValueError: a number out of range, or one that the decoder has no part for.
-    """
-    if (r_f is not None or top_p is not None) and config.mix is None:
-        raise ValueError(_no_part("r_f and top_p change the mixing", "lrd or paper"))
-    if tau is not None and config.refine is None and config.stop is None:
-        raise ValueError(_no_part("tau changes the refinement and the stop", "lrd or paper"))
-    if threshold is not None and not isinstance(config.commit, LowestEntropy | Threshold | DreamThreshold):
-        raise ValueError(_no_part("threshold changes a commit rule that has one", "lrd, paper, plain or fast"))
-    parts = {
-        "mix": _with(config.mix, r_f=r_f, top_p=top_p),
-        "refine": _with(config.refine, tau=tau),
-        "stop": _with(config.stop, tau=tau),
-        "commit": _with(config.commit, threshold=threshold) if threshold is not None else config.commit,
-    }
-    return config.replace(**parts, draw=_with(config.draw, temperature=temperature))
-
-
-def _no_part(what: str, decoders: str) -> str:
-    return f"{what}, which this decoder does not have; leave it out or choose the preset {decoders}"
-
-
-def _with(part, **numbers):
-    given = {name: number for name, number in numbers.items() if number is not None}
-    return part if part is None or not given else type(part)(**{**vars(part), **given})
+    return PAPER_BLOCK_LENGTHS.get(checkpoint, {}).get(benchmark)

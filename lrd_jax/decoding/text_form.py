@@ -91,6 +91,24 @@ def changed(config: DecodeConfig, changes: Mapping[str, Any], *, texts: bool = T
     return _changed(config, DecodeConfig, _tree(changes), texts=texts)
 
 
+def difference(config: Any, base: Any) -> dict[str, Any]:
+    """The table of changes that makes `config` of `base`: `changed(base, difference(config, base))` equals it.
+
+    Raises:
+      ValueError: see `to_table`.
+    """
+    if type(config) is not type(base):
+        return {**({} if isinstance(config, DecodeConfig) else {KIND: text_name(type(config))}), **to_table(config)}
+    table, there, found = to_table(config), to_table(base), {}
+    for name, (spec, _) in specs(type(config)).items():
+        if name not in table and name in there:
+            found[name] = NONE
+        elif table.get(name) != there.get(name):
+            is_part = spec.kind == "part"
+            found[name] = difference(getattr(config, name), getattr(base, name)) if is_part else table[name]
+    return found
+
+
 def fields(name: str, base: type = DecodeConfig) -> list[Field]:
     """The fields that a dotted name can mean: one for each kind of part that has it; empty where none has."""
     load_parts()

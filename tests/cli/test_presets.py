@@ -1,12 +1,12 @@
 """Decoders by name, the paper's settings as data, and numbers changed in a decoder."""
 
-import jax
 import pytest
 
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.parts.commit.basic import LowestEntropy, Threshold
-from lrd_jax.decoding.parts.commit.reference import DreamThreshold
-from lrd_jax.presets import BENCHMARKS, DECODERS, PAPER_GEN_LENGTHS, adjusted, paper_config, preset
+from lrd_jax.decoding.parts.commit.basic import LowestEntropy
+from lrd_jax.decoding.parts.mix import Mix
+from lrd_jax.decoding.parts.refine import Refine
+from lrd_jax.presets import BENCHMARKS, DECODERS, PAPER_GEN_LENGTHS, paper_config, preset
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -56,35 +56,67 @@ def test_a_canvas_that_the_papers_window_does_not_divide_is_refused():
         preset("paper/llada-8b-instruct/math500", 100)
 
 
-def test_adjusted_changes_each_number_and_nothing_else():
-    paper = DecodeConfig.paper(64, block_length=32, commit=LowestEntropy(threshold=0.8))
-    changed = adjusted(paper, r_f=0.4, top_p=0.5, tau=0.02, threshold=0.7, temperature=0.3)
+def test_a_window_that_is_asked_for_stands_in_for_the_papers():
+    assert preset("paper/llada-8b-instruct/math500", 100, block_length=50).window == 50
+
+
+def test_changes_go_by_any_name():
+    changes = {"commit": "threshold", "commit.threshold": "0.7", "mix": None, "max_forwards": 9}
+    config = preset("lrd", 64, refine=Refine(0.5), **changes)
+    assert (config.commit.threshold, config.mix, config.max_forwards, config.refine) == (0.7, None, 9, Refine(0.5))
+
+
+def test_short_names_mean_one_thing_each():
+    paper = preset("paper", 64, block_length=32, commit=LowestEntropy(threshold=0.8), mix=Mix(top_p=0.6))
+    changed = preset(
+        "paper",
+        64,
+        block_length="32",
+        r_f="0.4",
+        top_p="0.5",
+        top_k="20",
+        tau="0.02",
+        threshold="0.7",
+        temperature="0.3",
+        **{"mix.top_p": 0.6},
+    )
     got = (changed.mix.r_f, changed.mix.top_p, changed.refine.tau, changed.stop.tau, changed.commit.threshold)
-    assert (*got, changed.draw.temperature) == (0.4, 0.5, 0.02, 0.02, 0.7, 0.3)
-    assert jax.tree.structure(changed) == jax.tree.structure(paper)
+    assert got == (0.4, 0.6, 0.02, 0.02, 0.7)
+    assert (changed.draw.temperature, changed.draw.top_p, changed.draw.top_k) == (0.3, 0.5, 20)
+    assert changed.replace(draw=paper.draw, refine=paper.refine, stop=paper.stop, commit=paper.commit) == paper.replace(
+        mix=changed.mix
+    )
 
 
-def test_adjusted_leaves_what_is_not_given():
-    config = DecodeConfig.lrd(64)
-    assert adjusted(config) == config
+@pytest.mark.parametrize("rule", ["lowest-entropy", "threshold", "dream-threshold", "margin"])
+def test_every_commit_rule_with_a_threshold_takes_one(rule):
+    assert preset("plain", 64, commit=rule, threshold=0.55).commit.threshold == 0.55
 
 
-@pytest.mark.parametrize("commit", [LowestEntropy(), Threshold(), DreamThreshold()])
-def test_every_commit_rule_with_a_threshold_takes_one(commit):
-    assert adjusted(DecodeConfig(64, commit=commit), threshold=0.55).commit.threshold == 0.55
+def test_tau_is_that_of_the_parts_there_are():
+    config = preset("lrd", 64, tau=0.5, stop="none")
+    assert (config.refine.tau, config.stop) == (0.5, None)
+
+
+def test_steps_are_those_of_a_plan():
+    assert preset("llada", 64, steps=16) == DecodeConfig.llada(64, steps=16)
+    assert preset("dream", 64, steps=16) == DecodeConfig.dream(64, steps=16)
 
 
 @pytest.mark.parametrize(
-    ("name", "numbers", "message"),
+    ("name", "changes", "message"),
     [
-        ("plain", {"r_f": 0.1}, "r_f and top_p change the mixing"),
+        ("plain", {"r_f": 0.1}, "r_f changes the mixing, which this decoder does not have; .* the preset lrd or paper"),
         ("fast", {"tau": 0.1}, "tau changes the refinement and the stop"),
         ("llada", {"threshold": 0.9}, "threshold changes a commit rule that has one"),
-        ("lrd", {"r_f": 2.0}, r"Mix.r_f=2.0 must be in \[0, 1\]"),
+        ("lrd", {"steps": 8}, "steps changes a commit rule that plans its steps"),
+        ("lrd", {"r_f": 2.0}, r"mix.r_f=2.0 must be in \[0, 1\]"),
         ("lrd", {"tau": -1.0}, "tau=-1.0 must be"),
         ("lrd", {"temperature": -0.5}, "temperature=-0.5 must be"),
+        ("lrd", {"tau": 0.1, "stop.tau": 0.2}, "tau and stop.tau are the same; leave one of them out"),
+        ("lrd", {"nucleus": 0.1}, "nucleus is unknown; known: gen_length, block_length"),
     ],
 )
-def test_a_number_without_a_part_or_out_of_range_is_refused(name, numbers, message):
+def test_a_number_without_a_part_or_out_of_range_is_refused(name, changes, message):
     with pytest.raises(ValueError, match=message):
-        adjusted(preset(name, 64), **numbers)
+        preset(name, 64, **changes)

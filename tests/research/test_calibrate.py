@@ -17,6 +17,7 @@ from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.parts.divergence import Divergence
 from lrd_jax.decoding.parts.refine import Refine
 from lrd_jax.decoding.parts.stop import Stop
+from lrd_jax.decoding.text_form import changed
 from lrd_jax.preset_files import read_preset
 from lrd_jax.presets import preset
 from lrd_jax.research.calibrate.judge import Judge
@@ -252,7 +253,10 @@ def test_a_scan_writes_a_preset_that_decodes_and_is_certified_on_other_prompts(d
     found = read_preset(chosen)
     assert (found.base, found.measured["prompts"], found.measured["decodes_that_differ"]) == ("lrd", ROWS, 0)
     assert found.measured["forwards"] <= found.measured["unstopped_forwards"]
-    assert preset(str(chosen), G) == found.decoder.applied(DecodeConfig.lrd(G))
+    assert preset(str(chosen), G) == changed(DecodeConfig.lrd(G), found.decoder)
+    written = {part: list(fields) for part, fields in found.decoder.items()}
+    six = {"mix": ["r_f"], "refine": ["tau"], "stop": ["tau", "max_entropy"], "divergence": ["reduce", "scope"]}
+    assert written == six
 
     assert calibrate(data, "--preset", chosen, "--risk", 0.5, "--output", certified) == cli.USER_ERROR
     assert f"{ROWS} of the {ROWS} prompts" in capsys.readouterr().err
@@ -279,8 +283,8 @@ def test_a_scan_writes_a_preset_that_decodes_and_is_certified_on_other_prompts(d
         (("--risk", 0.02), f"{ROWS} prompts cannot certify risk 0.02 at confidence 0.95: it takes at least 149"),
         (("--risk", 2), "risk=2.0 must be above 0 and below 1"),
         (("--preset", "fast"), "preset fast: the decoder has no mixing and no refinement and no stop to tune"),
-        (("--r-f", 2), "Mix.r_f=2.0 must be in [0, 1]"),
-        (("--reduce", "median"), "Divergence.reduce='median' must be one of mean, sum, max"),
+        (("--r-f", 2), "mix.r_f=2.0 must be in [0, 1]"),
+        (("--reduce", "median"), "divergence.reduce='median' must be one of mean, sum, max"),
         (("--model", "lrd-huge"), "there is no model 'lrd-huge'"),
         (("--output", "preset.yaml"), "preset.yaml must end in .json or .toml"),
         (("--data", "missing.jsonl"), "missing.jsonl: no such file"),

@@ -1,21 +1,23 @@
 """What lm-eval's `--model_args` may hold for the model `lrd-jax`."""
 
 import dataclasses
+from difflib import get_close_matches
 from typing import Any
 
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.presets import adjusted, preset
+from lrd_jax.decoding.text_form import all_fields, fields
+from lrd_jax.presets import SHORT_NAMES, preset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelArguments:
-    """What `--model_args` of lm-eval may hold.
+    """What `--model_args` of lm-eval may hold: these, and whatever `lrd-jax generate` can change in a decoder.
 
     Attributes:
       pretrained: an embedded model, a converted folder or a Hugging Face folder.
       preset: as `lrd-jax generate --preset`.
       gen_length: positions to generate; `max_gen_toks` of a task is not read.
-      block_length, r_f, top_p, tau, threshold, temperature: in place of the preset's.
+      changes: what is changed in the preset, by dotted or short name, such as `commit.threshold=0.8` and `tau=0.1`.
       dtype: of the weights; None keeps the stored one.
       begin_token: put the begin token before prompts without a chat template.
       samples: masked sequences that a log-likelihood is averaged over.
@@ -27,12 +29,7 @@ class ModelArguments:
     pretrained: str
     preset: str = "lrd"
     gen_length: int = 256
-    block_length: int | None = None
-    r_f: float | None = None
-    top_p: float | None = None
-    tau: float | None = None
-    threshold: float | None = None
-    temperature: float | None = None
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
     dtype: str | None = None
     begin_token: bool = False
     samples: int = 128
@@ -47,17 +44,24 @@ class ModelArguments:
         Raises:
           ValueError: an unknown or missing name, or a batch size that is no number.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        own = [field.name for field in dataclasses.fields(cls) if field.name != "changes"]
         given = {name: value for name, value in given.items() if name not in ("device", "max_batch_size")}
-        if unknown := sorted(set(given) - set(known)):
-            raise ValueError(f"model_args {', '.join(unknown)} are unknown; there are {', '.join(known)}")
+        changes = {name.replace("-", "_"): value for name, value in given.items() if name not in own}
+        if unknown := sorted(name for name in changes if name not in SHORT_NAMES and not fields(name)):
+            near = [
+                close for name in unknown for close in get_close_matches(name, [*own, *SHORT_NAMES, *all_fields()], 1)
+            ]
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise ValueError(
+                f"model_args {', '.join(unknown)} are unknown{hint}; there are {', '.join(own)}, and the fields of a "
+                "decoder that `lrd-jax generate --help` lists"
+            )
         if "pretrained" not in given:
             raise ValueError("model_args lack pretrained=, the model to evaluate")
         if not str(given.get("batch_size", 1)).isdigit():
             raise ValueError(f"batch_size={given['batch_size']!r} must be a number: no size is looked for")
-        return cls(**{**given, "batch_size": int(given.get("batch_size", 1))})
+        taken = {name: value for name, value in given.items() if name in own}
+        return cls(**{**taken, "changes": changes, "batch_size": int(given.get("batch_size", 1))})
 
     def config(self) -> DecodeConfig:
-        structure = {} if self.block_length is None else {"block_length": self.block_length}
-        numbers = {name: getattr(self, name) for name in ("r_f", "top_p", "tau", "threshold", "temperature")}
-        return adjusted(preset(self.preset, self.gen_length, **structure), **numbers)
+        return preset(self.preset, self.gen_length, **self.changes)

@@ -19,7 +19,7 @@ from lrd_jax.decoding.parts.stop import Stop, asked
 from lrd_jax.decoding.request import Request, check_prompt
 from lrd_jax.decoding.setting import Number, number, setting
 from lrd_jax.decoding.state import DecodeResult, StopReason
-from lrd_jax.tuning import REDUCTIONS, SCOPES, Tuning
+from lrd_jax.research.calibrate.tuning import REDUCTIONS, SCOPES, Tuning
 
 DIVERGENCES = tuple(Divergence(reduce, scope) for reduce in REDUCTIONS for scope in SCOPES)
 _ANY_ENTROPY = float(np.finfo(np.float32).max)  # as a guard it lets everything pass

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from lrd_jax.research.calibrate.observe import Bench, Path, number_of
-from lrd_jax.tuning import Tuning
+from lrd_jax.research.calibrate.tuning import Tuning
 
 Outcome = tuple[np.ndarray, int]  # tokens [G] and forwards of one row
 Refinement = tuple[float, str, str]  # tau_refine, reduce and scope: what ends it

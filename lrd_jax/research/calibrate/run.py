@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from lrd_jax.checkpoint import load
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.text_form import difference
 from lrd_jax.preset_files import PresetFile, check_preset_path, is_preset_file, read_preset, write_preset
 from lrd_jax.presets import preset
 from lrd_jax.research.calibrate import certify, picture
@@ -14,9 +15,9 @@ from lrd_jax.research.calibrate.observe import Bench
 from lrd_jax.research.calibrate.options import Calibrate
 from lrd_jax.research.calibrate.replay import source_of
 from lrd_jax.research.calibrate.scan import Cell, changed, front, grid, knee, measure, scan
+from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.prompts import Example, read_examples
 from lrd_jax.text import encode_prompts, pad_to_bucket
-from lrd_jax.tuning import Tuning
 
 Say = Callable[[str], None]
 
@@ -134,8 +135,7 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
     found = dataclasses.replace(found, differ=differ)
     written = PresetFile(
         base=base_name,
-        block_length=base.block_length,
-        decoder=chosen.tuning,
+        decoder=_decoder(base_name, base, chosen.tuning),
         measured=_measured(options, found, examples),
         certificate=_certificate(options, found) if rungs else {},
     )
@@ -152,6 +152,14 @@ def _base(options: Calibrate) -> tuple[str, DecodeConfig]:
     except ValueError as error:
         raise ValueError(f"preset {options.preset}: {error}") from None
     return read_preset(options.preset).base if is_preset_file(options.preset) else options.preset, base
+
+
+def _decoder(base_name: str, base: DecodeConfig, tuning: Tuning) -> dict:
+    """The settings that were chosen, and whatever else the calibrated decoder has that its named preset has not."""
+    named = preset(base_name, base.gen_length, block_length=base.block_length)
+    table = difference(tuning.applied(base), named)
+    window = {} if base.block_length is None else {"block_length": base.block_length}
+    return {**window, **table, **{part: {**chosen, **table.get(part, {})} for part, chosen in tuning.changes.items()}}
 
 
 def _check_fresh(options: Calibrate, examples: list[Example]) -> None:
@@ -208,7 +216,7 @@ def _certificate(options: Calibrate, found: Report) -> dict:
 def _sequence(found: Report) -> list[dict]:
     return [
         {
-            "max_entropy": cell.tuning.to_json()["max_entropy"],
+            "max_entropy": cell.tuning.guard,
             "forwards": cell.forwards,
             "changed": rung.changed,
             "rate": rung.changed / found.prompts,

@@ -8,7 +8,7 @@ import numpy as np
 
 from lrd_jax.research.calibrate.judge import Judge
 from lrd_jax.research.calibrate.replay import Decodes, Outcome, Replays
-from lrd_jax.tuning import Tuning
+from lrd_jax.research.calibrate.tuning import Tuning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
