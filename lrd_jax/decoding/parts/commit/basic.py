@@ -9,7 +9,12 @@ from lrd_jax.decoding.sight import Change, Sight
 
 @setting
 class LowestEntropy(CommitRule):
-    """Eq. 7: the `per_step` masked positions of lowest entropy, plus every one whose confidence exceeds `threshold`."""
+    """Eq. 7: the `per_step` masked positions of lowest entropy, plus every one whose confidence exceeds `threshold`.
+
+    Attributes:
+      per_step: positions that a forward commits at least.
+      threshold: positions at least this sure are committed as well; None: no more.
+    """
 
     per_step: int = count(default=1)
     threshold: Number | None = number(default=None, high=1)
@@ -24,7 +29,11 @@ class LowestEntropy(CommitRule):
 
 @setting
 class Threshold(CommitRule):
-    """Fast-dLLM: the most confident masked position, and every other of confidence >= `threshold`."""
+    """Fast-dLLM: the most confident masked position, and every other of confidence >= `threshold`.
+
+    Attributes:
+      threshold: smallest confidence of a token that is not the forward's first.
+    """
 
     threshold: Number = number(default=0.9, high=1)
 

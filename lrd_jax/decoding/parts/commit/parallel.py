@@ -18,6 +18,9 @@ class Factor(CommitRule):
     """Fast-dLLM's factor rule: with confidences c_(1) >= c_(2) >= ..., the largest n with (n + 1)(1 - c_(n)) < factor.
 
     The left side grows with n, so position of rank n is committed exactly where it meets the bound itself.
+
+    Attributes:
+      factor: the bound on doubt times tokens.
     """
 
     factor: Number = number(default=1.0)
@@ -31,7 +34,11 @@ class Factor(CommitRule):
 
 @setting
 class Margin(CommitRule):
-    """The masked position of largest margin p(best) - p(second best), and every other of at least `threshold`."""
+    """The masked position of largest margin p(best) - p(second best), and every other of at least `threshold`.
+
+    Attributes:
+      threshold: smallest margin of a token that is not the forward's first.
+    """
 
     threshold: Number = number(default=0.8, high=1)
 
@@ -83,6 +90,12 @@ class KLASS(CommitRule):
 
     A position is stable once its KL(p_t || p_{t-1}) was below `kl` on the last `patience` forwards. Stable positions of
     confidence above `confidence` are committed; where there are none, the `per_step` most confident ones are.
+
+    Attributes:
+      kl: a belief that moves less than this stands still, nats.
+      confidence: smallest confidence of a stable position that is committed.
+      patience: forwards in a row that a belief must have stood still.
+      per_step: positions that a forward commits where none is stable.
     """
 
     kl: Number = number(default=0.01)
