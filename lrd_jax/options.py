@@ -1,11 +1,12 @@
 """What every command that decodes can be told. Imports nothing heavy: `lrd-jax --help` parses these classes alone."""
 
 import dataclasses
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from tyro.conf import arg
+from tyro.conf import Fixed, Suppress, arg
 
-PRESETS_OWN = arg(help_behavior_hint="(default: the preset's)", metavar="NUMBER")
+STORED_DTYPE = arg(metavar="DTYPE", help_behavior_hint="(default: the stored one, or float32 where that is faster)")
 
 
 def check_seed(seed: int | None) -> None:
@@ -14,33 +15,34 @@ def check_seed(seed: int | None) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Decoding:
+class DecoderOptions:
+    """A decoder, as every command names one; `lrd_jax.presets.decoder` makes it.
+
+    Attributes:
+      preset: lrd, paper, plain, fast, llada, dream, the paper's settings as paper/CHECKPOINT/BENCHMARK, or a preset
+        file, such as `lrd-jax calibrate` writes.
+      gen_length: positions to generate.
+      changes: what is changed in the preset, by dotted or short name: see `lrd_jax.presets.preset`.
+    """
+
+    preset: str = "lrd"
+    gen_length: int = 64
+    changes: Annotated[Mapping[str, Any], Fixed, Suppress] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decoding(DecoderOptions):
     """Which model decodes, and how.
 
     Attributes:
       model: an embedded model, a converted folder or a Hugging Face folder.
-      preset: lrd, paper, plain, fast, llada, dream, the paper's settings as paper/CHECKPOINT/BENCHMARK, or a file
-        that `lrd-jax calibrate` wrote.
-      gen_length: positions to generate.
-      block_length: active window; gen_length must be a multiple of it.
-      r_f: share of its belief that a masked position feeds back, 0 to 1.
-      top_p: mass of the nucleus that is fed back, 0 to 1.
-      tau: beliefs that change less than this have settled, nats.
-      threshold: commit every position at least this sure, 0 to 1.
-      temperature: of the tokens' draw; 0 takes the likeliest.
+      dtype: of the weights.
       seed: of the draws at a temperature, and of random orders.
       live: show the canvas settling, where the output is a terminal.
     """
 
     model: str = "lrd-tiny-soft"
-    preset: str = "lrd"
-    gen_length: int = 64
-    block_length: Annotated[int | None, PRESETS_OWN] = None
-    r_f: Annotated[float | None, PRESETS_OWN] = None
-    top_p: Annotated[float | None, PRESETS_OWN] = None
-    tau: Annotated[float | None, PRESETS_OWN] = None
-    threshold: Annotated[float | None, PRESETS_OWN] = None
-    temperature: Annotated[float | None, PRESETS_OWN] = None
+    dtype: Annotated[str | None, STORED_DTYPE] = None
     seed: int = 0
     live: bool = True
 

@@ -8,6 +8,7 @@ from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.setting import specs
 from lrd_jax.decoding.text_form import changed, from_table
 from lrd_jax.models.checkpoints import CHECKPOINTS
+from lrd_jax.options import DecoderOptions
 from lrd_jax.preset_files import SUFFIXES, PresetFile, is_preset_file, read_preset
 
 DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
@@ -78,6 +79,18 @@ def preset(name: str, gen_length: int, **changes: Any) -> DecodeConfig:
         return _adjusted(*_in_file(file, gen_length), changes)
     except ValueError as error:
         raise ValueError(f"preset file {name}: {error}") from None
+
+
+def decoder(options: DecoderOptions, **defaults: Any) -> DecodeConfig:
+    """The decoder that a command's options name.
+
+    Args:
+      defaults: changes of the preset that those of the options go before.
+
+    Raises:
+      ValueError: see `preset`.
+    """
+    return preset(options.preset, options.gen_length, **{**defaults, **options.changes})
 
 
 def _named(name: str, gen_length: int) -> tuple[DecodeConfig, int | None]:

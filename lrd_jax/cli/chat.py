@@ -30,7 +30,7 @@ def run(options: Chat) -> int:
                 messages = list(begin)
                 continue
             asked = [*messages, {"role": "user", "content": question}]
-            answer = ask(generator, asked if keeps else question, options, seed=seed, stop=options.stop)
+            answer = ask(generator, asked if keeps else question, options, seed=seed, stop=options.stop_text)
         except ValueError as error:
             print(f"error: {said(error)}", file=sys.stderr)
             status = INCOMPLETE

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 _METAVARS = {"number": "NUMBER", "count": "INT", "choice": "NAME", "part": "KIND"}  # flags take nothing
 
 
-def split(args: Sequence[str], own: Collection[str]) -> tuple[list[str], dict[str, str]]:
+def split(args: Sequence[str], own: Collection[str], *, decodes: bool = True) -> tuple[list[str], dict[str, str]]:
     """The arguments that are the command's own, and the changes of the decoder by dotted or short name.
 
     Args:
       own: names of the command's options, with underscores.
+      decodes: whether the command has a decoder; one without takes its own options alone.
 
     Raises:
       ValueError: an option that nobody knows, or one without its value.
@@ -41,6 +42,8 @@ def split(args: Sequence[str], own: Collection[str]) -> tuple[list[str], dict[st
         if not word.startswith("--") or not option or {name, name.removeprefix("no_")} & {*own, "help"}:
             kept.append(word)
             continue
+        if not decodes:
+            raise _unknown(name, own)
         changed, negated = _meant(name, own)
         if changed is None:
             changes[name] = value if is_joined else _next(rest, option)
@@ -62,9 +65,13 @@ def _meant(name: str, own: Collection[str]) -> tuple[str | None, bool]:
             return flag, negated
     if name in SHORT_NAMES or fields(name):
         return None, False
-    near = get_close_matches(name, [*own, *SHORT_NAMES, *all_fields()], n=1)
-    hint = f"; did you mean --{near[0].replace('_', '-')}?" if near else ""
-    raise ValueError(f"--{name.replace('_', '-')} is no option of this command{hint} --help lists them all")
+    raise _unknown(name, [*own, *SHORT_NAMES, *all_fields()])
+
+
+def _unknown(name: str, known: Collection[str]) -> ValueError:
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean --{near[0].replace('_', '-')}?" if near else "--help lists what there is"
+    return ValueError(f"--{name.replace('_', '-')} is unknown; {hint}")
 
 
 def _next(rest: list[str], option: str) -> str:

@@ -1,6 +1,5 @@
 """`lrd-jax eval`: the paper's benchmarks."""
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from lrd_jax.research.benchmarks.cells import Cell
 
 GOLD = "gold"
-_NUMBERS = ("block_length", "r_f", "top_p", "tau", "threshold", "temperature")
 
 
 def run(options: Eval) -> int:
@@ -55,9 +53,8 @@ def cells_of(options: Eval) -> "list[Cell]":
       ValueError: unknown tasks or settings, or numbers that a decoder refuses.
     """
     from lrd_jax.checkpoint import find_model
-    from lrd_jax.cli.session import decode_config
     from lrd_jax.models.checkpoints import CHECKPOINTS
-    from lrd_jax.presets import PAPER_BLOCK_LENGTHS
+    from lrd_jax.presets import PAPER_BLOCK_LENGTHS, decoder
     from lrd_jax.research.benchmarks.benchmarks import BEGIN_TOKEN, checkpoint_behind, prompting
     from lrd_jax.research.benchmarks.cells import Cell
 
@@ -68,7 +65,8 @@ def cells_of(options: Eval) -> "list[Cell]":
     cells = []
     for benchmark in dict.fromkeys(name.strip() for name in options.tasks.split(",")):
         asked = prompting(checkpoint, benchmark)
-        block = options.block_length or PAPER_BLOCK_LENGTHS.get(checkpoint, {}).get(benchmark)
+        block = PAPER_BLOCK_LENGTHS.get(checkpoint, {}).get(benchmark)
+        window = {} if block is None else {"block_length": block}
         cells.append(
             Cell(
                 model=options.model,
@@ -77,10 +75,8 @@ def cells_of(options: Eval) -> "list[Cell]":
                 asked=asked,
                 preset=options.preset,
                 gen_length=options.gen_length,
-                numbers={name: value for name in _NUMBERS if (value := getattr(options, name)) is not None},
-                config=None
-                if options.model == GOLD
-                else decode_config(dataclasses.replace(options, block_length=block)),
+                changes=dict(options.changes),
+                config=None if options.model == GOLD else decoder(options, **window),
                 chat=CHECKPOINTS[checkpoint].chat and options.model != GOLD,
                 begin_token=checkpoint in BEGIN_TOKEN,
                 batch=options.batch,

@@ -26,7 +26,7 @@ def run(options: Generate) -> int:
 
         seed = seed_for(options, generator.config)
         try:
-            asked = {"seed": seed, "stop": options.stop}
+            asked = {"seed": seed, "stop": options.stop_text}
             if options.json or options.output is not None:
                 (answer,) = generator.generate([_prompt(question, options)], chat=options.chat, **asked)
             else:
@@ -62,7 +62,7 @@ def _answer_file(options: Generate) -> int:
         seed = seed_for(options, generator.config)
         prompts, errors = _prompts(lines, options, generator)
         keys = None if seed is None else _keys(seed, list(prompts))
-        answers = generator.generate(list(prompts.values()), keys=keys, stop=options.stop, chat=options.chat)
+        answers = generator.generate(list(prompts.values()), keys=keys, stop=options.stop_text, chat=options.chat)
         answered = dict(zip(prompts, answers, strict=True))
         for place in range(len(lines)):
             answer, error = answered.get(place), errors.get(place)
@@ -110,5 +110,6 @@ def _keys(seed: int, places: list[int]) -> list:
 
 
 def _asked(options: Generate, seed: int | None) -> dict[str, Any]:
-    asked = {"model": options.model, "preset": options.preset, "gen_length": options.gen_length}
+    asked: dict[str, Any] = {"model": options.model, "preset": options.preset, "gen_length": options.gen_length}
+    asked |= {"changes": options.changes} if options.changes else {}
     return asked if seed is None else {**asked, "seed": seed}

@@ -26,7 +26,7 @@ class Generate(Decoding):
       batch: prompts of a file that are decoded together.
       chat: put the prompt into the model's chat template, as instruction-tuned checkpoints expect.
       system: a system prompt to begin the conversation with; goes through the chat template.
-      stop: the answer ends before this text; may be given several times.
+      stop_text: the answer ends before this text; may be given several times.
       seed: of the draws at a temperature, and of random orders.
       json: print one JSON object an answer instead: text, tokens, forwards, stop_reason, seconds and more.
     """
@@ -37,7 +37,7 @@ class Generate(Decoding):
     batch: int = 1
     chat: bool = False
     system: Annotated[str | None, _System] = None
-    stop: UseAppendAction[tuple[str, ...]] = ()
+    stop_text: UseAppendAction[tuple[str, ...]] = ()
     seed: Annotated[int | None, _Seed] = None
     json: bool = False
 
@@ -57,13 +57,13 @@ class Chat(Decoding):
       chat: keep the conversation, in the model's chat template; without, each question stands alone, as it does for
         models that have none, such as the embedded ones.
       system: a system prompt to begin the conversation with.
-      stop: answers end before this text; may be given several times.
+      stop_text: answers end before this text; may be given several times.
       seed: of the draws at a temperature, and of random orders.
     """
 
     chat: bool = True
     system: Annotated[str | None, _System] = None
-    stop: UseAppendAction[tuple[str, ...]] = ()
+    stop_text: UseAppendAction[tuple[str, ...]] = ()
     seed: Annotated[int | None, _Seed] = None
 
     def __post_init__(self):

@@ -8,7 +8,7 @@ from lrd_jax.cli.compile_cache import use_compile_cache
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.generate import Generator
 from lrd_jax.options import Decoding
-from lrd_jax.presets import adjusted, preset
+from lrd_jax.presets import decoder
 from lrd_jax.tasks import TASKS, problems
 from lrd_jax.text import UnknownWords
 
@@ -19,9 +19,9 @@ def generator_for(options: Decoding, *, batch: int = 1) -> Generator:
     Raises:
       ValueError: numbers that the decoder refuses, before anything is loaded; or a model that cannot be.
     """
-    config = decode_config(options)
+    config = decoder(options)
     use_compile_cache()
-    return Generator(load(options.model, note=_note), config, batch=batch)
+    return Generator(load(options.model, dtype=options.dtype, note=_note), config, batch=batch)
 
 
 def seed_for(options: Decoding, config: DecodeConfig) -> int | None:
@@ -29,20 +29,6 @@ def seed_for(options: Decoding, config: DecodeConfig) -> int | None:
     if options.seed is not None or config.draws is False:
         return options.seed
     return secrets.randbelow(2**32)
-
-
-def decode_config(options: Decoding) -> DecodeConfig:
-    """The decoder that the options name, with their numbers in place of the preset's."""
-    structure = {} if options.block_length is None else {"block_length": options.block_length}
-    config = preset(options.preset, options.gen_length, **structure)
-    return adjusted(
-        config,
-        r_f=options.r_f,
-        top_p=options.top_p,
-        tau=options.tau,
-        threshold=options.threshold,
-        temperature=options.temperature,
-    )
 
 
 def said(error: ValueError) -> str:

@@ -253,7 +253,7 @@ def test_stop_strings_and_a_system_prompt(talker, capsys):
     messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"}]
     whole = asked.generate([messages])[0].text
     stop = whole[2:4]
-    args = ["--system", "Be short.", "--stop", "never in it", "--stop", stop]
+    args = ["--system", "Be short.", "--stop-text", "never in it", "--stop-text", stop]
     assert main(["generate", "Hi", "--model", talker, "--gen-length", "8", "--json", *args]) == 0
     got = json.loads(capsys.readouterr().out)
     assert (got["text"], got["stop"], got["finish"]) == (whole[: whole.find(stop)], stop, "stop")
@@ -310,11 +310,12 @@ def refused(capsys, *args):
         ([QUESTION, "--model", "lrd-huge"], "there is no model 'lrd-huge'"),
         ([QUESTION, "--model", "./no/folder"], "there is no model './no/folder'"),
         ([QUESTION, "--preset", "best"], "preset 'best' is unknown; choose one of lrd, paper"),
-        ([QUESTION, "--r-f", "2"], "Mix.r_f=2.0 must be in [0, 1]"),
-        ([QUESTION, "--top-p", "-0.1"], "Mix.top_p=-0.1 must be in [0, 1]"),
+        ([QUESTION, "--r-f", "2"], "mix.r_f=2.0 must be in [0, 1]"),
+        ([QUESTION, "--top-p", "-0.1"], "draw.top_p=-0.1 must be in (0, 1] or None"),
+        ([QUESTION, "--mix.top-p", "-0.1"], "mix.top_p=-0.1 must be in [0, 1]"),
         ([QUESTION, "--tau", "-1"], "tau=-1.0 must be in [0, inf)"),
-        ([QUESTION, "--preset", "fast", "--threshold", "-1"], "Threshold.threshold=-1.0 must be in"),
-        ([QUESTION, "--preset", "plain", "--r-f", "0.2"], "r_f and top_p change the mixing"),
+        ([QUESTION, "--preset", "fast", "--threshold", "-1"], "commit.threshold=-1.0 must be in"),
+        ([QUESTION, "--preset", "plain", "--r-f", "0.2"], "r_f changes the mixing, which this decoder does not have"),
         ([QUESTION, "--block-length", "24"], "gen_length=64 must be a multiple of block_length=24"),
         ([QUESTION, "--temperature", "nan"], "temperature=nan must be in [0, inf)"),
         ([QUESTION, "--gen-length", "0"], "gen_length=0 must be an integer of at least 1"),
@@ -423,7 +424,7 @@ def test_several_cpu_devices_go_without_a_cache(cache_home, monkeypatch):
 @pytest.fixture(scope="module")
 def decoding(folder):
     """A generator over two blocks of eight, and its canvases: before the first forward, and after each."""
-    asked = generator_for(Generate(question=QUESTION, model=folder, gen_length=16, block_length=8))
+    asked = generator_for(Generate(question=QUESTION, model=folder, gen_length=16, changes={"block_length": 8}))
     return asked, [update.canvas for update in asked.stream([QUESTION])]
 
 

@@ -24,8 +24,10 @@ from lrd_jax.cli import USER_ERROR, main
 from lrd_jax.cli.eval import cells_of
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
-from lrd_jax.decoding.parts.commit.basic import LowestEntropy
+from lrd_jax.decoding.parts.cache.region import DualCache
+from lrd_jax.decoding.parts.commit.basic import LowestEntropy, Threshold
 from lrd_jax.decoding.parts.draw import Draw
+from lrd_jax.decoding.text_form import from_table
 from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.presets import BENCHMARKS, PAPER_BLOCK_LENGTHS
 from lrd_jax.research.benchmarks.arguments import ModelArguments
@@ -364,7 +366,7 @@ def test_progress_tells_accuracy_and_time_left_where_there_is_no_terminal(monkey
 def cell(preset="paper", numbers=(), **changes):
     fields = {"model": "m", "checkpoint": "llada-8b-base", "benchmark": "gsm8k", "asked": BASE["gsm8k"]}
     more = {"gen_length": 64, "config": CONFIG, "chat": False, "begin_token": False}
-    return Cell(**{**fields, **more, "preset": preset, "numbers": dict(numbers), **changes})
+    return Cell(**{**fields, **more, "preset": preset, "changes": dict(numbers), **changes})
 
 
 def test_the_baseline_is_the_plain_run_of_the_same_prompts_and_length(tmp_path):
@@ -475,12 +477,14 @@ def test_each_checkpoint_has_its_line_in_the_documentation():
     assert hub == {name: checkpoint.hub_id for name, checkpoint in CHECKPOINTS.items()}
 
 
-def test_numbers_given_change_the_decoder_and_its_folder():
-    (each,) = cells_of(Eval(model="lrd-tiny", settings="llada-1.5", tasks="gsm8k", r_f=0.3, block_length=64))
+def test_changes_change_the_decoder_and_its_folder():
+    changes = {"r_f": "0.30", "block_length": 64, "cache": "dual", "cache.refresh_every": "8"}
+    (each,) = cells_of(Eval(model="lrd-tiny", settings="llada-1.5", tasks="gsm8k", changes=changes))
     assert (float(each.config.mix.r_f), each.config.window) == (0.3, 64)
     assert each.config.commit == LowestEntropy()
-    assert each.name == "gsm8k-paper-512-block_length=64-r_f=0.3"
-    json.dumps(each.to_json())
+    assert each.config.cache == DualCache(8)
+    assert each.name == "gsm8k-paper-512-block_length=64-cache=dual-cache.refresh_every=8-r_f=0.3"
+    assert from_table(json.loads(json.dumps(each.to_json()))["config"]) == each.config
 
 
 def test_a_converted_checkpoint_tells_its_settings(folder, tmp_path, monkeypatch):
@@ -510,6 +514,7 @@ def test_the_command_refuses(capsys, args, message):
 
 def test_arguments_are_those_of_the_preset_with_numbers_changed():
     given = {"pretrained": "x", "preset": "paper", "gen_length": 16, "block_length": 8, "r_f": 0.3, "temperature": 0.5}
+    given |= {"commit": "threshold", "commit.threshold": 0.8, "cache": "dual", "cache.refresh-every": 8, "stop": "none"}
     arguments = ModelArguments.read({**given, "batch_size": "4", "device": "cpu"})
     config = arguments.config()
     got = (
@@ -520,12 +525,14 @@ def test_arguments_are_those_of_the_preset_with_numbers_changed():
         arguments.batch_size,
     )
     assert got == (16, 8, 0.3, 0.5, 4)
+    assert (config.commit, config.cache, config.stop) == (Threshold(0.8), DualCache(8), None)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"pretrained": "x", "blocks": 3}, "model_args blocks are unknown; there are pretrained, preset"),
+        ({"pretrained": "x", "commit.treshold": 3}, "commit.treshold are unknown; did you mean commit.threshold\\?"),
         ({"preset": "lrd"}, "model_args lack pretrained="),
         ({"pretrained": "x", "batch_size": "auto"}, "batch_size='auto' must be a number"),
     ],

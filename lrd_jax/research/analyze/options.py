@@ -2,16 +2,21 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
+
+from lrd_jax.options import STORED_DTYPE, DecoderOptions
 
 PARTS = ("stops", "trajectories", "domains")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Analyze:
+class Analyze(DecoderOptions):
     """Look into LRD's open questions on a model: early stops that are wrong, embedding trajectories, new domains.
 
     Attributes:
       model: an embedded model, a converted folder or a Hugging Face folder.
+      dtype: of the weights.
+      preset: the decoder that is looked into, with mixing and refinement; it is never stopped.
       output: folder for data (JSON), tables (Markdown) and pictures (PNG); a part whose data is there is not run again.
       what: any of stops, trajectories, domains.
       data: JSON-lines files with a "prompt" on each line, a domain each, the first the one to tune on; without them,
@@ -28,12 +33,13 @@ class Analyze:
     """
 
     model: str = "lrd-tiny-soft"
+    dtype: Annotated[str | None, STORED_DTYPE] = None
+    preset: str = "paper"
     output: Path
     what: tuple[str, ...] = PARTS
     data: tuple[Path, ...] = ()
     chat: bool = False
     count: int = 100
-    gen_length: int = 64
     batch: int = 25
     r_f: tuple[float, ...] = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
     refinements: int = 8

@@ -12,6 +12,7 @@ from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.stop import Stop
+from lrd_jax.presets import decoder
 from lrd_jax.research.analyze import stops
 from lrd_jax.research.analyze.domains import Domain, file_domains, task_domains
 from lrd_jax.research.analyze.options import Analyze
@@ -40,6 +41,7 @@ def run(options: Analyze, report: Report = lambda words: None) -> dict[str, Any]
       ValueError: the folder holds data of other settings; or what loading the model and the prompts raises.
     """
     check_matplotlib()
+    unstopped(options)  # refuses before anything is loaded
     from lrd_jax.research.analyze import pictures
 
     options.output.mkdir(parents=True, exist_ok=True)
@@ -57,12 +59,24 @@ def run(options: Analyze, report: Report = lambda words: None) -> dict[str, Any]
     return found
 
 
+def unstopped(options: Analyze) -> DecodeConfig:
+    """The decoder that is looked into.
+
+    Raises:
+      ValueError: one without mixing or refinement, of several blocks, or that draws.
+    """
+    config = recordable(decoder(options).replace(stop=None))
+    if config.mix is None or config.refine is None:
+        raise ValueError("the decoder has no mixing or no refinement to look into; choose the preset paper or lrd")
+    return config
+
+
 class _Subject:
     """The model and its prompts, and the records that several questions share."""
 
     def __init__(self, options: Analyze, report: Report):
         self.options, self.report = options, report
-        self.loaded: Loaded = load(options.model)
+        self.loaded: Loaded = load(options.model, dtype=options.dtype)
         if self.loaded.tokenizer is None:
             raise ValueError(f"{options.model} has no tokenizer; copy tokenizer.json there from the model's release")
         if options.data:
@@ -83,8 +97,8 @@ class _Subject:
 
     @property
     def config(self) -> DecodeConfig:
-        """LRD as the paper has it, but never stopped."""
-        return recordable(DecodeConfig.paper(self.options.gen_length, stop=None))
+        """LRD as the paper has it, unless told otherwise, but never stopped."""
+        return unstopped(self.options)
 
     def unstopped(self, domain: Domain) -> Unstopped:
         if domain.name not in self._unstopped:
@@ -165,7 +179,9 @@ class _Subject:
 
 def _settings(options: Analyze) -> dict[str, Any]:
     """What the data depend on."""
+    usual = {"preset": "paper", "changes": {}, "dtype": None}  # as it was before they could be chosen
     chosen = {k: v for k, v in dataclasses.asdict(options).items() if k not in ("output", "what")}
+    chosen = {k: v for k, v in chosen.items() if k not in usual or v != usual[k]}
     return json.loads(json.dumps(chosen, default=str))
 
 

@@ -4,12 +4,14 @@ A folder of results holds `MODEL/BENCHMARK-DECODER-LENGTH/` with `settings.json`
 the task file that lm-eval read.
 """
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.text_form import to_table
 from lrd_jax.research.benchmarks.benchmarks import Prompting
 from lrd_jax.research.benchmarks.records import Record, read_records
 
@@ -24,7 +26,7 @@ class Cell:
       model: as it was named to us.
       checkpoint: the released checkpoint whose prompts are asked.
       asked: how.
-      preset, gen_length, numbers: the decoder's name and what was changed in it.
+      preset, gen_length, changes: the decoder's name and what was changed in it, as `lrd_jax.presets.preset` takes it.
       config: the decoder itself; None where the benchmark's own solutions answer.
       chat: prompts go through the model's chat template.
       begin_token: the begin token stands before prompts that are no chats.
@@ -38,7 +40,7 @@ class Cell:
     asked: Prompting
     preset: str
     gen_length: int
-    numbers: dict[str, Any]
+    changes: dict[str, Any]
     config: DecodeConfig | None
     chat: bool
     begin_token: bool
@@ -48,7 +50,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        changes = [f"{name}={value}" for name, value in self.numbers.items()]
+        changes = [f"{name}={_tidy(value)}" for name, value in sorted(self.changes.items())]
         return "-".join([self.benchmark, self.preset.replace("/", "."), str(self.gen_length), *changes])
 
     def folder(self, output: Path) -> Path:
@@ -58,7 +60,17 @@ class Cell:
     def to_json(self) -> dict[str, Any]:
         """Everything that its records depend on, JSON-ready."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**fields, "asked": dataclasses.asdict(self.asked), "config": repr(self.config)}
+        changes = {name: _tidy(value) for name, value in self.changes.items()}
+        written = {"asked": dataclasses.asdict(self.asked), "changes": changes, "config": to_table(self.config)}
+        return {**fields, **written}
+
+
+def _tidy(value: Any) -> str:
+    """A change as a name holds it: one way to write a number, and no slash."""
+    for kind in (int, float):
+        with contextlib.suppress(TypeError, ValueError):
+            return str(kind(str(value)))
+    return str(value).replace("/", ".")
 
 
 def baseline_records(cell: Cell, output: Path) -> list[Record]:
@@ -67,7 +79,7 @@ def baseline_records(cell: Cell, output: Path) -> list[Record]:
     same = ("model", "checkpoint", "benchmark", "asked", "preset", "gen_length", "chat", "batch", "dtype")
     for file in sorted(cell.folder(output).parent.glob(f"*/{SETTINGS}")):
         there = json.loads(file.read_text())
-        plain = not set(there["numbers"]) - {"block_length"}
+        plain = not set(there.get("changes", {"unknown"})) - {"block_length"}
         if plain and file.parent != cell.folder(output) and all(there[name] == wanted[name] for name in same):
             return read_records(file.parent / RECORDS)
     return []

@@ -23,7 +23,6 @@ class Eval(Decoding):
       limit: the first so many problems of each task.
       output: folder of records and summaries; what is there already is not decoded again.
       batch: prompts that are decoded together.
-      dtype: of the weights.
       unsafe_code: where there is no sandbox, run generated programs with your rights.
     """
 
@@ -38,7 +37,6 @@ class Eval(Decoding):
     limit: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint="(default: all)")] = None
     output: Path = Path("eval")
     batch: int = 1
-    dtype: Annotated[str | None, arg(metavar="DTYPE", help_behavior_hint="(default: the stored one)")] = None
     unsafe_code: bool = False
     live: Suppress[bool] = False
 

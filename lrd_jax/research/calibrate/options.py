@@ -6,20 +6,19 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from lrd_jax.options import PRESETS_OWN
+from lrd_jax.options import STORED_DTYPE, DecoderOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Calibrate:
+class Calibrate(DecoderOptions):
     """Choose the settings of refinement, stop and mixing for a model and its prompts, and write them to a preset file.
 
     Attributes:
       data: JSON lines with a "prompt" each; with "answer" and "task" (words or code) answers are checked, otherwise
         they are compared with those of the decode that never stops.
       model: an embedded model, a converted folder or a Hugging Face folder.
+      dtype: of the weights.
       preset: lrd, paper, the paper's settings as paper/CHECKPOINT/BENCHMARK, or a preset file: what is calibrated.
-      gen_length: positions to generate.
-      block_length: active window; gen_length must be a multiple of it.
       chat: put the prompts into the model's chat template.
       r_f: values to scan: share of its belief that a masked position feeds back, 0 to 1.
       tau_refine: values to scan: refinement ends below this divergence, nats.
@@ -37,9 +36,7 @@ class Calibrate:
 
     data: Path
     model: str = "lrd-tiny-soft"
-    preset: str = "lrd"
-    gen_length: int = 64
-    block_length: Annotated[int | None, PRESETS_OWN] = None
+    dtype: Annotated[str | None, STORED_DTYPE] = None
     chat: bool = False
     r_f: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
     tau_refine: tuple[float, ...] = (0.01, 0.1, 1.0)

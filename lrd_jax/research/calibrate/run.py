@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from lrd_jax.checkpoint import load
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.text_form import difference
+from lrd_jax.decoding.text_form import difference, to_table
 from lrd_jax.preset_files import PresetFile, check_preset_path, is_preset_file, read_preset, write_preset
-from lrd_jax.presets import preset
+from lrd_jax.presets import decoder, preset
 from lrd_jax.research.calibrate import certify, picture
 from lrd_jax.research.calibrate.judge import Judge
 from lrd_jax.research.calibrate.observe import Bench
@@ -83,7 +83,7 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
             tuning.applied(base)  # refuses numbers out of range
 
     say(f"loading {options.model}")
-    loaded = load(options.model)
+    loaded = load(options.model, dtype=options.dtype)
     model, params, config = loaded.model, loaded.params, loaded.config
     prompt, mask = encode_prompts(loaded.tokenizer, [example.prompt for example in examples], chat=options.chat)
     prompt, mask = pad_to_bucket(prompt, mask, config.max_length - base.gen_length)
@@ -143,19 +143,22 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
     return dataclasses.replace(found, preset=written)
 
 
-def _base(options: Calibrate) -> tuple[str, DecodeConfig]:
-    """The named preset that the new file will build on, and the decoder that is calibrated."""
-    window = {} if options.block_length is None else {"block_length": options.block_length}
-    base = preset(options.preset, options.gen_length, **window)
+def _base(options: Calibrate) -> tuple[str | None, DecodeConfig]:
+    """The named preset that the new file will build on, None for a file that has none; the decoder to calibrate."""
+    base = decoder(options)
     try:
         Tuning.of(base)
     except ValueError as error:
         raise ValueError(f"preset {options.preset}: {error}") from None
+    if base.draws:
+        raise ValueError("the decoder draws its tokens or its order, and a calibration compares decodes that do not")
     return read_preset(options.preset).base if is_preset_file(options.preset) else options.preset, base
 
 
-def _decoder(base_name: str, base: DecodeConfig, tuning: Tuning) -> dict:
+def _decoder(base_name: str | None, base: DecodeConfig, tuning: Tuning) -> dict:
     """The settings that were chosen, and whatever else the calibrated decoder has that its named preset has not."""
+    if base_name is None:
+        return to_table(tuning.applied(base))
     named = preset(base_name, base.gen_length, block_length=base.block_length)
     table = difference(tuning.applied(base), named)
     window = {} if base.block_length is None else {"block_length": base.block_length}
