@@ -97,7 +97,7 @@ def panel(width: int) -> RenderableType:
     section = ""
     for name, found in all_fields().items():
         spec = found[0].spec
-        is_only_kind = spec.kind == "part" and not found[0].optional and len(kinds(spec.part or object)) == 1
+        is_only_kind = spec.part is not None and not found[0].optional and len(kinds(spec.part)) == 1
         if name == "gen_length" or spec.kind in ("array", "static") or is_only_kind:
             continue
         head, dot, _ = name.partition(".")
@@ -139,7 +139,7 @@ def _words(found: "list[Field]") -> Text:
     elif spec.kind == "choice":
         names = list(dict.fromkeys(choice for field in found for choice in field.spec.names))
         takes = "" if all(name in said for name in names) else ", ".join(names)
-    elif spec.kind == "part" and spec.part is not None:
+    elif spec.part is not None:
         takes = ", ".join(sorted(kinds(spec.part)))
     if takes and any(field.optional for field in found):
         takes += f" or {NONE}"

@@ -116,12 +116,12 @@ def fields(name: str, base: type = DecodeConfig) -> list[Field]:
     head, dot, rest = name.partition(".")
     found = []
     for owner in _kinds(base).values():
-        spec, field = specs(owner).get(head, (None, None))
-        if spec is None:
+        if head not in (known := specs(owner)):
             continue
+        spec, field = known[head]
         if not dot:
             found.append(Field(name, spec, field.default is None, field.default, owner))
-        elif spec.kind == "part":
+        elif spec.part is not None:
             found += [dataclasses.replace(f, name=name) for f in fields(rest, spec.part)]
     return found
 
@@ -151,7 +151,7 @@ def _names(base: type, prefix: str, above: tuple[type, ...]) -> Iterator[str]:
             if name not in seen:
                 seen.add(name)
                 yield prefix + name
-                if spec.kind == "part" and spec.part not in above:
+                if spec.part is not None and spec.part not in above:
                     yield from _names(spec.part, f"{prefix}{name}.", (*above, spec.part))
 
 
@@ -240,7 +240,7 @@ def _changed(current: Any, cls: type, tree: dict[str, Any], where: str = "", *, 
 
 def _part(now: Any, given: Any, spec: Spec, label: str, *, optional: bool, texts: bool) -> Any:
     """A part: of the kind that is asked for, else that which is there."""
-    tree, names = dict(given) if isinstance(given, dict) else {KIND: given}, _kinds(spec.part)
+    tree, names = dict(given) if isinstance(given, dict) else {KIND: given}, _kinds(spec.part or object)
     below = ", ".join(f"{label}.{name}" for name in tree if name != KIND)
     if KIND not in tree:
         if now is None:

@@ -127,11 +127,12 @@ def test_help_lists_every_field_and_fits_the_terminal(width):
     text = "\n".join(lines)
     assert "…" not in text
     only_kinds = {"divergence", "draw"}  # there is nothing to choose
-    for name in set(all_fields()) - only_kinds - {"gen_length"}:
+    ours = {name for name, found in all_fields().items() if found[0].owner.__module__.startswith("lrd_jax.decoding.")}
+    for name in ours - only_kinds - {"gen_length"}:
         assert f"--{name.replace('_', '-')}" in text
     for name in SHORT_NAMES:
         assert f"--{name.replace('_', '-')} " in text
-    assert "dream-threshold" in text and "0 to 1" in text and "(dual, prefix or none)" in " ".join(text.split())
+    assert "dream-threshold" in text and "0 to 1" in text
 
 
 def test_help_of_a_command_that_decodes_has_its_own_options_and_the_decoders(capsys):
