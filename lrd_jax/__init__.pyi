@@ -38,6 +38,9 @@ from .decoding.sight import Sight as Sight
 from .decoding.state import DecodeResult as DecodeResult
 from .decoding.state import DecodeState as DecodeState
 from .decoding.state import StopReason as StopReason
+from .decoding.text_form import changed as changed
+from .decoding.text_form import from_table as from_table
+from .decoding.text_form import to_table as to_table
 from .generate import Generator as Generator
 from .sharding import make_mesh as make_mesh
 from .sharding import shard_batch as shard_batch

@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from lrd_jax import toml
+
 VERSION = 2
 SUFFIXES = (".json", ".toml")
 
@@ -64,7 +66,7 @@ def write_preset(path: Path, preset: PresetFile) -> None:
     """Writes a preset file whole or not at all, over an older one of that name."""
     check_preset_path(path)
     content = preset.to_json()
-    text = _toml(content) if path.suffix == ".toml" else json.dumps(content, indent=2) + "\n"
+    text = toml.dumps(content) if path.suffix == ".toml" else json.dumps(content, indent=2) + "\n"
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(text)
@@ -126,17 +128,3 @@ def _of_version_1(content: dict[str, Any]) -> dict[str, Any]:
     for name, (part, field) in _VERSION_1.items():
         decoder.setdefault(part, {})[field] = content["decoder"][name]
     return {**content, "decoder": decoder}
-
-
-def _toml(table: dict[str, Any], prefix: str = "") -> str:
-    """A table of scalars, lists of scalars, tables, and lists of tables. JSON's scalars are TOML's too."""
-    lines, below = [], []
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            below.append(f"\n[{name}]\n{_toml(value, name + '.')}")
-        elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            below += [f"\n[[{name}]]\n{_toml(item, name + '.')}" for item in value]
-        else:
-            lines.append(f"{key} = {json.dumps(value)}\n")
-    return "".join([*lines, *below])

@@ -24,7 +24,6 @@ FLOORS = (  # top to bottom; a room imports rooms of lower floors alone
     {"generate"},
     {"presets"},
     {"preset_files"},
-    {"tuning"},
     {"checkpoint", "answer"},
     {"text", "decoding"},
     {"convert", "sharding"},
