@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lrd_jax.convert.safetensors_io import ConversionError, parse_json
+from lrd_jax.errors import Refused
 
 NAME = "checksums.json"
 _DATA = "state/d/"
@@ -62,7 +63,7 @@ def _read(folder: Path) -> Mapping[str, Mapping[str, Any]]:
         files = parse_json(file.read_bytes())
         for name, said in files.items():
             if type(said["bytes"]) is not int or type(said.get("sha256", "")) is not str or ".." in Path(name).parts:
-                raise ValueError(f"{name}: {said}")
+                raise Refused(f"{name}: {said}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConversionError(f"{folder} is damaged:", [f"{NAME} cannot be read: {error!r:.200}"]) from None
     return files

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lrd_jax.errors import Refused
 from lrd_jax.models import ModelConfig
 
 
@@ -24,7 +25,7 @@ def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
     if read_back != config:
         got, wanted = read_back.to_json(), config.to_json()
         differ = ", ".join(f"{k}={wanted[k]!r} (reads back {got[k]!r})" for k in wanted if got[k] != wanted[k])
-        raise ValueError(f"a config.json of family {config.family!r} cannot hold {differ}")
+        raise Refused(f"a config.json of family {config.family!r} cannot hold {differ}")
     return hf
 
 

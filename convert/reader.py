@@ -10,6 +10,7 @@ import numpy as np
 
 from lrd_jax.convert.safetensors_io import DTYPES, ConversionError, Entry, parse_json, read_header
 from lrd_jax.convert.tables import ParamPath, Slab, Tensor, by_param, tensors, unflatten
+from lrd_jax.errors import Refused
 from lrd_jax.models import ModelConfig
 
 WEIGHT_DTYPES = {
@@ -109,7 +110,7 @@ def _read_entries(folder: Path) -> tuple[dict[str, Entry], list[str]]:
         try:
             weight_map = parse_json(index.read_bytes())["weight_map"]
             if strange := [name for name in weight_map.values() if not name or Path(name).name != name]:
-                raise ValueError(f"it names {strange[0]!r}, which is no file of this folder")
+                raise Refused(f"it names {strange[0]!r}, which is no file of this folder")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return {}, [f"{index.name} is not an index of weights: {error!r:.300}"]
         names = sorted(set(weight_map.values()))

@@ -14,6 +14,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from lrd_jax.errors import Refused
+
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER = 100_000_000  # the library's own limit
@@ -22,7 +24,7 @@ _MAX_LINES = 100
 _Fields = tuple[str, tuple[int, ...], int, int]  # dtype, shape, begin and end of the data
 
 
-class ConversionError(ValueError):
+class ConversionError(Refused):
     """A checkpoint that cannot be read, or a destination that cannot be written; says everything that is wrong.
 
     Attributes:
@@ -48,13 +50,13 @@ def parse_json(data: bytes) -> Any:
         found = dict(items)
         if len(found) < len(items):
             twice = next(key for i, (key, _) in enumerate(items) if key in dict(items[:i]))
-            raise ValueError(f"the key {twice!r} comes twice")
+            raise Refused(f"the key {twice!r} comes twice")
         return found
 
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=pairs)
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise Refused("it is nested too deep") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def read_header(file: Path) -> dict[str, Entry]:
             header = parse_json(stream.read(length))
             metadata = header.pop("__metadata__", {})
             if not all(type(value) is str for value in metadata.values()):
-                raise ValueError("its __metadata__ holds other things than texts")
+                raise Refused("its __metadata__ holds other things than texts")
             fields = {name: _fields(name, entry) for name, entry in header.items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             problem = f"{file.name}: its header is not that of a safetensors file ({error!s:.300})"
@@ -136,9 +138,9 @@ def _fields(name: str, entry: dict[str, Any]) -> _Fields:
     dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     numbers = (*shape, begin, end)
     if type(dtype) is not str or type(shape) is not list or any(type(number) is not int for number in numbers):
-        raise ValueError(f"{name}: {entry!s:.200}")
+        raise Refused(f"{name}: {entry!s:.200}")
     if any(number < 0 for number in shape):
-        raise ValueError(f"{name} has shape {shape}")
+        raise Refused(f"{name} has shape {shape}")
     return dtype, tuple(shape), begin, end
 
 

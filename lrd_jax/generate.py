@@ -18,6 +18,7 @@ from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.state import DecodeState, StopReason, Trace
+from lrd_jax.errors import Refused
 from lrd_jax.text import (
     Message,
     SettledText,
@@ -86,9 +87,9 @@ class Generator:
           ValueError: a model without a tokenizer, no room for the canvas beside a prompt, or a batch below 1.
         """
         if loaded.tokenizer is None:
-            raise ValueError("the model has no tokenizer; copy tokenizer.json into its folder from the model's release")
+            raise Refused("the model has no tokenizer; copy tokenizer.json into its folder from the model's release")
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-            raise ValueError(f"batch={batch!r} must be an integer of at least 1")
+            raise Refused(f"batch={batch!r} must be an integer of at least 1")
         self.loaded, self.config, self.batch = loaded, config, batch
         self.decoder = make_decode(loaded.model, config)
         self._tokenizer = loaded.tokenizer
@@ -171,7 +172,7 @@ class Generator:
             messages = check_messages(prompt, name)
             texts = [message["content"] for message in messages]
         if not texts[-1].strip():
-            raise ValueError(f"{name} is empty; at least one word was wanted")
+            raise Refused(f"{name} is empty; at least one word was wanted")
         if words := [word for text in texts for word in unknown_words(self._tokenizer, text)]:
             raise UnknownWords(list(dict.fromkeys(words)), name)
         if messages is None:
@@ -179,9 +180,9 @@ class Generator:
         else:
             ids = encode_chat(self._tokenizer, messages)
         if not ids:
-            raise ValueError(f"{name} is empty: the tokenizer makes no token of it")
+            raise Refused(f"{name} is empty: the tokenizer makes no token of it")
         if len(ids) > self.room:
-            raise ValueError(
+            raise Refused(
                 f"{name} of {len(ids)} tokens + canvas of {self.config.gen_length} exceed the model's context of "
                 f"{self.loaded.config.max_length}; shorten one of them by {len(ids) - self.room}"
             )
@@ -190,7 +191,7 @@ class Generator:
     def _batches(self, prompts, seed, keys, chat) -> list[_Batch]:
         """Prompts of like lengths together, the longest first: what is left is overrated rather than underrated."""
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-            raise ValueError(f"prompts must be a list of texts or conversations, got a {type(prompts).__name__}")
+            raise Refused(f"prompts must be a list of texts or conversations, got a {type(prompts).__name__}")
         rows = [self.encode(prompt, chat=chat, name=f"prompt {i}") for i, prompt in enumerate(prompts)]
         row_keys = _row_keys(seed, keys, len(rows))
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
@@ -326,7 +327,7 @@ class Generator:
 
 def _check_stop(stop: Any) -> tuple[str, ...]:
     if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
-        raise ValueError(f"stop must be a list of texts of at least one character, got {stop!r}")
+        raise Refused(f"stop must be a list of texts of at least one character, got {stop!r}")
     return tuple(stop)
 
 
@@ -336,10 +337,10 @@ def _row_keys(seed: int | None, keys: Sequence[jax.Array] | jax.Array | None, co
         if seed is None:
             return None
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed={seed!r} must be an integer in [0, 2^63)")
+            raise Refused(f"seed={seed!r} must be an integer in [0, 2^63)")
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(count))
     if seed is not None:
-        raise ValueError("seed and keys were both given; a key a prompt takes the seed's place")
+        raise Refused("seed and keys were both given; a key a prompt takes the seed's place")
     if len(keys) != count:
-        raise ValueError(f"keys must hold one jax.random.key for each of {count} prompts, got {len(keys)}")
+        raise Refused(f"keys must hold one jax.random.key for each of {count} prompts, got {len(keys)}")
     return keys if isinstance(keys, jax.Array) else jnp.stack(list(keys))

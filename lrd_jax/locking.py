@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from lrd_jax.errors import Refused
+
 
 def open_alone(path: Path) -> IO[bytes]:
     """Opens or creates a file to read and append, for this process alone until it is closed.
@@ -18,7 +20,7 @@ def open_alone(path: Path) -> IO[bytes]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise ValueError(f"{path} is being written by another run; wait for it, or stop it") from error
+        raise Refused(f"{path} is being written by another run; wait for it, or stop it") from error
     return file
 
 

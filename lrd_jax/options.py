@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 from tyro.conf import Fixed, Suppress, arg
 
+from lrd_jax.errors import Refused
+
 STORED_DTYPE = arg(metavar="DTYPE", help_behavior_hint="(default: the stored one, or float32 where that is faster)")
 
 
 def check_seed(seed: int | None) -> None:
     if seed is not None and not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed} must be in [0, 2^63)")
+        raise Refused(f"seed={seed} must be in [0, 2^63)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lrd_jax import toml
+from lrd_jax.errors import Refused
 
 VERSION = 2
 SUFFIXES = (".json", ".toml")
@@ -55,11 +56,11 @@ def is_preset_file(name: str) -> bool:
 def check_preset_path(path: Path) -> None:
     """Raises ValueError where `write_preset` could not write there."""
     if not is_preset_file(str(path)):
-        raise ValueError(f"{path} must end in {' or '.join(SUFFIXES)}: preset files are JSON or TOML")
+        raise Refused(f"{path} must end in {' or '.join(SUFFIXES)}: preset files are JSON or TOML")
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
+        raise Refused(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file")
+        raise Refused(f"{path} is a folder; name a file")
 
 
 def write_preset(path: Path, preset: PresetFile) -> None:
@@ -87,18 +88,18 @@ def read_preset(path: str | Path) -> PresetFile:
         content = (tomllib.loads if path.suffix == ".toml" else json.loads)(path.read_text())
         return _preset(content)
     except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such preset file; `lrd-jax calibrate` writes one") from None
+        raise Refused(f"{path}: there is no such preset file; `lrd-jax calibrate` writes one") from None
     except ValueError as error:  # of JSON, TOML and Unicode too
-        raise ValueError(f"preset file {path}: {error}") from None
+        raise Refused(f"preset file {path}: {error}") from None
 
 
 def _preset(content: Any) -> PresetFile:
     if not isinstance(content, dict) or "lrd_jax_preset" not in content:
-        raise ValueError("lrd_jax_preset is missing: this is no preset file")
+        raise Refused("lrd_jax_preset is missing: this is no preset file")
     content = dict(content)
     version = content.pop("lrd_jax_preset")
     if version not in (1, VERSION) or isinstance(version, bool):
-        raise ValueError(f"lrd_jax_preset={version!r} is a version that is not known here; 1 and {VERSION} are")
+        raise Refused(f"lrd_jax_preset={version!r} is a version that is not known here; 1 and {VERSION} are")
     kinds = {"base": str, "decoder": dict, "measured": dict, "certificate": dict}
     required = ["decoder"]
     if version == 1:
@@ -117,7 +118,7 @@ def _preset(content: Any) -> PresetFile:
         problems += [f"decoder.{n} is unknown; known: {', '.join(_VERSION_1)}" for n in names if n not in _VERSION_1]
         problems += [f"decoder.{name} is missing" for name in _VERSION_1 if name not in names]
     if problems:
-        raise ValueError("; ".join(problems))
+        raise Refused("; ".join(problems))
     return PresetFile(**(_of_version_1(content) if version == 1 else content))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.setting import specs
 from lrd_jax.decoding.text_form import changed, from_table
+from lrd_jax.errors import Refused
 from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.options import DecoderOptions
 from lrd_jax.preset_files import SUFFIXES, PresetFile, is_preset_file, read_preset
@@ -78,7 +79,7 @@ def preset(name: str, gen_length: int, **changes: Any) -> DecodeConfig:
     try:
         return _adjusted(*_in_file(file, gen_length), changes)
     except ValueError as error:
-        raise ValueError(f"preset file {name}: {error}") from None
+        raise Refused(f"preset file {name}: {error}") from None
 
 
 def decoder(options: DecoderOptions, **defaults: Any) -> DecodeConfig:
@@ -98,10 +99,10 @@ def _named(name: str, gen_length: int) -> tuple[DecodeConfig, int | None]:
     if name.startswith("paper/"):
         parts = name.split("/")
         if len(parts) != 3:
-            raise ValueError(f"preset {name!r} must be written paper/CHECKPOINT/BENCHMARK, as paper/llada-1.5/gsm8k")
+            raise Refused(f"preset {name!r} must be written paper/CHECKPOINT/BENCHMARK, as paper/llada-1.5/gsm8k")
         return DecodeConfig.paper(gen_length), paper_block_length(*parts[1:])
     if name not in DECODERS:
-        raise ValueError(
+        raise Refused(
             f"preset {name!r} is unknown; choose one of {', '.join(DECODERS)}, paper/CHECKPOINT/BENCHMARK, or a file "
             f"that ends in {' or '.join(SUFFIXES)}"
         )
@@ -129,12 +130,12 @@ def _adjusted(config: DecodeConfig, window: int | None, changes: Mapping[str, An
         meant = [field for field in SHORT_NAMES[name].fields if _has(config, field)]
         if not meant:
             wanted = SHORT_NAMES[name]
-            raise ValueError(
+            raise Refused(
                 f"{name} changes {wanted.changes}, which this decoder does not have; leave it out or choose the preset "
                 f"{wanted.presets}"
             )
         if twice := [field for field in meant if field in changes]:
-            raise ValueError(f"{name} and {twice[0]} are the same; leave one of them out")
+            raise Refused(f"{name} and {twice[0]} are the same; leave one of them out")
         expanded |= dict.fromkeys(meant, value)
     return changed(config, expanded)
 
@@ -168,5 +169,5 @@ def paper_block_length(checkpoint: str, benchmark: str) -> int | None:
     """
     for kind, name, known in (("checkpoint", checkpoint, tuple(CHECKPOINTS)), ("benchmark", benchmark, BENCHMARKS)):
         if name not in known:
-            raise ValueError(f"{kind} {name!r} is not one of the paper's: {', '.join(known)}")
+            raise Refused(f"{kind} {name!r} is not one of the paper's: {', '.join(known)}")
     return PAPER_BLOCK_LENGTHS.get(checkpoint, {}).get(benchmark)

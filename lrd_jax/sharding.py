@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from lrd_jax.errors import Refused
 from lrd_jax.models import KeyValues, Model, ModelConfig
 
 Rules = Mapping[str, str | tuple[str, ...] | None]
@@ -47,12 +48,12 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[A
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     for axis, size in sizes.items():
         if size < 1:
-            raise ValueError(f"mesh axis {axis}={size} must be at least 1")
+            raise Refused(f"mesh axis {axis}={size} must be at least 1")
     devices = jax.devices() if devices is None else list(devices)
     count = math.prod(sizes.values())
     if count > len(devices):
         shape = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
-        raise ValueError(f"a mesh of {shape} needs {count} devices, got {len(devices)}")
+        raise Refused(f"a mesh of {shape} needs {count} devices, got {len(devices)}")
     axis_types = (AxisType.Auto,) * len(MESH_AXES)
     return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=axis_types, devices=devices[:count])
 
@@ -74,7 +75,7 @@ def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str,
     if not problems:
         problems = _size_problems(mesh, rules, [names for _, names in axes], shapes)
     if problems:
-        raise ValueError("; ".join(problems))
+        raise Refused("; ".join(problems))
     specs = [PartitionSpec(*(rules[name] for name in names)) for _, names in axes]
     return jax.tree.unflatten(treedef, [NamedSharding(mesh, spec) for spec in specs])
 
@@ -98,7 +99,7 @@ def shard_batch(batch: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
     parts = _parts(mesh, rules["batch"])
     for rows in {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch)}:
         if rows % parts:
-            raise ValueError(
+            raise Refused(
                 f"a batch of {rows} rows does not split over {_named(mesh, rules['batch'])}; "
                 f"pad it to {-(-rows // parts) * parts} rows, or choose parts that divide {rows}: {_divisors(rows)}"
             )

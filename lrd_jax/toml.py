@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 import tomli_w
 
+from lrd_jax.errors import Refused
+
 T = TypeVar("T")
 
 
-class Problems(ValueError):
+class Problems(Refused):
     """Everything that is wrong with a config; each of `found` begins with the field that it is about."""
 
     def __init__(self, found: list[str]):
@@ -37,7 +39,7 @@ def read(cls: type[T], path_or_text: Path | str) -> T:
     try:
         return build(cls, _parsed(_decoded(path_or_text.read_bytes())))
     except ValueError as error:
-        raise ValueError(f"{path_or_text}: {error}") from None
+        raise Refused(f"{path_or_text}: {error}") from None
 
 
 def build(cls: type[T], table: Any) -> T:
@@ -80,14 +82,14 @@ def _decoded(content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: byte {content[error.start]:#04x} at offset {error.start}") from None
+        raise Refused(f"not UTF-8: byte {content[error.start]:#04x} at offset {error.start}") from None
 
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError:
-        raise ValueError("lists or tables are nested too deeply") from None
+        raise Refused("lists or tables are nested too deeply") from None
 
 
 def _build(cls: type[T], table: Any, where: str) -> T:

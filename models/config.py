@@ -10,6 +10,8 @@ import enum
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from lrd_jax.errors import Refused
+
 _Default = TypeVar("_Default")
 
 
@@ -56,7 +58,7 @@ class ModelConfig:
 
     def __post_init__(self):
         if problems := _problems(vars(self)):
-            raise ValueError("; ".join(problems))
+            raise Refused("; ".join(problems))
 
     @property
     def head_dim(self) -> int:
@@ -84,12 +86,12 @@ class ModelConfig:
             for something that is not built; every problem is named in one message.
         """
         if not isinstance(hf, Mapping):
-            raise ValueError(f"config.json holds {_shown(hf)}, an object was wanted")
+            raise Refused(f"config.json holds {_shown(hf)}, an object was wanted")
         families = {"llada": (_from_llada, _LLADA_FIXED), "Dream": (_from_dream, _DREAM_FIXED)}
         model_type = hf.get("model_type")
         if not isinstance(model_type, str) or model_type not in families:
             known = ", ".join(map(repr, families))
-            raise ValueError(f"model_type {_shown(model_type)} is not supported; known: {known}")
+            raise Refused(f"model_type {_shown(model_type)} is not supported; known: {known}")
         read, fixed = families[model_type]
         problems = [
             f"{name}={_shown(hf[name])} (only {value!r} is built)"
@@ -100,7 +102,7 @@ class ModelConfig:
         problems += [f"{named[field]} is missing" for field in named if field not in values]
         problems += _problems(values, named)
         if problems:
-            raise ValueError(f"config.json of model_type {model_type!r}: " + "; ".join(dict.fromkeys(problems)))
+            raise Refused(f"config.json of model_type {model_type!r}: " + "; ".join(dict.fromkeys(problems)))
         return cls(**values | {name: float(values[name]) for name in _NUMBERS})
 
 

@@ -29,17 +29,19 @@ FLOORS = (  # top to bottom; a room imports rooms of lower floors alone
     {"convert", "sharding"},
     {"options", "toml", "locking", "batching"},
     {"models", "tasks"},
+    {"errors"},
 )
 ONLY = {  # what these import of ours, and no more
-    "decoding": {"models", "sharding"},
-    "convert": {"models"},
-    "sharding": {"models"},
-    "options": set(),
-    "toml": set(),
+    "decoding": {"models", "sharding", "errors"},
+    "convert": {"models", "errors"},
+    "sharding": {"models", "errors"},
+    "options": {"errors"},
+    "toml": {"errors"},
     "locking": set(),
     "batching": set(),
-    "models": set(),
-    "tasks": set(),
+    "models": {"errors"},
+    "tasks": {"errors"},
+    "errors": set(),
 }
 USERS = {"research": {"cli"}}  # who alone imports these
 

@@ -14,6 +14,7 @@ import tyro
 from lrd_jax import __version__
 from lrd_jax.cli.decoder_arguments import print_help, split
 from lrd_jax.cli.options import Chat, Convert, Export, Generate, Train, Verify
+from lrd_jax.errors import Refused
 from lrd_jax.options import DecoderOptions
 from lrd_jax.research.analyze.options import Analyze
 from lrd_jax.research.benchmarks.options import Eval
@@ -65,9 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who read our output has left; the flush at exit must not complain again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INCOMPLETE
-    except (ValueError, OSError) as error:
-        if not _is_message(error):
-            raise
+    except (Refused, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     finally:
@@ -107,13 +106,3 @@ def _keep_interrupt(dropped) -> None:
         threading.Timer(0.01, _thread.interrupt_main).start()
     else:
         sys.__unraisablehook__(dropped)
-
-
-def _is_message(error: ValueError | OSError) -> bool:
-    """Whether an error speaks to the user: the system's about a file, or one that this package raised itself."""
-    if isinstance(error, OSError):
-        return True
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").split(".")[0] == "lrd_jax"

@@ -7,6 +7,7 @@ from lrd_jax.cli import INCOMPLETE
 from lrd_jax.cli.files import text_of
 from lrd_jax.cli.options import Chat
 from lrd_jax.cli.terminal import ask, open_generator, say
+from lrd_jax.errors import Refused
 
 RESET = "/reset"
 
@@ -18,7 +19,7 @@ def run(options: Chat) -> int:
     seed = seed_for(options, generator.config)
     keeps = options.chat and generator.loaded.tokenizer.chat_template is not None
     if options.system is not None and not keeps:
-        raise ValueError("--system needs a conversation: a model with a chat template, and no --no-chat")
+        raise Refused("--system needs a conversation: a model with a chat template, and no --no-chat")
     begin = [] if options.system is None else [{"role": "system", "content": options.system}]
     messages, status = list(begin), 0
     for line in _lines():
@@ -31,7 +32,7 @@ def run(options: Chat) -> int:
                 continue
             asked = [*messages, {"role": "user", "content": question}]
             answer = ask(generator, asked if keeps else question, options, seed=seed, stop=options.stop_text)
-        except ValueError as error:
+        except Refused as error:
             print(f"error: {said(error)}", file=sys.stderr)
             status = INCOMPLETE
             continue

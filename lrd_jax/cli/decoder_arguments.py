@@ -16,6 +16,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from lrd_jax.errors import Refused
+
 if TYPE_CHECKING:
     from lrd_jax.decoding.text_form import Field
 
@@ -71,12 +73,12 @@ def _meant(name: str, own: Collection[str]) -> tuple[str | None, bool]:
 def _unknown(name: str, known: Collection[str]) -> ValueError:
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean --{near[0].replace('_', '-')}?" if near else "--help lists what there is"
-    return ValueError(f"--{name.replace('_', '-')} is unknown; {hint}")
+    return Refused(f"--{name.replace('_', '-')} is unknown; {hint}")
 
 
 def _next(rest: list[str], option: str) -> str:
     if not rest or rest[0].startswith("--"):
-        raise ValueError(f"--{option} wants a value; --help says which")
+        raise Refused(f"--{option} wants a value; --help says which")
     return rest.pop(0)
 
 

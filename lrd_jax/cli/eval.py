@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from lrd_jax.errors import Refused
 from lrd_jax.research.benchmarks.options import Eval
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def run(options: Eval) -> int:
         try:
             from lrd_jax.research.benchmarks.run import run as measure
         except ModuleNotFoundError as error:
-            raise ValueError(f"{error.name} is missing, which evaluations need: pip install 'lrd-jax[eval]'") from error
+            raise Refused(f"{error.name} is missing, which evaluations need: pip install 'lrd-jax[eval]'") from error
         from lrd_jax.checkpoint import load
         from lrd_jax.cli.compile_cache import use_compile_cache
         from lrd_jax.research.benchmarks.programs import Programs
@@ -31,7 +32,7 @@ def run(options: Eval) -> int:
         programs = Programs(unsafe=options.unsafe_code) if any(cell.asked.runs_code for cell in cells) else None
         loaded = None if options.model == GOLD else load(options.model, dtype=cells[0].dtype)
         if loaded is not None and cells[0].chat and getattr(loaded.tokenizer, "chat_template", None) is None:
-            raise ValueError(
+            raise Refused(
                 f"{cells[0].checkpoint} is asked in chats, but {options.model} has no chat template: "
                 "give the --settings of a base checkpoint"
             )

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from lrd_jax.errors import Refused
+
 
 def lines_of(data: bytes) -> list[bytes]:
     """The lines of a text: line feeds alone end them, and an answer may hold any other line break that Unicode has."""
@@ -25,7 +27,7 @@ def text_of(line: bytes) -> str:
     try:
         return line.removesuffix(b"\r").decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}: write the text in UTF-8") from None
+        raise Refused(f"not UTF-8 at byte {error.start}: write the text in UTF-8") from None
 
 
 def prompt_of(line: bytes, *, as_json: bool) -> Any:
@@ -40,13 +42,13 @@ def prompt_of(line: bytes, *, as_json: bool) -> Any:
     try:
         record = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
+        raise Refused(f"not JSON: {error}") from None
     if not isinstance(record, dict) or len(record.keys() & {"prompt", "messages"}) != 1:
-        raise ValueError('not a JSON object with a "prompt" or with "messages"')
+        raise Refused('not a JSON object with a "prompt" or with "messages"')
     if "messages" in record:
         return record["messages"]
     if not isinstance(record["prompt"], str):
-        raise ValueError(f'"prompt" must be a text, got {record["prompt"]!r}')
+        raise Refused(f'"prompt" must be a text, got {record["prompt"]!r}')
     return record["prompt"]
 
 
@@ -62,7 +64,7 @@ def output(path: Path | None) -> Iterator[TextIO]:
         sys.stdout.flush()
         return
     if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {path.parent} for --output {path}: make it first")
+        raise Refused(f"there is no folder {path.parent} for --output {path}: make it first")
     text = io.StringIO()
     yield text
     part = path.with_name(f"{path.name}.part")

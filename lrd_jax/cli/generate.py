@@ -8,6 +8,7 @@ from lrd_jax.cli import INCOMPLETE
 from lrd_jax.cli.files import lines_of, output, prompt_of, text_of
 from lrd_jax.cli.options import Generate
 from lrd_jax.cli.terminal import ask, open_generator, say, tell
+from lrd_jax.errors import Refused
 
 if TYPE_CHECKING:
     from lrd_jax.generate import Generator
@@ -18,7 +19,7 @@ def run(options: Generate) -> int:
         return _answer_file(options)
     question = _question(options)
     if not question.strip():
-        raise ValueError("the question is empty; ask something, in quotes")
+        raise Refused("the question is empty; ask something, in quotes")
     with output(options.output) as file:
         generator = open_generator(options)
         from lrd_jax.cli.session import said, seed_for
@@ -32,7 +33,7 @@ def run(options: Generate) -> int:
             else:
                 answer = ask(generator, _prompt(question, options), options, chat=options.chat, **asked)
         except UnknownWords as error:
-            raise ValueError(said(error)) from None
+            raise Refused(said(error)) from None
         if options.json:
             print(json.dumps({**answer.to_json(), **_asked(options, seed)}, ensure_ascii=False), file=file)
         elif options.output is not None:
@@ -48,7 +49,7 @@ def _question(options: Generate) -> str:
     if options.question != "-":
         return options.question
     if sys.stdin.isatty():
-        raise ValueError("no question was given; ask something, in quotes, by a pipe, or many with --input FILE")
+        raise Refused("no question was given; ask something, in quotes, by a pipe, or many with --input FILE")
     return text_of(sys.stdin.buffer.read())
 
 
@@ -88,7 +89,7 @@ def _prompts(lines: list[bytes], options: Generate, generator: "Generator") -> t
             prompt = _prompt(prompt_of(line, as_json=as_json), options)
             generator.encode(prompt, chat=options.chat)
             prompts[place] = prompt
-        except ValueError as error:
+        except Refused as error:
             errors[place] = str(error)
     return prompts, errors
 

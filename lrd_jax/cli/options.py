@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from lrd_jax.errors import Refused
 from lrd_jax.options import Decoding, check_seed
 
 _Seed = arg(help_behavior_hint="(default: a fresh one, which the facts tell)", metavar="NUMBER")
@@ -44,9 +45,9 @@ class Generate(Decoding):
     def __post_init__(self):
         check_seed(self.seed)
         if self.input is not None and self.question != "-":
-            raise ValueError("a question and --input were both given; choose one of them")
+            raise Refused("a question and --input were both given; choose one of them")
         if self.batch < 1:
-            raise ValueError(f"batch={self.batch} must be at least 1")
+            raise Refused(f"batch={self.batch} must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

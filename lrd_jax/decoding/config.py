@@ -16,6 +16,7 @@ from lrd_jax.decoding.parts.part import Part
 from lrd_jax.decoding.parts.refine import NoRefine, Refine
 from lrd_jax.decoding.parts.stop import NoStop, Stop, StopRule
 from lrd_jax.decoding.setting import Number, count, flag, number, part, setting
+from lrd_jax.errors import Refused
 
 
 @setting
@@ -70,11 +71,11 @@ class DecodeConfig:
 
     def __post_init__(self):
         if self.gen_length % self.window:
-            raise ValueError(
+            raise Refused(
                 f"DecodeConfig.gen_length={self.gen_length} must be a multiple of block_length={self.block_length}"
             )
         if self.cache is not None and self.cfg_scale is not None:
-            raise ValueError(
+            raise Refused(
                 f"DecodeConfig.cache={self.cache!r} and cfg_scale={self.cfg_scale!r} exclude each other: the forward "
                 "without the prompt would need a cache of its own; leave one of them out"
             )

@@ -19,6 +19,7 @@ from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.start import init_state
 from lrd_jax.decoding.state import DecodeResult, DecodeState
 from lrd_jax.decoding.step import fresh_parts, observed_step, should_continue, step
+from lrd_jax.errors import Refused
 
 
 class Forward(NamedTuple):
@@ -117,12 +118,12 @@ class Decoder:
         """
         config = self._same_structure(config)
         if not isinstance(state, DecodeState):
-            raise ValueError(f"state must be a DecodeState of this decoder, got {type(state).__name__}")
+            raise Refused(f"state must be a DecodeState of this decoder, got {type(state).__name__}")
         check_rows(config, len(state.masked))
         if jax.tree.structure(state.parts) != jax.tree.structure(self._parts) or state.tokens.shape[1:] != (
             config.gen_length,
         ):
-            raise ValueError("state belongs to a decoder of another structure; advance it with the one that started it")
+            raise Refused("state belongs to a decoder of another structure; advance it with the one that started it")
         return run_advance(self.model, params, state, jnp.int32(n), config)
 
     def watch(
@@ -180,7 +181,7 @@ class Decoder:
         if config is None:
             return self.config
         if jax.tree.structure(config) != jax.tree.structure(self.config):
-            raise ValueError(
+            raise Refused(
                 "config must have the structure this decode was made for and may differ in numbers only; "
                 f"got {config}, wanted the structure of {self.config}: call make_decode for another one"
             )
@@ -202,11 +203,9 @@ def make_decode(model: Denoiser, config: DecodeConfig) -> Decoder:
       ValueError: `config` is no DecodeConfig, or its canvas exceeds the model's context.
     """
     if not isinstance(config, DecodeConfig):
-        raise ValueError(
-            f"config must be a DecodeConfig, got {type(config).__name__}; try DecodeConfig.lrd(gen_length)"
-        )
+        raise Refused(f"config must be a DecodeConfig, got {type(config).__name__}; try DecodeConfig.lrd(gen_length)")
     if config.gen_length >= model.config.max_length:
-        raise ValueError(
+        raise Refused(
             f"gen_length={config.gen_length} leaves no room for a prompt in a context of {model.config.max_length}"
         )
     return Decoder(model, config)

@@ -13,6 +13,7 @@ import numpy as np
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.model import Vocabulary
 from lrd_jax.decoding.setting import check_rows
+from lrd_jax.errors import Refused
 
 
 @flax.struct.dataclass
@@ -44,7 +45,7 @@ def check_request(
     if length is not None and canvas is not None and _are_known(length, canvas):
         beyond = np.arange(config.gen_length) >= np.asarray(length)[..., None]
         for row in np.flatnonzero(np.any(beyond & (np.asarray(canvas) >= 0), axis=-1))[:1]:
-            raise ValueError(f"canvas row {row} gives tokens beyond the row's length of {np.asarray(length)[row]}")
+            raise Refused(f"canvas row {row} gives tokens beyond the row's length of {np.asarray(length)[row]}")
     return Request(
         prompt=prompt,
         prompt_mask=prompt_mask,
@@ -64,18 +65,18 @@ def check_prompt(prompt: Any, prompt_mask: Any, gen_length: int, model: Vocabula
     shape, dtype = np.shape(prompt), _dtype(prompt)
     if len(shape) != 2 or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
         got = f"{dtype} {list(shape)}" if dtype is not None else f"a {type(prompt).__name__}"
-        raise ValueError(f"prompt must be integer token ids [B, P], got {got}; a single row is prompt[None]")
+        raise Refused(f"prompt must be integer token ids [B, P], got {got}; a single row is prompt[None]")
     if 0 in shape:
-        raise ValueError(f"prompt must hold at least one row of at least one token, got shape {list(shape)}")
+        raise Refused(f"prompt must hold at least one row of at least one token, got shape {list(shape)}")
     if shape[1] + gen_length > model.max_length:
-        raise ValueError(
+        raise Refused(
             f"prompt of {shape[1]} tokens + canvas of {gen_length} exceed the model's context of {model.max_length}; "
             f"shorten one of them by {shape[1] + gen_length - model.max_length}"
         )
     if prompt_mask is None:
         prompt_mask = np.ones(shape, bool)
     if np.shape(prompt_mask) != shape:
-        raise ValueError(f"prompt_mask must have the prompt's shape {list(shape)}, got {list(np.shape(prompt_mask))}")
+        raise Refused(f"prompt_mask must have the prompt's shape {list(shape)}, got {list(np.shape(prompt_mask))}")
     if _are_known(prompt, prompt_mask):
         _check_values(np.asarray(prompt), np.asarray(prompt_mask).astype(bool), model.vocab_size)
     return jnp.asarray(prompt, jnp.int32), jnp.asarray(prompt_mask, bool)
@@ -83,12 +84,12 @@ def check_prompt(prompt: Any, prompt_mask: Any, gen_length: int, model: Vocabula
 
 def _check_values(prompt: np.ndarray, mask: np.ndarray, vocab_size: int) -> None:
     for row in np.flatnonzero(~mask.any(axis=1))[:1]:
-        raise ValueError(f"prompt row {row} is empty: prompt_mask is False everywhere; give it at least one token")
+        raise Refused(f"prompt row {row} is empty: prompt_mask is False everywhere; give it at least one token")
     for row in np.flatnonzero((mask[:, :-1] & ~mask[:, 1:]).any(axis=1))[:1]:
-        raise ValueError(f"prompt row {row} is padded on the right or inside; move the padding to the left")
+        raise Refused(f"prompt row {row} is padded on the right or inside; move the padding to the left")
     outside = mask & ((prompt < 0) | (prompt >= vocab_size))
     for row, column in np.argwhere(outside)[:1]:
-        raise ValueError(
+        raise Refused(
             f"prompt row {row} holds id {prompt[row, column]} at {column}, outside the vocabulary of {vocab_size}"
         )
 
@@ -96,7 +97,7 @@ def _check_values(prompt: np.ndarray, mask: np.ndarray, vocab_size: int) -> None
 def _row_keys(key: Any, rows: int, config: DecodeConfig) -> jax.Array | None:
     if key is None:
         if config.draws is not False:
-            raise ValueError(
+            raise Refused(
                 f"this decoder draws at random (commit={config.commit!r}, {config.draw!r}) and was given no key: pass "
                 "key=jax.random.key(seed), or one key a row"
             )
@@ -104,7 +105,7 @@ def _row_keys(key: Any, rows: int, config: DecodeConfig) -> jax.Array | None:
     dtype = _dtype(key)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or np.shape(key) not in ((), (rows,)):
         got = type(key).__name__ if dtype is None else f"{dtype} {list(np.shape(key))}"
-        raise ValueError(f"key must be a jax.random.key or {rows} of them, got {got}")
+        raise Refused(f"key must be a jax.random.key or {rows} of them, got {got}")
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows)) if key.ndim == 0 else key
 
 
@@ -112,13 +113,13 @@ def _check_length(length: Any, rows: int, config: DecodeConfig) -> jax.Array:
     """Lengths int32 `[B]`; a row of length l decodes as with gen_length l, so that its blocks must fit as there."""
     dtype = _dtype(length)
     if np.shape(length) != (rows,) or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-        raise ValueError(f"length must be integers [{rows}], one a row, got {dtype} {list(np.shape(length))}")
+        raise Refused(f"length must be integers [{rows}], one a row, got {dtype} {list(np.shape(length))}")
     if _are_known(length):
         for row, asked in enumerate(np.asarray(length).tolist()):
             if not 1 <= asked <= config.gen_length:
-                raise ValueError(f"length of row {row} is {asked}: 1 to gen_length={config.gen_length} was wanted")
+                raise Refused(f"length of row {row} is {asked}: 1 to gen_length={config.gen_length} was wanted")
             if asked % (config.block_length or 1):
-                raise ValueError(
+                raise Refused(
                     f"length of row {row} is {asked}: a multiple of block_length={config.block_length} was wanted"
                 )
             config.commit.check_canvas(asked, -(-asked // config.window))
@@ -128,13 +129,13 @@ def _check_length(length: Any, rows: int, config: DecodeConfig) -> jax.Array:
 def _check_canvas(canvas: Any, rows: int, config: DecodeConfig, vocab_size: int) -> jax.Array:
     shape, dtype = (rows, config.gen_length), _dtype(canvas)
     if np.shape(canvas) != shape or dtype is None or not jnp.issubdtype(dtype, jnp.signedinteger):
-        raise ValueError(
+        raise Refused(
             f"canvas must be signed integers {list(shape)}, token ids where it is given and -1 where it is open, "
             f"got {dtype} {list(np.shape(canvas))}"
         )
     if _are_known(canvas):
         for row, column in np.argwhere(np.asarray(canvas) >= vocab_size)[:1]:
-            raise ValueError(f"canvas row {row} holds an id at {column} outside the vocabulary of {vocab_size}")
+            raise Refused(f"canvas row {row} holds an id at {column} outside the vocabulary of {vocab_size}")
     return jnp.asarray(canvas, jnp.int32)
 
 

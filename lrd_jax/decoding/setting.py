@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrd_jax.errors import Refused
+
 Number = float | jax.Array | np.ndarray  # a real number, or one a row: [B]
 
 _SPEC = "lrd_jax"  # key of a field's `Spec` in its metadata
@@ -172,7 +174,7 @@ def check_rows(value: Any, rows: int) -> None:
         if spec.kind == "part" and given is not None:
             check_rows(given, rows)
         if spec.kind == "number" and np.shape(given) not in ((), (rows,)):
-            raise ValueError(
+            raise Refused(
                 f"{type(value).__name__}.{name} has shape {list(np.shape(given))}: "
                 f"a number, or one for each of the {rows} rows, [{rows}], was wanted"
             )
@@ -206,7 +208,7 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
     else:
         good = spec.kind == "static"
     if not good:
-        raise ValueError(f"{label}={value!r} must be {wish}{' or None' if optional else ''}")
+        raise Refused(f"{label}={value!r} must be {wish}{' or None' if optional else ''}")
     if spec.kind == "count":
         return int(value)
     if spec.kind == "number" and np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):
@@ -235,4 +237,4 @@ def check_count(owner: Any, field: str, low: int = 1) -> None:
     """For plain dataclasses: raises ValueError, naming field and value, unless it is None or an integer >= `low`."""
     value = getattr(owner, field)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-        raise ValueError(f"{type(owner).__name__}.{field}={value!r} must be an integer of at least {low}")
+        raise Refused(f"{type(owner).__name__}.{field}={value!r} must be an integer of at least {low}")

@@ -24,12 +24,13 @@ import numpy as np
 from lrd_jax.decoding import parts
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.setting import Spec, checked, kinds, specs, text_name
+from lrd_jax.errors import Refused
 
 KIND, NONE = "kind", "none"
 _FLAGS = {"true": True, "false": False}
 
 
-class _Problems(ValueError):
+class _Problems(Refused):
     """Everything that is wrong, a sentence each."""
 
     def __init__(self, found: list[str]):
@@ -174,14 +175,14 @@ def _plain(label: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(label, item) for item in value]
     if not isinstance(value, bool | int | float | str):
-        raise ValueError(f"{label}={value!r:.80} has no text form: a number, a text, an array or a tuple was wanted")
+        raise Refused(f"{label}={value!r:.80} has no text form: a number, a text, an array or a tuple was wanted")
     return value
 
 
 def _tree(changes: Any) -> dict[str, Any]:
     """Changes as nested tables: dotted names become tables, and a part's own value stands under "kind"."""
     if not isinstance(changes, Mapping):
-        raise ValueError(f"a table of a decoder's fields was wanted, got {changes!r:.80}")
+        raise Refused(f"a table of a decoder's fields was wanted, got {changes!r:.80}")
     tree: dict[str, Any] = {}
     for name, value in changes.items():
         head, *rest = str(name).replace("-", "_").split(".")
@@ -245,19 +246,19 @@ def _part(now: Any, given: Any, spec: Spec, label: str, *, optional: bool, texts
     if KIND not in tree:
         if now is None:
             ways = " or ".join(f"{label}={name}" for name in names)
-            raise ValueError(f"{below}: this decoder has no {label}; leave it out, or add {ways}")
+            raise Refused(f"{below}: this decoder has no {label}; leave it out, or add {ways}")
         return _changed(now, type(now), tree, label, texts=texts)
     kind = tree.pop(KIND)
     if optional and (kind is None or (isinstance(kind, str) and kind == NONE)):
         if below:
-            raise ValueError(f"{below}: {label}={NONE} takes that part away; leave one of them out")
+            raise Refused(f"{below}: {label}={NONE} takes that part away; leave one of them out")
         return None
     if dataclasses.is_dataclass(kind):
         now = checked(label, kind, spec, optional=optional)
         return _changed(now, type(now), tree, label, texts=texts)
     cls = names.get(kind.replace("_", "-").lower()) if isinstance(kind, str) else None
     if cls is None:
-        raise ValueError(
+        raise Refused(
             f"{label}={kind!r} is unknown; choose one of {', '.join(names)}{f' or {NONE}' if optional else ''}"
         )
     return _changed(now if type(now) is cls else None, cls, tree, label, texts=texts)

@@ -23,6 +23,7 @@ from lrd_jax.answer import Answer
 from lrd_jax.batching import batches
 from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.errors import Refused
 from lrd_jax.generate import Generator
 from lrd_jax.models import Model
 from lrd_jax.research.decoders import DECODER_SETS
@@ -50,10 +51,10 @@ def run(config: EvalTiny, report: Callable[[dict], None] = lambda cell: None) ->
 
 def _refuse_unknown(config: EvalTiny) -> None:
     if config.decoders not in DECODER_SETS:
-        raise ValueError(f"decoders={config.decoders!r} is unknown; choose one of {', '.join(DECODER_SETS)}")
+        raise Refused(f"decoders={config.decoders!r} is unknown; choose one of {', '.join(DECODER_SETS)}")
     unknown = set(config.only) - set(DECODER_SETS[config.decoders])
     if unknown:
-        raise ValueError(
+        raise Refused(
             f"only={', '.join(sorted(unknown))} is not in the set {config.decoders!r}; "
             f"it holds {', '.join(DECODER_SETS[config.decoders])}"
         )
@@ -158,7 +159,7 @@ def open_model(name: str, context: int | None = None, dtype: str | None = None) 
     """The model; `context` and `dtype` as in `measure`."""
     loaded = load(name, dtype=dtype)
     if loaded.tokenizer is None:
-        raise ValueError(f"{name} has no tokenizer; copy tokenizer.json there from the model's release")
+        raise Refused(f"{name} has no tokenizer; copy tokenizer.json there from the model's release")
     config = loaded.config
     if context is not None and context > config.max_length:  # rotary positions go on; nothing was trained there
         loaded = dataclasses.replace(loaded, model=Model(dataclasses.replace(config, max_length=context)))

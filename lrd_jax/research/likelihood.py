@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lrd_jax.errors import Refused
 from lrd_jax.models import LogitAlignment, Model, positions_of
 from lrd_jax.models.transformer import Params
 
@@ -35,9 +36,9 @@ def make_log_likelihood(
         returned function, ids of a wrong shape or dtype, an empty answer, or more tokens than the model's context.
     """
     if batch_size < 1 or num_samples < 1 or num_samples % batch_size:
-        raise ValueError(f"num_samples={num_samples} must be a positive multiple of batch_size={batch_size}")
+        raise Refused(f"num_samples={num_samples} must be a positive multiple of batch_size={batch_size}")
     if cfg_scale < 0:
-        raise ValueError(f"cfg_scale={cfg_scale} must not be negative")
+        raise Refused(f"cfg_scale={cfg_scale} must not be negative")
     return jax.jit(functools.partial(_estimate, model, num_samples // batch_size, batch_size, cfg_scale))
 
 
@@ -54,14 +55,12 @@ def _estimate(model, batches, batch_size, cfg_scale, params, prompt, answer, key
 def _check_ids(model: Model, prompt: jax.Array, answer: jax.Array) -> None:
     for name, ids in (("prompt", prompt), ("answer", answer)):
         if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise ValueError(f"{name} must be one row of integer token ids, got {ids.dtype} {list(ids.shape)}")
+            raise Refused(f"{name} must be one row of integer token ids, got {ids.dtype} {list(ids.shape)}")
     P, A = prompt.shape[0], answer.shape[0]
     if A == 0:
-        raise ValueError("answer is empty; give it at least one token")
+        raise Refused("answer is empty; give it at least one token")
     if model.config.max_length < P + A:
-        raise ValueError(
-            f"prompt of {P} + answer of {A} tokens exceed the model's context of {model.config.max_length}"
-        )
+        raise Refused(f"prompt of {P} + answer of {A} tokens exceed the model's context of {model.config.max_length}")
 
 
 def draw_masks(key: jax.Array, samples: int, length: int) -> jax.Array:

@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+from lrd_jax.errors import Refused
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalTiny:
@@ -30,4 +32,4 @@ class EvalTiny:
 
     def __post_init__(self):
         if len(self.counts) != len(self.canvases):
-            raise ValueError(f"counts={self.counts} must have one number for each of canvases={self.canvases}")
+            raise Refused(f"counts={self.counts} must have one number for each of canvases={self.canvases}")

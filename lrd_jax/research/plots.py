@@ -2,8 +2,10 @@
 
 import importlib.util
 
+from lrd_jax.errors import Refused
+
 
 def check_matplotlib() -> None:
     """Raises ValueError where matplotlib is missing, without importing it: to be known before hours are spent."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("pictures need matplotlib, which is not installed: pip install 'lrd-jax[plots]'")
+        raise Refused("pictures need matplotlib, which is not installed: pip install 'lrd-jax[plots]'")

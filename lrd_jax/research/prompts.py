@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from lrd_jax.errors import Refused
 from lrd_jax.tasks import TASKS, Problem
 
 
@@ -38,9 +39,9 @@ def read_examples(path: Path) -> list[Example]:
     try:
         lines = path.read_text().splitlines()
     except FileNotFoundError:
-        raise ValueError(f'{path}: no such file; give JSON lines such as {{"prompt": "..."}}') from None
+        raise Refused(f'{path}: no such file; give JSON lines such as {{"prompt": "..."}}') from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text: {error}") from None
+        raise Refused(f"{path} is not text: {error}") from None
     examples, problems = [], []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -49,12 +50,12 @@ def read_examples(path: Path) -> list[Example]:
             except ValueError as error:
                 problems.append(f"line {number}: {error}")
     if problems:
-        raise ValueError(f"{path}: " + "; ".join(problems[:10]) + (" ..." if len(problems) > 10 else ""))
+        raise Refused(f"{path}: " + "; ".join(problems[:10]) + (" ..." if len(problems) > 10 else ""))
     if not examples:
-        raise ValueError(f'{path} holds no prompts; give JSON lines such as {{"prompt": "..."}}')
+        raise Refused(f'{path} holds no prompts; give JSON lines such as {{"prompt": "..."}}')
     checked = sum(example.task is not None for example in examples)
     if 0 < checked < len(examples):
-        raise ValueError(f"{path}: {checked} of {len(examples)} lines have a task; give all of them one, or none")
+        raise Refused(f"{path}: {checked} of {len(examples)} lines have a task; give all of them one, or none")
     return examples
 
 
@@ -62,16 +63,16 @@ def _example(line: str) -> Example:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise ValueError(f"not JSON ({error})") from None
+        raise Refused(f"not JSON ({error})") from None
     if not isinstance(record, dict):
-        raise ValueError(f"an object was wanted, got {line.strip()[:40]!r}")
+        raise Refused(f"an object was wanted, got {line.strip()[:40]!r}")
     fields = {field.name: record.get(field.name) for field in dataclasses.fields(Example)}
     if wrong := [name for name, value in fields.items() if not isinstance(value, str | None)]:
-        raise ValueError(f"{', '.join(wrong)} must be text")
+        raise Refused(f"{', '.join(wrong)} must be text")
     if not (fields["prompt"] or "").strip():
-        raise ValueError("prompt is missing or empty")
+        raise Refused("prompt is missing or empty")
     if fields["task"] is not None and fields["task"] not in TASKS:
-        raise ValueError(f"task {fields['task']!r} is unknown; choose among {', '.join(TASKS)}")
+        raise Refused(f"task {fields['task']!r} is unknown; choose among {', '.join(TASKS)}")
     if fields["task"] is not None and fields["answer"] is None:
-        raise ValueError("a line with a task needs its answer too")
+        raise Refused("a line with a task needs its answer too")
     return Example(**fields)

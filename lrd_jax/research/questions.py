@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from lrd_jax.errors import Refused
 from lrd_jax.tasks import TASKS, check, stream
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def source_of(tasks: tuple[str, ...]) -> Source:
       ValueError: no task, one that is unknown, or one named twice.
     """
     if not tasks or set(tasks) - set(TASKS) or len(set(tasks)) < len(tasks):
-        raise ValueError(f"tasks={', '.join(tasks) or 'none'}: name one or more of {', '.join(TASKS)}, each once")
+        raise Refused(f"tasks={', '.join(tasks) or 'none'}: name one or more of {', '.join(TASKS)}, each once")
     return functools.partial(held_out, tasks)
 
 

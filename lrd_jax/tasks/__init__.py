@@ -2,6 +2,7 @@
 
 import itertools
 
+from lrd_jax.errors import Refused
 from lrd_jax.tasks.code import CODE
 from lrd_jax.tasks.problem import Problem as Problem
 from lrd_jax.tasks.problem import Task as Task
@@ -34,5 +35,5 @@ def check(problem: Problem, text: str) -> bool:
 
 def _task(name: str) -> Task:
     if name not in TASKS:
-        raise ValueError(f"task {name!r} is unknown; choose one of {', '.join(map(repr, TASKS))}")
+        raise Refused(f"task {name!r} is unknown; choose one of {', '.join(map(repr, TASKS))}")
     return TASKS[name]

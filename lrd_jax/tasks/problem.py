@@ -5,6 +5,8 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 
+from lrd_jax.errors import Refused
+
 HELD_OUT_SHARE = 1 / 16
 
 
@@ -54,9 +56,9 @@ def stream(task: Task, split: str, seed: int, grade: int | None = None) -> Itera
       ValueError: an unknown split or grade.
     """
     if split not in ("train", "held-out"):
-        raise ValueError(f"split {split!r} is unknown; choose 'train' or 'held-out'")
+        raise Refused(f"split {split!r} is unknown; choose 'train' or 'held-out'")
     if grade is not None and grade not in task.grades:
-        raise ValueError(f"task {task.name!r} has no grade {grade}; choose one of {', '.join(map(str, task.grades))}")
+        raise Refused(f"task {task.name!r} has no grade {grade}; choose one of {', '.join(map(str, task.grades))}")
     rng = random.Random(f"{task.name}/{split}/{seed}/{grade}")
     while True:
         problem = task.generate(rng, rng.choice(task.grades) if grade is None else grade)

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lrd_jax.errors import Refused
+
 Message = Mapping[str, str]  # of "role" and "content"
 
 ROLES = ("system", "user", "assistant")
@@ -22,18 +24,16 @@ def check_messages(messages: Any, name: str) -> list[Message]:
         the user's.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes) or not messages:
-        raise ValueError(
-            f"{name} must be a text, or a list of messages with a role and a content, got {_short(messages)}"
-        )
+        raise Refused(f"{name} must be a text, or a list of messages with a role and a content, got {_short(messages)}")
     for message in messages:
         if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
-            raise ValueError(f"a message of {name} must have a role and a content, got {_short(message)}")
+            raise Refused(f"a message of {name} must have a role and a content, got {_short(message)}")
         if message["role"] not in ROLES:
-            raise ValueError(f"role {_short(message['role'])} in {name} is unknown; it may be {', '.join(ROLES)}")
+            raise Refused(f"role {_short(message['role'])} in {name} is unknown; it may be {', '.join(ROLES)}")
         if not isinstance(message["content"], str):
-            raise ValueError(f"the content of a message of {name} must be a text, got {_short(message['content'])}")
+            raise Refused(f"the content of a message of {name} must be a text, got {_short(message['content'])}")
     if messages[-1]["role"] != "user":
-        raise ValueError(f"{name} ends with a message of the {messages[-1]['role']}; the user's must come last")
+        raise Refused(f"{name} ends with a message of the {messages[-1]['role']}; the user's must come last")
     return list(messages)
 
 
@@ -56,7 +56,7 @@ def render(
             **special_tokens,
         )
     except TemplateError as error:
-        raise ValueError(f"the model's chat template refuses the conversation: {error}") from error
+        raise Refused(f"the model's chat template refuses the conversation: {error}") from error
 
 
 @functools.lru_cache(maxsize=8)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrd_jax.errors import Refused
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -60,7 +62,7 @@ def dream_tokenizer(folder: Path, settings: dict[str, Any]) -> "tokenizers.Token
     for i, (content, special) in sorted(wanted.items()):
         tokenizer.add_tokens([AddedToken(content, special=special, normalized=False)])
         if (got := tokenizer.token_to_id(content)) != i:
-            raise ValueError(
+            raise Refused(
                 f"{folder}: the added token {content!r} should have id {i}, but the vocabulary makes it {got}"
             )
     return tokenizer

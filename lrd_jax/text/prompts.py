@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lrd_jax.errors import Refused
+
 if TYPE_CHECKING:
     from lrd_jax.text.tokenizer import Tokenizer
 
 _SHORTEST_PROMPT = 16  # smallest bucket of prompt lengths
 
 
-class UnknownWords(ValueError):
+class UnknownWords(Refused):
     """A text holds words that the model's vocabulary lacks."""
 
     def __init__(self, words: list[str], name: str):
@@ -37,13 +39,13 @@ def encode_prompts(tokenizer: "Tokenizer", texts: list[str], *, chat: bool) -> t
     """
     require_tokenizer(tokenizer)
     if not texts:
-        raise ValueError("no prompts were given; at least one was wanted")
+        raise Refused("no prompts were given; at least one was wanted")
     if chat:
         rows = [encode_chat(tokenizer, [{"role": "user", "content": text}]) for text in texts]
     else:
         rows = [encode_text(tokenizer, text) for text in texts]
     if empty := [str(i) for i, row in enumerate(rows) if not row]:
-        raise ValueError(f"prompt {', '.join(empty)} is empty: at least one token was wanted")
+        raise Refused(f"prompt {', '.join(empty)} is empty: at least one token was wanted")
     return left_pad(rows, tokenizer.pad_token_id)
 
 
@@ -54,7 +56,7 @@ def encode_chat(tokenizer: "Tokenizer", messages: list) -> list[int]:
       ValueError: the tokenizer has no chat template, or one that refuses the conversation.
     """
     if tokenizer.chat_template is None:
-        raise ValueError("the model has no chat template: it was not tuned on chats; decode without chat")
+        raise Refused("the model has no chat template: it was not tuned on chats; decode without chat")
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -116,5 +118,5 @@ def require_tokenizer(tokenizer: "Tokenizer | None") -> "Tokenizer":
       ValueError: there is none.
     """
     if tokenizer is None:
-        raise ValueError("the model's folder has no tokenizer: copy its tokenizer files there to decode text")
+        raise Refused("the model's folder has no tokenizer: copy its tokenizer files there to decode text")
     return tokenizer

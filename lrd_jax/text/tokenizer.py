@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrd_jax.errors import Refused
 from lrd_jax.text.chat import Message, render
 from lrd_jax.text.formats import CHAT_TEMPLATES, CHAT_TOKENS, dream_tokenizer
 
@@ -131,16 +132,16 @@ def load_tokenizer(folder: str | Path, config: "ModelConfig") -> Tokenizer:
         try:
             backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the library raises nothing more specific
-            raise ValueError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+            raise Refused(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
     elif config.family == "dream" and all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
         backend = dream_tokenizer(folder, settings)
     else:
         wanted = "tokenizer.json" + (", or vocab.json and merges.txt" if config.family == "dream" else "")
-        raise ValueError(f"{folder} has no tokenizer: {wanted} was wanted; copy it there from the model's release")
+        raise Refused(f"{folder} has no tokenizer: {wanted} was wanted; copy it there from the model's release")
     ids = {"eos": config.eos_id, "pad": config.pad_id, "mask": config.mask_id, "bos": config.bos_id}
     special = {f"{name}_token": backend.id_to_token(i) for name, i in ids.items() if i is not None}
     if missing := [f"{name}_id {ids[name]}" for name in ("eos", "pad", "mask") if special[f"{name}_token"] is None]:
-        raise ValueError(
+        raise Refused(
             f"the tokenizer in {folder} has {backend.get_vocab_size()} tokens and none for {', '.join(missing)}: "
             "it belongs to another model"
         )
@@ -179,4 +180,4 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
+        raise Refused(f"{file} is not JSON: {error}") from error

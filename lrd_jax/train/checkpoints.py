@@ -20,6 +20,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from lrd_jax import toml
+from lrd_jax.errors import Refused
 from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.step import TrainState
 
@@ -70,10 +71,10 @@ def restore(output: Path, config: TrainConfig, abstract: TrainState) -> TrainSta
         try:
             tree = ocp.load(folder / str(step), {"params": abstract.params, "opt_state": abstract.opt_state})
         except ValueError as error:  # whole, but made by other code
-            raise ValueError(f"checkpoint {folder / str(step)} does not fit the model ({error}); delete it") from error
+            raise Refused(f"checkpoint {folder / str(step)} does not fit the model ({error}); delete it") from error
         return TrainState(step=jax.device_put(np.int32(step), abstract.step.sharding), **tree)
     if damaged:
-        raise ValueError(f"{'; '.join(damaged)}; none before it is left: delete {folder} to begin anew")
+        raise Refused(f"{'; '.join(damaged)}; none before it is left: delete {folder} to begin anew")
     return None
 
 
@@ -91,7 +92,7 @@ def resumable(what: str, where: Path, step: int | None) -> Iterator[None]:
         full = "no space left on device" in str(error).lower()
         reason = "no space is left on the device" if full else str(error).split(" [tensorstore_spec")[0][:300]
         start = "from the start" if step is None else f"from step {step}"
-        raise ValueError(
+        raise Refused(
             f"{what} could not be written to {where}: {reason}; put that right and give the same command again, "
             f"it goes on {start}"
         ) from error
@@ -136,9 +137,9 @@ def _verified(folder: Path, step: int) -> dict[str, Any]:
     content = json.loads((folder / f"{step}.json").read_text())
     written, found = content["sha256"], _hashes(folder / str(step))
     if lost := written.keys() - found.keys():
-        raise ValueError(f"{min(lost)} is lost")
+        raise Refused(f"{min(lost)} is lost")
     if changed := [name for name in written if written[name] != found[name]]:
-        raise ValueError(f"{changed[0]} is not as it was written")
+        raise Refused(f"{changed[0]} is not as it was written")
     return content["train_config"]
 
 
@@ -149,7 +150,7 @@ def _require_same_run(path: Path, saved: dict[str, Any], config: TrainConfig) ->
     differ = [name for name in wanted if name not in _MAY_CHANGE and saved.get(name) != wanted[name]]
     if differ:
         changes = "; ".join(f"{name}: {saved.get(name)!r} there, {wanted[name]!r} asked for" for name in differ)
-        raise ValueError(f"{path} is of another run ({changes}); resume with its config or choose another output")
+        raise Refused(f"{path} is of another run ({changes}); resume with its config or choose another output")
 
 
 @contextlib.contextmanager

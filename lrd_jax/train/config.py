@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrd_jax import toml
+from lrd_jax.errors import Refused
 from lrd_jax.tasks import TRAINABLE
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -282,4 +283,4 @@ def read_config(path: str | Path) -> TrainConfig:
     try:
         return toml.read(TrainConfig, Path(path))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; give a TOML file such as recipes/lrd-tiny.toml") from None
+        raise Refused(f"{path}: no such file; give a TOML file such as recipes/lrd-tiny.toml") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from lrd_jax.errors import Refused
 from lrd_jax.models import ModelConfig
 from lrd_jax.tasks import TRAINABLE, stream
 from lrd_jax.text import encode_prompts, unknown_words
@@ -36,7 +37,7 @@ def make_batches(
     """
     longest = max(bucket.prompt + bucket.canvas for bucket in data.buckets)
     if longest > model.max_length:
-        raise ValueError(f"data.buckets: prompt + canvas = {longest} exceeds the model's context of {model.max_length}")
+        raise Refused(f"data.buckets: prompt + canvas = {longest} exceeds the model's context of {model.max_length}")
     encode = functools.partial(encode_pair, tokenizer, model, chat=data.chat)
     draw = _draw_from_tasks(data.tasks, encode) if data.tasks else _draw_from_file(data, encode)
     shares = [bucket.share for bucket in data.buckets]
@@ -60,15 +61,15 @@ def encode_pair(
       ValueError: either has no tokens, or words that the tokenizer does not know, or the answer holds [MASK].
     """
     if words := unknown_words(tokenizer, prompt) + unknown_words(tokenizer, answer):
-        raise ValueError(f"the tokenizer does not know {', '.join(map(repr, dict.fromkeys(words)))}")
+        raise Refused(f"the tokenizer does not know {', '.join(map(repr, dict.fromkeys(words)))}")
     if not prompt.strip():
-        raise ValueError("the prompt is empty")
+        raise Refused("the prompt is empty")
     ids, mask = encode_prompts(tokenizer, [prompt], chat=chat)
     reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
     if not reply:
-        raise ValueError("the answer is empty")
+        raise Refused("the answer is empty")
     if model.mask_id in reply:
-        raise ValueError(f"the answer holds the mask token {tokenizer.convert_ids_to_tokens(model.mask_id)!r}")
+        raise Refused(f"the answer holds the mask token {tokenizer.convert_ids_to_tokens(model.mask_id)!r}")
     if chat and model.eot_id is not None:
         reply = [*reply, model.eot_id]
     return ids[mask].tolist(), reply
@@ -102,7 +103,7 @@ def _draw_from_tasks(names: Sequence[str], encode: Encode) -> Draw:
                 pairs.append(pair)
             if len(pairs) == bucket.batch:
                 return pairs
-        raise ValueError(f"data.buckets: hardly any problem of {', '.join(chosen)} fits {bucket}; make it longer")
+        raise Refused(f"data.buckets: hardly any problem of {', '.join(chosen)} fits {bucket}; make it longer")
 
     return draw
 
@@ -113,17 +114,17 @@ def _draw_from_file(data: Data, encode: Encode) -> Draw:
         try:
             pairs.append(encode(prompt, answer))
         except ValueError as error:
-            raise ValueError(f"{data.jsonl}, line {number}: {error}") from None
+            raise Refused(f"{data.jsonl}, line {number}: {error}") from None
     homeless = [i + 1 for i, pair in enumerate(pairs) if not any(_fits(pair, bucket) for bucket in data.buckets)]
     if homeless:
         lengths = " + ".join(str(len(part)) for part in pairs[homeless[0] - 1])
-        raise ValueError(
+        raise Refused(
             f"{data.jsonl}: {len(homeless)} pairs fit no bucket, the first on line {homeless[0]} "
             f"({lengths} tokens); add a larger bucket or take them out"
         )
     fitting = {bucket: [pair for pair in pairs if _fits(pair, bucket)] for bucket in data.buckets}
     if empty := [str(bucket) for bucket, found in fitting.items() if not found]:
-        raise ValueError(f"{data.jsonl}: no pair fits {', '.join(empty)}; leave such buckets out")
+        raise Refused(f"{data.jsonl}: no pair fits {', '.join(empty)}; leave such buckets out")
     return lambda rng, bucket: rng.choices(fitting[bucket], k=bucket.batch)
 
 
@@ -134,10 +135,10 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
       ValueError: an absent or empty file, or a line that is not {"prompt": text, "answer": text}, by its number.
     """
     if not path.is_file():
-        raise ValueError(f"data.jsonl: no file {path}")
+        raise Refused(f"data.jsonl: no file {path}")
     lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n")
     if lines == [b""]:
-        raise ValueError(f"data.jsonl: no pairs in {path}")
+        raise Refused(f"data.jsonl: no pairs in {path}")
     return [_read_pair(path, i, line) for i, line in enumerate(lines, start=1)]
 
 
@@ -145,7 +146,7 @@ def _read_pair(path: Path, number: int, line: bytes) -> tuple[str, str]:
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise Refused(
             f"{path}, line {number}: byte {line[error.start]:#04x} is not UTF-8; write the file in UTF-8"
         ) from None
     try:
@@ -154,7 +155,7 @@ def _read_pair(path: Path, number: int, line: bytes) -> tuple[str, str]:
     except (json.JSONDecodeError, KeyError, TypeError, RecursionError):
         pair = ()
     if not pair or not all(isinstance(part, str) and part and _is_text(part) for part in pair):
-        raise ValueError(f'{path}, line {number}: expected {{"prompt": "...", "answer": "..."}}, got {text[:80]!r}')
+        raise Refused(f'{path}, line {number}: expected {{"prompt": "...", "answer": "..."}}, got {text[:80]!r}')
     return pair
 
 

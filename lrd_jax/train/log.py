@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lrd_jax.errors import Refused
 from lrd_jax.locking import append_lines, open_alone, whole_lines
 
 
@@ -81,7 +82,7 @@ class Log:
         except (ValueError, TypeError, KeyError):
             step = None
         if type(step) is not int:
-            raise ValueError(f"{self._path}, line {number} is no line of a log; take it out")
+            raise Refused(f"{self._path}, line {number} is no line of a log; take it out")
         return step
 
     def _reset(self) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from lrd_jax.errors import Refused
 from lrd_jax.models import ModelConfig
 from lrd_jax.train.config import Bucket, TrainConfig
 
@@ -26,7 +27,7 @@ def require_memory(config: TrainConfig, model: ModelConfig, mesh: jax.sharding.M
     available = _available(mesh.devices.flat[0])
     if state + batch > available:
         where = "" if on_cpu or devices == 1 else " on every device"
-        raise ValueError(
+        raise Refused(
             f"training needs at least {_gib(state + batch)}{where}: {_gib(state)} for {num_params(model):,} parameters "
             f"with gradients and moments, {_gib(batch)} for a batch of {worst.batch} x ({worst.prompt} + "
             f"{worst.canvas}) tokens; {_gib(available)} are available: choose smaller sizes, smaller batches or a "

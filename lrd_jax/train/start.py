@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lrd_jax.checkpoint import find_model, load
 from lrd_jax.convert.reader import open_source
 from lrd_jax.convert.store import is_checkpoint, read_info
+from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.models.transformer import Params
@@ -31,7 +32,7 @@ def model_and_tokenizer(config: TrainConfig) -> tuple[Model, PreTrainedTokenizer
         folder = find_model(config.init)
         model = read_info(folder).config if is_checkpoint(folder) else open_source(folder, uniform=False).config
         if not has_tokenizer(folder):
-            raise ValueError(f"init: {config.init} has no tokenizer; copy its tokenizer.json beside the weights")
+            raise Refused(f"init: {config.init} has no tokenizer; copy its tokenizer.json beside the weights")
         return Model(model), load_tokenizer(folder, model).hf
     if config.model.tokenizer is not None:
         tokenizer = _read_tokenizer(Path(config.model.tokenizer))
@@ -50,11 +51,11 @@ def starting_params(config: TrainConfig, model: Model, mesh: jax.sharding.Mesh) 
 
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not (folder / "tokenizer.json").is_file():
-        raise ValueError(f"model.tokenizer: {folder} is no folder with a tokenizer.json")
+        raise Refused(f"model.tokenizer: {folder} is no folder with a tokenizer.json")
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # the libraries raise nothing more specific
-        raise ValueError(f"model.tokenizer: the tokenizer in {folder} cannot be read: {error}") from error
+        raise Refused(f"model.tokenizer: the tokenizer in {folder} cannot be read: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -77,7 +78,7 @@ def new_model_config(sizes: Scratch, tokenizer: PreTrainedTokenizerBase) -> Mode
     """LLaDA's architecture at the given sizes, with the tokenizer's vocabulary and special tokens."""
     special = {"mask_token": tokenizer.mask_token_id, "eos_token": tokenizer.eos_token_id}
     if missing := [name for name, token in special.items() if token is None]:
-        raise ValueError(f"model.tokenizer: {sizes.tokenizer} names no {' and no '.join(missing)}")
+        raise Refused(f"model.tokenizer: {sizes.tokenizer} names no {' and no '.join(missing)}")
     return dataclasses.replace(
         CHECKPOINTS["llada-8b-base"].config,
         vocab_size=len(tokenizer),

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from transformers import PreTrainedTokenizerBase
 
 from lrd_jax.convert.writer import write_hf
+from lrd_jax.errors import Refused
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
 from lrd_jax.sharding import make_mesh, param_shardings, shard_batch
@@ -93,11 +94,11 @@ def _check_output(output: Path) -> None:
     """Refuses an output that could not be written once the run is over."""
     there = next(path for path in (output, *output.parents) if path.exists())
     if not there.is_dir():
-        raise ValueError(f"output: {there} is a file; name a folder")
+        raise Refused(f"output: {there} is a file; name a folder")
     if not os.access(there, os.W_OK):
-        raise ValueError(f"output: {there} may not be written to; name another folder")
+        raise Refused(f"output: {there} may not be written to; name another folder")
     if (output / "model").exists() and newest(output) is None:
-        raise ValueError(f"output: {output / 'model'} is there already, of no run to go on with; name another folder")
+        raise Refused(f"output: {output / 'model'} is there already, of no run to go on with; name another folder")
 
 
 def _check_room(output: Path, config: TrainConfig, model: Model) -> None:
@@ -107,7 +108,7 @@ def _check_room(output: Path, config: TrainConfig, model: Model) -> None:
     try:
         require_room(output, wanted)
     except OSError as error:
-        raise ValueError(f"output: {output} has no room for two checkpoints and the model: {error}") from None
+        raise Refused(f"output: {output} has no room for two checkpoints and the model: {error}") from None
 
 
 @contextlib.contextmanager
@@ -131,7 +132,7 @@ def _require_finite(output: Path, config: TrainConfig, found: tuple[int, str] | 
     step, what = found
     good = newest(output)
     left = "there is no checkpoint of it" if good is None else f"{output / 'checkpoints' / str(good)} is its last"
-    raise ValueError(
+    raise Refused(
         f"{what} of step {step} is not finite: the run has diverged and is stopped; {left}. Every run of this "
         f"recipe would: choose a lower optimizer.peak_lr than {config.optimizer.peak_lr:g} or a longer warm-up, and "
         "another output"

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -376,6 +377,21 @@ def test_what_the_parser_refuses_ends_with_the_same_status(capsys, args):
         main(args)
     assert end.value.code == cli.USER_ERROR
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("args", [[], ["--input", "FILE"]])
+def test_a_value_error_that_is_no_refusal_is_a_bug_and_keeps_its_traceback(folder, tmp_path, monkeypatch, args):
+    """Even where code of ours raises it, and for a line of a file, which else would be told with the others."""
+
+    def broken(*args, **kwargs):
+        raise ValueError("a bug")
+
+    broken = types.FunctionType(broken.__code__, {**globals(), "__name__": "lrd_jax.text.tokenizer"})
+    monkeypatch.setattr(generate, "encode_text", broken)
+    (tmp_path / "prompts.txt").write_text(f"{QUESTION}\n")
+    args = [str(tmp_path / "prompts.txt") if arg == "FILE" else arg for arg in args] or [QUESTION]
+    with pytest.raises(ValueError, match="a bug"):
+        main(["generate", *args, "--model", folder])
 
 
 def test_a_bug_keeps_its_traceback(folder, monkeypatch):

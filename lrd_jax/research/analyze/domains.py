@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from lrd_jax.errors import Refused
 from lrd_jax.research.prompts import read_examples
 from lrd_jax.tasks import TASKS, Problem, Task, check, stream
 
@@ -45,7 +46,7 @@ def task_domains(count: int, seed: int, gen_length: int, tokenizer) -> list[Doma
             grades = LONGER_GRADES[name] if longer else task.grades
             drawn = list(_fitting(dataclasses.replace(task, grades=grades), count, seed, gen_length, tokenizer))
             if len(drawn) < count:
-                raise ValueError(
+                raise Refused(
                     f"too few problems of {name} with {grades[0]} to {grades[-1]} steps have answers shorter than "
                     f"gen_length={gen_length}; raise it, to 64 for the embedded models"
                 )

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
+from lrd_jax.errors import Refused
 from lrd_jax.options import STORED_DTYPE, DecoderOptions
 
 PARTS = ("stops", "trajectories", "domains")
@@ -50,11 +51,11 @@ class Analyze(DecoderOptions):
     def __post_init__(self):
         if not self.what or (unknown := set(self.what) - set(PARTS)):
             got = ", ".join(sorted(unknown)) if self.what else "nothing"
-            raise ValueError(f"what={got} is unknown; choose any of {', '.join(PARTS)}")
+            raise Refused(f"what={got} is unknown; choose any of {', '.join(PARTS)}")
         for field, low in (("count", 1), ("gen_length", 2), ("batch", 1), ("refinements", 3), ("per_step", 1)):
             if getattr(self, field) < low:
-                raise ValueError(f"{field}={getattr(self, field)} must be at least {low}")
+                raise Refused(f"{field}={getattr(self, field)} must be at least {low}")
         if not self.r_f or list(self.r_f) != sorted(set(self.r_f)) or not 0 <= self.r_f[0] <= self.r_f[-1] <= 1:
-            raise ValueError(f"r_f={self.r_f} must ascend within [0, 1]")
+            raise Refused(f"r_f={self.r_f} must ascend within [0, 1]")
         if not 0 <= self.risk < 1:
-            raise ValueError(f"risk={self.risk} must be in [0, 1)")
+            raise Refused(f"risk={self.risk} must be in [0, 1)")

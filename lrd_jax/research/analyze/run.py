@@ -12,6 +12,7 @@ from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.stop import Stop
+from lrd_jax.errors import Refused
 from lrd_jax.presets import decoder
 from lrd_jax.research.analyze import stops
 from lrd_jax.research.analyze.domains import Domain, file_domains, task_domains
@@ -67,7 +68,7 @@ def unstopped(options: Analyze) -> DecodeConfig:
     """
     config = recordable(decoder(options).replace(stop=None))
     if config.mix is None or config.refine is None:
-        raise ValueError("the decoder has no mixing or no refinement to look into; choose the preset paper or lrd")
+        raise Refused("the decoder has no mixing or no refinement to look into; choose the preset paper or lrd")
     return config
 
 
@@ -78,7 +79,7 @@ class _Subject:
         self.options, self.report = options, report
         self.loaded: Loaded = load(options.model, dtype=options.dtype)
         if self.loaded.tokenizer is None:
-            raise ValueError(f"{options.model} has no tokenizer; copy tokenizer.json there from the model's release")
+            raise Refused(f"{options.model} has no tokenizer; copy tokenizer.json there from the model's release")
         if options.data:
             self.all_domains = file_domains(options.data, options.count)
         else:
@@ -193,7 +194,7 @@ def _read(options: Analyze, part: str) -> dict[str, Any] | None:
     stored = json.loads(file.read_text())
     if stored["settings"] != _settings(options):
         differ = [k for k, v in _settings(options).items() if stored["settings"].get(k) != v]
-        raise ValueError(f"{file} was measured with another {', '.join(differ)}; choose another --output or remove it")
+        raise Refused(f"{file} was measured with another {', '.join(differ)}; choose another --output or remove it")
     return stored["data"]
 
 

@@ -15,6 +15,7 @@ from lrd_jax.decoding.loop import Decoder, Forward
 from lrd_jax.decoding.parts.stop import asked
 from lrd_jax.decoding.request import check_prompt
 from lrd_jax.decoding.vocab.belief import Belief
+from lrd_jax.errors import Refused
 from lrd_jax.text import encode_prompts
 
 
@@ -46,7 +47,7 @@ def recordable(config: DecodeConfig) -> DecodeConfig:
       ValueError: several blocks, whose records would overlap; or a temperature.
     """
     if config.num_blocks > 1 or config.draws:
-        raise ValueError(f"only decodes of one block at temperature 0 can be recorded, got {config}")
+        raise Refused(f"only decodes of one block at temperature 0 can be recorded, got {config}")
     return config.replace(trace=True)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.text_form import all_fields, fields
+from lrd_jax.errors import Refused
 from lrd_jax.presets import SHORT_NAMES, preset
 
 
@@ -52,14 +53,14 @@ class ModelArguments:
                 close for name in unknown for close in get_close_matches(name, [*own, *SHORT_NAMES, *all_fields()], 1)
             ]
             hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise ValueError(
+            raise Refused(
                 f"model_args {', '.join(unknown)} are unknown{hint}; there are {', '.join(own)}, and the fields of a "
                 "decoder that `lrd-jax generate --help` lists"
             )
         if "pretrained" not in given:
-            raise ValueError("model_args lack pretrained=, the model to evaluate")
+            raise Refused("model_args lack pretrained=, the model to evaluate")
         if not str(given.get("batch_size", 1)).isdigit():
-            raise ValueError(f"batch_size={given['batch_size']!r} must be a number: no size is looked for")
+            raise Refused(f"batch_size={given['batch_size']!r} must be a number: no size is looked for")
         taken = {name: value for name, value in given.items() if name in own}
         return cls(**{**taken, "changes": changes, "batch_size": int(given.get("batch_size", 1))})
 

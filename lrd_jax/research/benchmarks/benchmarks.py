@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from lrd_jax.convert.store import is_checkpoint, read_info
+from lrd_jax.errors import Refused
 from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.presets import BENCHMARKS
 
@@ -61,14 +62,14 @@ def prompting(checkpoint: str, benchmark: str) -> Prompting:
     """
     check_checkpoint(checkpoint)
     if benchmark not in BENCHMARKS:
-        raise ValueError(f"task {benchmark!r} is unknown; choose among {', '.join(BENCHMARKS)}")
+        raise Refused(f"task {benchmark!r} is unknown; choose among {', '.join(BENCHMARKS)}")
     return (INSTRUCT if CHECKPOINTS[checkpoint].chat else BASE)[benchmark]
 
 
 def check_checkpoint(name: str) -> None:
     """Raises ValueError unless it is the name of a released checkpoint."""
     if name not in CHECKPOINTS:
-        raise ValueError(f"settings {name!r} are unknown; choose those of {', '.join(CHECKPOINTS)}")
+        raise Refused(f"settings {name!r} are unknown; choose those of {', '.join(CHECKPOINTS)}")
 
 
 def checkpoint_behind(model: str, folder: Path) -> str:
@@ -79,7 +80,7 @@ def checkpoint_behind(model: str, folder: Path) -> str:
     """
     name = checkpoint_of(read_info(folder).source) if is_checkpoint(folder) else None
     if name is None:
-        raise ValueError(
+        raise Refused(
             f"{model} does not tell which released checkpoint it is; say whose shots, chat template and blocks to take "
             f"by --settings: {', '.join(CHECKPOINTS)}"
         )

@@ -7,6 +7,7 @@ import jax
 
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.errors import Refused
 from lrd_jax.generate import Generator
 from lrd_jax.research.benchmarks.requests import Answer, Request, cut_at_stop
 from lrd_jax.text import encode_text, starts_special, tokens_of, unknown_words
@@ -28,7 +29,7 @@ class TextDecoder:
           ValueError: a model without a tokenizer, without the begin token asked for, or no room for the canvas.
         """
         if begin_token and loaded.config.bos_id is None:
-            raise ValueError("the model has no begin token, so none can be put before its prompts")
+            raise Refused("the model has no begin token, so none can be put before its prompts")
         self._generator = Generator(loaded, config, batch=batch)
         self._tokenizer = self._generator.loaded.tokenizer
         self._model = loaded.config
@@ -44,14 +45,14 @@ class TextDecoder:
         lengths = []
         for request in requests:
             if words := unknown_words(self._tokenizer, request.prompt):
-                raise ValueError(
+                raise Refused(
                     f"the model does not know {', '.join(map(repr, words[:5]))} in {_name(request)}: its vocabulary is "
                     "made for other questions"
                 )
             lengths.append(len(self.encode(request.prompt)))
             room = self._generator.room
             if not 0 < lengths[-1] <= room:
-                raise ValueError(
+                raise Refused(
                     f"{_name(request)} has {lengths[-1]} tokens; 1 to {room} fit beside a canvas of "
                     f"{self._generator.config.gen_length} into the context of {self._model.max_length}"
                 )

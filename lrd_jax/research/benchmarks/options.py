@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Suppress, arg
 
+from lrd_jax.errors import Refused
 from lrd_jax.options import Decoding
 
 
@@ -44,4 +45,4 @@ class Eval(Decoding):
         super().__post_init__()
         for field in ("batch", "limit"):
             if getattr(self, field) is not None and getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+                raise Refused(f"{field}={getattr(self, field)} must be at least 1")

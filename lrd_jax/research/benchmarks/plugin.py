@@ -16,6 +16,7 @@ from lm_eval.utils import simple_parse_args_string
 
 from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.errors import Refused
 from lrd_jax.research.benchmarks.arguments import ModelArguments
 from lrd_jax.research.benchmarks.cells import RECORDS, SETTINGS
 from lrd_jax.research.benchmarks.code_eval import use_sandbox
@@ -134,7 +135,7 @@ class LRDModel(AnsweringModel, TemplateLM):
             options = request.args[1]
             wanted = float(options.get("temperature", 0.0)) if options.get("do_sample") else None
             if wanted is not None and wanted != self._temperature:
-                raise ValueError(
+                raise Refused(
                     f"task {request.task_name} draws at temperature {wanted}, the decoder at {self._temperature}: "
                     f"add temperature={wanted} to model_args"
                 )

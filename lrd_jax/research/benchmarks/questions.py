@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lrd_jax.errors import Refused
 from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.research.benchmarks.benchmarks import BEGIN_TOKEN, prompting
 from lrd_jax.research.benchmarks.programs import Programs
@@ -56,7 +57,7 @@ class BenchmarkQuestions:
             chat_template=functools.partial(chat_text, tokenizer),
         )
         if len(task.instances) < count:
-            raise ValueError(f"{benchmark} has {len(task.instances)} problems, {count} were asked for; lower counts")
+            raise Refused(f"{benchmark} has {len(task.instances)} problems, {count} were asked for; lower counts")
         begin = tokenizer.bos_token if self.checkpoint in BEGIN_TOKEN else ""
         return [
             Question(

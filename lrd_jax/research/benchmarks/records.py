@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
+from lrd_jax.errors import Refused
 from lrd_jax.locking import append_lines, open_alone, whole_lines
 
 Key = tuple[str, int, int]  # task, index of the problem, repetition
@@ -84,7 +85,7 @@ class RecordFile:
             try:
                 record = Record(**json.loads(line))
             except (ValueError, TypeError) as error:
-                raise ValueError(f"{self.path}, line {number} is no record ({error}); take it out") from error
+                raise Refused(f"{self.path}, line {number} is no record ({error}); take it out") from error
             self.records[record.key] = record
 
 
@@ -112,4 +113,4 @@ def same_settings(path: Path, settings: dict[str, Any]) -> None:
     if differ:
         got = ", ".join(f"{name}={settings.get(name)!r}" for name in differ)
         held = ", ".join(f"{name}={there.get(name)!r}" for name in differ)
-        raise ValueError(f"{path.parent} holds a run with {held}; asked was {got}: choose another folder")
+        raise Refused(f"{path.parent} holds a run with {held}; asked was {got}: choose another folder")

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from lrd_jax.errors import Refused
 from lrd_jax.research.benchmarks.records import Record, RecordFile
 
 
@@ -91,7 +92,7 @@ def answer_all(
     for request in requests:
         held = file.records.get(request.key)
         if held is not None and held.prompt != request.prompt:
-            raise ValueError(
+            raise Refused(
                 f"{file.path} answers another prompt for {request.task} {request.index}: it begins "
                 f"{held.prompt[:80]!r}, asked was {request.prompt[:80]!r}; choose another folder"
             )

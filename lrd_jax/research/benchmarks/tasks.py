@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import lm_eval.tasks
 
+from lrd_jax.errors import Refused
 from lrd_jax.research.benchmarks.benchmarks import BENCHMARK_OF_TASK, COLUMNS, Prompting
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ def open_task(folder: Path, asked: Prompting, data: Path | None) -> tuple[lm_eva
     try:
         return load_task(write_task(folder, asked, data))
     except ModuleNotFoundError as error:
-        raise ValueError(f"{asked.task} needs more than is installed ({error}): pip install 'lrd-jax[eval]'") from error
+        raise Refused(f"{asked.task} needs more than is installed ({error}): pip install 'lrd-jax[eval]'") from error
     except OSError as error:
         if data is not None:
             raise
-        raise ValueError(
+        raise Refused(
             f"the data of {asked.task} cannot be had from the hub ({error}); give a folder with {asked.file}.jsonl by "
             "--data"
         ) from error
@@ -82,7 +83,7 @@ def chat_text(
       ValueError: the model has no chat template.
     """
     if tokenizer is None or tokenizer.chat_template is None:
-        raise ValueError("the model has no chat template: it was not tuned on chats; evaluate without chat")
+        raise Refused("the model has no chat template: it was not tuned on chats; evaluate without chat")
     return tokenizer.apply_chat_template(
         history,
         tokenize=False,
@@ -103,7 +104,7 @@ def _data_file(data: Path, asked: Prompting) -> Path:
         if file.is_file():
             _check_columns(file, COLUMNS[BENCHMARK_OF_TASK[asked.task]])
             return file.resolve()
-    raise ValueError(f"{data} has neither {asked.file}.jsonl nor {asked.file}.jsonl.gz, which {asked.task} needs")
+    raise Refused(f"{data} has neither {asked.file}.jsonl nor {asked.file}.jsonl.gz, which {asked.task} needs")
 
 
 def _check_columns(file: Path, wanted: tuple[str, ...]) -> None:
@@ -112,7 +113,7 @@ def _check_columns(file: Path, wanted: tuple[str, ...]) -> None:
         with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as opened:
             row = json.loads(opened.readline() or "null")
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{file} is no file of JSON lines: {error}") from error
+        raise Refused(f"{file} is no file of JSON lines: {error}") from error
     if not isinstance(row, dict) or (missing := [name for name in wanted if name not in row]):
         missing = missing if isinstance(row, dict) else wanted
-        raise ValueError(f"{file} lacks the columns {', '.join(missing)}")
+        raise Refused(f"{file} lacks the columns {', '.join(missing)}")

@@ -13,6 +13,8 @@ import math
 
 from scipy.special import bdtr, betaincinv
 
+from lrd_jax.errors import Refused
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rung:
@@ -57,13 +59,13 @@ def check_levels(risk: float, confidence: float) -> None:
     """Raises ValueError for a risk or confidence outside (0, 1)."""
     for name, value in (("risk", risk), ("confidence", confidence)):
         if not 0 < value < 1 or math.isnan(value):
-            raise ValueError(f"{name}={value} must be above 0 and below 1, as in --risk 0.02 --confidence 0.95")
+            raise Refused(f"{name}={value} must be above 0 and below 1, as in --risk 0.02 --confidence 0.95")
 
 
 def check_enough(prompts: int, risk: float, confidence: float) -> None:
     """Raises ValueError where even unchanged answers could certify nothing."""
     if prompts < (needed := prompts_needed(risk, confidence)):
-        raise ValueError(
+        raise Refused(
             f"{prompts} prompts cannot certify risk {risk:g} at confidence {confidence:g}: it takes at least {needed} "
             f"if no answer changes, {prompts_needed(risk, confidence, 1)} if one does; without any change {prompts} "
             f"prompts certify risk {upper_bound(0, prompts, confidence):.4f}"

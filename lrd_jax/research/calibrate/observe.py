@@ -19,6 +19,7 @@ from lrd_jax.decoding.parts.stop import Stop, asked
 from lrd_jax.decoding.request import Request, check_prompt
 from lrd_jax.decoding.setting import Number, number, setting
 from lrd_jax.decoding.state import DecodeResult, StopReason
+from lrd_jax.errors import Refused
 from lrd_jax.research.calibrate.tuning import REDUCTIONS, SCOPES, Tuning
 
 DIVERGENCES = tuple(Divergence(reduce, scope) for reduce in REDUCTIONS for scope in SCOPES)
@@ -168,7 +169,7 @@ class Bench:
 
 def _check_finite(result: DecodeResult, rows: Sequence[int]) -> None:
     for i in np.flatnonzero(result.stop_reason == StopReason.NON_FINITE)[:1]:
-        raise ValueError(f"the model's logits for prompt {rows[i] + 1} are not finite; its weights are broken")
+        raise Refused(f"the model's logits for prompt {rows[i] + 1} are not finite; its weights are broken")
 
 
 def _path(result: DecodeResult, record: dict[str, np.ndarray], row: int) -> Path:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from lrd_jax.errors import Refused
 from lrd_jax.options import STORED_DTYPE, DecoderOptions
 
 
@@ -54,11 +55,11 @@ class Calibrate(DecoderOptions):
     def __post_init__(self):
         for field in ("r_f", "tau_refine", "tau_decode", "max_entropy", "reduce", "scope"):
             if not getattr(self, field):
-                raise ValueError(f"{field} needs at least one value to scan")
+                raise Refused(f"{field} needs at least one value to scan")
         if self.batch < 1:
-            raise ValueError(f"batch={self.batch} must be at least 1")
+            raise Refused(f"batch={self.batch} must be at least 1")
         if not 0 <= self.max_loss <= 1:
-            raise ValueError(f"max_loss={self.max_loss} must be in [0, 1]")
+            raise Refused(f"max_loss={self.max_loss} must be in [0, 1]")
 
     @property
     def picture_path(self) -> Path:

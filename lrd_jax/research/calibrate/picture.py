@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lrd_jax.errors import Refused
 from lrd_jax.research.calibrate.scan import Cell
 from lrd_jax.research.plots import check_matplotlib
 
@@ -11,7 +12,7 @@ def check_picture(path: Path) -> None:
     """Raises ValueError where no picture could be drawn or written there."""
     check_matplotlib()
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
+        raise Refused(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
 
 
 def draw_front(path: Path, cells: list[Cell], ahead: list[Cell], chosen: Cell, reference: Cell, title: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from lrd_jax.checkpoint import load
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.text_form import difference, to_table
+from lrd_jax.errors import Refused
 from lrd_jax.preset_files import PresetFile, check_preset_path, is_preset_file, read_preset, write_preset
 from lrd_jax.presets import decoder, preset
 from lrd_jax.research.calibrate import certify, picture
@@ -149,9 +150,9 @@ def _base(options: Calibrate) -> tuple[str | None, DecodeConfig]:
     try:
         Tuning.of(base)
     except ValueError as error:
-        raise ValueError(f"preset {options.preset}: {error}") from None
+        raise Refused(f"preset {options.preset}: {error}") from None
     if base.draws:
-        raise ValueError("the decoder draws its tokens or its order, and a calibration compares decodes that do not")
+        raise Refused("the decoder draws its tokens or its order, and a calibration compares decodes that do not")
     return read_preset(options.preset).base if is_preset_file(options.preset) else options.preset, base
 
 
@@ -169,7 +170,7 @@ def _check_fresh(options: Calibrate, examples: list[Example]) -> None:
     """Raises ValueError where the preset to certify was chosen on these prompts: the guarantee would not hold."""
     seen = _seen(options)
     if again := sum(_hash(example) in seen for example in examples):
-        raise ValueError(
+        raise Refused(
             f"{again} of the {len(examples)} prompts in {options.data} chose the settings of {options.preset}; "
             "a certificate takes prompts that they have not seen"
         )

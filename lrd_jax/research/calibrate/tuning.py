@@ -9,6 +9,7 @@ from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.refine import Refine
 from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.decoding.text_form import NONE, changed
+from lrd_jax.errors import Refused
 
 REDUCTIONS, SCOPES = ("mean", "sum", "max"), ("block", "masked")
 
@@ -43,7 +44,7 @@ class Tuning:
         wanted = {"mixing": isinstance(mix, Mix), "refinement": isinstance(refine, Refine)}
         wanted["stop"] = isinstance(stop, Stop)
         if missing := [name for name, there in wanted.items() if not there]:
-            raise ValueError(
+            raise Refused(
                 f"the decoder has no {' and no '.join(missing)} to tune; choose the preset lrd or paper, or a file"
             )
         guard = stop.max_entropy

@@ -7,6 +7,7 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterator
 
+from lrd_jax.errors import Refused
 from lrd_jax.research.decoders import SCAN, TABLE, Decoders
 from lrd_jax.research.evaluate import Wanted
 from lrd_jax.research.reproduce.decoders import (
@@ -71,7 +72,7 @@ def wanted(options: Reproduce) -> list[Wanted]:
         needs = set(one.needs) | set(found[key].needs if key in found else ())
         found[key] = dataclasses.replace(one, needs=tuple(sorted(needs)))
     if not found:
-        raise ValueError(f"only={', '.join(options.only)} names no decoder of {', '.join(options.what)}")
+        raise Refused(f"only={', '.join(options.only)} names no decoder of {', '.join(options.what)}")
     return sorted(found.values(), key=lambda one: one.canvas)
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from lrd_jax.errors import Refused
+
 WHAT = ("table1", "table2", "table3", "table4", "figure2", "figure3", "figure4", "figure5", "front")
 
 
@@ -59,14 +61,14 @@ class Reproduce:
             names = tuple(name for part in getattr(self, field) for name in part.split(",") if name)
             object.__setattr__(self, field, names)
         if unknown := set(self.what) - set(WHAT):
-            raise ValueError(f"what={', '.join(sorted(unknown))} is unknown; choose of {', '.join(WHAT)}")
+            raise Refused(f"what={', '.join(sorted(unknown))} is unknown; choose of {', '.join(WHAT)}")
         if len(self.counts) != len(self.canvases):
-            raise ValueError(f"counts={self.counts} must have one number for each of canvases={self.canvases}")
+            raise Refused(f"counts={self.counts} must have one number for each of canvases={self.canvases}")
         for field in ("canvases", "counts", "replayed", "batch"):
             values = getattr(self, field)
             if min(values if isinstance(values, tuple) else (values,), default=0) < 1:
-                raise ValueError(f"{field}={values} must be at least 1")
+                raise Refused(f"{field}={values} must be at least 1")
         if self.plan and self.redraw:
-            raise ValueError("plan names what would be run and redraw runs nothing; give one of them")
+            raise Refused("plan names what would be run and redraw runs nothing; give one of them")
         if absent := [str(path) for path in self.cells if not path.is_file()]:
-            raise ValueError(f"cells={', '.join(absent)}: no such file; give JSON lines that lrd-jax eval-tiny wrote")
+            raise Refused(f"cells={', '.join(absent)}: no such file; give JSON lines that lrd-jax eval-tiny wrote")

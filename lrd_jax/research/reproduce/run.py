@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lrd_jax.checkpoint import find_model
+from lrd_jax.errors import Refused
 from lrd_jax.presets import BENCHMARKS
 from lrd_jax.research.evaluate import Wanted, append_line, cell_key, measure, read_cells
 from lrd_jax.research.plots import check_matplotlib
@@ -51,15 +52,15 @@ def source_for(options: Reproduce, model: str) -> Source:
     if not set(options.tasks) & set(BENCHMARKS):
         return source_of(options.tasks)
     if others := set(options.tasks) - set(BENCHMARKS):
-        raise ValueError(f"tasks={', '.join(sorted(others))}: give them apart from {', '.join(BENCHMARKS)}")
+        raise Refused(f"tasks={', '.join(sorted(others))}: give them apart from {', '.join(BENCHMARKS)}")
     if len(set(options.tasks)) < len(options.tasks):
-        raise ValueError(f"tasks={', '.join(options.tasks)}: name each once")
+        raise Refused(f"tasks={', '.join(options.tasks)}: name each once")
     try:
         from lrd_jax.research.benchmarks.benchmarks import checkpoint_behind, prompting
         from lrd_jax.research.benchmarks.programs import Programs
         from lrd_jax.research.benchmarks.questions import BenchmarkQuestions
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is missing, which benchmarks need: pip install 'lrd-jax[eval]'") from error
+        raise Refused(f"{error.name} is missing, which benchmarks need: pip install 'lrd-jax[eval]'") from error
     checkpoint = options.settings or checkpoint_behind(model, folder)
     runs_code = any(prompting(checkpoint, task).runs_code for task in options.tasks)
     programs = Programs(unsafe=options.unsafe_code) if runs_code else None
@@ -101,7 +102,7 @@ def draw(options: Reproduce) -> Path:
     path = options.output / CELLS
     found = settings(read_cells(path), times_of(options.output / TIMES), options.model, options.tasks)
     if not found:
-        raise ValueError(
+        raise Refused(
             f"{path} holds no cell of {', '.join(options.model)} on {', '.join(options.tasks)}; "
             "run without --redraw, or bring some with --cells"
         )

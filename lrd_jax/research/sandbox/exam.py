@@ -6,6 +6,8 @@ import dataclasses
 import re
 import sys
 
+from lrd_jax.errors import Refused
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exam:
@@ -30,7 +32,7 @@ class Exam:
         try:
             ast.parse(self.tests)
         except SyntaxError as error:
-            raise ValueError(f"the tests of a program are no Python: {error}") from None
+            raise Refused(f"the tests of a program are no Python: {error}") from None
 
     @classmethod
     def of_texts(cls, program: str, tests: str) -> "Exam":

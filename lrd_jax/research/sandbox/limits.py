@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from lrd_jax.errors import Refused
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -28,8 +30,8 @@ class Limits:
     def __post_init__(self):
         wall = self.wall_seconds
         if isinstance(wall, bool) or not isinstance(wall, int | float) or not 0 < wall < math.inf:
-            raise ValueError(f"Limits.wall_seconds={wall!r} must be a finite number of seconds above 0")
+            raise Refused(f"Limits.wall_seconds={wall!r} must be a finite number of seconds above 0")
         for field in ("cpu_seconds", "memory_bytes", "processes", "scratch_bytes", "output_bytes"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 62:
-                raise ValueError(f"Limits.{field}={value!r} must be an integer of at least 1 and below 2**62")
+                raise Refused(f"Limits.{field}={value!r} must be an integer of at least 1 and below 2**62")

@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lrd_jax.errors import Refused
 from lrd_jax.research.sandbox.exam import Exam, before
 from lrd_jax.research.sandbox.sandbox import Sandbox, Verdict
 
@@ -54,7 +55,7 @@ def exam_for(record: Mapping[str, Any], completion: str) -> Exam:
     if "test_list" in record:
         parts = [record.get("test_setup_code", ""), *record.get("test_imports", ()), *record["test_list"]]
         return Exam(program=code, tests="\n".join(parts))
-    raise ValueError(
+    raise Refused(
         f"a record with the fields {', '.join(sorted(record))} is neither of HumanEval, which has prompt, "
         "entry_point and test, nor of MBPP, which has test_list"
     )

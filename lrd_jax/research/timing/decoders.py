@@ -7,6 +7,7 @@ from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.parts.cache.region import DualCache, PrefixCache
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.setting import check_count
+from lrd_jax.errors import Refused
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,10 +30,10 @@ class Canvas:
         for field in ("gen_length", "block_length", "steps"):
             check_count(self, field)
         if not 0 <= self.threshold <= 1:
-            raise ValueError(f"Canvas.threshold={self.threshold} must be in [0, 1]")
+            raise Refused(f"Canvas.threshold={self.threshold} must be in [0, 1]")
         blocks = self.gen_length // (self.block_length or self.gen_length)
         if self.gen_length % self.steps or self.steps % max(1, blocks):
-            raise ValueError(
+            raise Refused(
                 f"steps={self.steps} must divide gen_length={self.gen_length} and be a multiple of its {blocks} blocks"
             )
 

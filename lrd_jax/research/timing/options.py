@@ -7,6 +7,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from lrd_jax.errors import Refused
+
 _Size = arg(help_behavior_hint="(default: that of --sizes)", metavar="NUMBER")
 
 
@@ -59,13 +61,13 @@ class Bench:
     def __post_init__(self):
         for field in ("prompt_length", "batch", "repeats"):
             if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+                raise Refused(f"{field}={getattr(self, field)} must be at least 1")
         if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed={self.seed} must be in [0, 2^31)")
+            raise Refused(f"seed={self.seed} must be in [0, 2^31)")
         if self.logit_std is not None and not 0 < self.logit_std < 1000:
-            raise ValueError(f"logit_std={self.logit_std} must be in (0, 1000)")
+            raise Refused(f"logit_std={self.logit_std} must be in (0, 1000)")
         if self.model is not None and (self.random_sizes or self.logit_std is not None):
-            raise ValueError(f"model={self.model} has its own weights: leave out what is for random ones")
+            raise Refused(f"model={self.model} has its own weights: leave out what is for random ones")
 
     @property
     def random_sizes(self) -> dict[str, int]:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from lrd_jax.errors import Refused
 from lrd_jax.research.timing.decoders import Canvas
 from lrd_jax.research.timing.measure import Run
 
@@ -107,15 +108,15 @@ class Reference:
         if not line:
             self._noise.seek(0)
             last = self._noise.read().strip().rpartition("\n")[2]
-            raise ValueError(f"reference {self.name} ended ({self._python}): {last or 'it said nothing'}")
+            raise Refused(f"reference {self.name} ended ({self._python}): {last or 'it said nothing'}")
         answer = json.loads(line)
         if "missing" in answer:
-            raise ValueError(
+            raise Refused(
                 f"reference {self.name} needs {answer['missing']}, which {self._python} lacks: install it there "
                 f"({self._python} -m pip install {_NEEDS}), or name a Python that has it with --reference-python"
             )
         if "error" in answer:
-            raise ValueError(f"reference {self.name} failed: {answer['error']}")
+            raise Refused(f"reference {self.name} failed: {answer['error']}")
         return answer
 
     def _start(self) -> subprocess.Popen:
@@ -129,7 +130,7 @@ class Reference:
                 env={**os.environ, "HF_HUB_OFFLINE": "1"},  # everything is at hand
             )
         except OSError as error:
-            raise ValueError(f"reference_python={self._python} cannot be run: {error.strerror}") from error
+            raise Refused(f"reference_python={self._python} cannot be run: {error.strerror}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -162,16 +163,16 @@ def pair_up(folders: Sequence[Path]) -> list[tuple[Path, Path]]:
     """
     for folder in folders:
         if find_generate(folder) is None and find_modeling(folder) is None:
-            raise ValueError(
+            raise Refused(
                 f"reference {folder} has no generate.py and no modeling_llada.py: "
                 "name a clone of the LLaDA or the Fast-dLLM repository"
             )
     clones = [folder for folder in folders if find_generate(folder) is not None]
     if folders and not clones:
-        raise ValueError(f"reference {folders[0]} has no generate.py: name a clone of LLaDA or Fast-dLLM beside it")
+        raise Refused(f"reference {folders[0]} has no generate.py: name a clone of LLaDA or Fast-dLLM beside it")
     codes = [code for code in map(find_modeling, folders) if code is not None]
     if clones and not codes:
-        raise ValueError(
+        raise Refused(
             f"reference {clones[0]} has no modeling_llada.py: name a folder that has one too, "
             "a clone of Fast-dLLM or the files of a released LLaDA model"
         )

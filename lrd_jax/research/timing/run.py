@@ -15,6 +15,7 @@ import numpy as np
 from lrd_jax.checkpoint import load
 from lrd_jax.convert import write_hf
 from lrd_jax.decoding.loop import make_decode
+from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
 from lrd_jax.research.timing.decoders import DECODERS, Canvas
@@ -85,12 +86,12 @@ def run(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
         threshold=options.threshold,
     )
     if unknown := [name for name in options.decoders if name not in DECODERS]:
-        raise ValueError(f"decoders={' '.join(unknown)} is unknown; choose among {', '.join(DECODERS)}")
+        raise Refused(f"decoders={' '.join(unknown)} is unknown; choose among {', '.join(DECODERS)}")
     configs = {name: DECODERS[name](canvas) for name in options.decoders}
     with contextlib.ExitStack() as stack:
         clones = pair_up(options.reference)
         if clones and options.batch > 1:
-            raise ValueError(f"batch={options.batch}: the references decode one prompt at a time; compare with batch 1")
+            raise Refused(f"batch={options.batch}: the references decode one prompt at a time; compare with batch 1")
         references = [stack.enter_context(Reference(*clone, options.reference_python)) for clone in clones]
         matches = _matches(configs, references)
         say("making the weights")
@@ -137,7 +138,7 @@ def _matches(configs, references: list[Reference]) -> list[tuple[Reference, Coun
         able = [counterpart for counterpart in COUNTERPARTS if reference.can(counterpart)]
         found = [counterpart for counterpart in able if counterpart.decoder in configs]
         if not found:
-            raise ValueError(
+            raise Refused(
                 f"reference {reference.name} has no function that does what {', '.join(configs)} do; "
                 f"of the decoders it can be compared with {', '.join(c.decoder for c in able) or 'none'}"
             )
@@ -157,7 +158,7 @@ def _model(options: Bench) -> tuple[Model, Params]:
 
 def _check_family(options: Bench, config: ModelConfig) -> None:
     if options.reference and config.family != "llada":
-        raise ValueError(f"the references run LLaDA's architecture; {options.model or options.sizes} is of another")
+        raise Refused(f"the references run LLaDA's architecture; {options.model or options.sizes} is of another")
 
 
 def _hand_over(params: Params, config: ModelConfig, dtype: str, references: list[Reference]) -> None:

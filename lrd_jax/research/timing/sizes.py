@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrd_jax.errors import Refused
 from lrd_jax.models import CHECKPOINTS, Model, ModelConfig
 from lrd_jax.models.transformer import Params
 
@@ -30,7 +31,7 @@ def sized(name: str, **changes: int) -> ModelConfig:
       ValueError: an unknown name, or sizes that make no model.
     """
     if name not in SIZES:
-        raise ValueError(f"sizes={name!r} is unknown; choose one of {', '.join(SIZES)}")
+        raise Refused(f"sizes={name!r} is unknown; choose one of {', '.join(SIZES)}")
     config = SIZES[name]
     if "num_heads" in changes:
         changes["num_kv_heads"] = max(1, changes["num_heads"] * config.num_kv_heads // config.num_heads)

@@ -12,6 +12,7 @@ from lrd_jax.decoding.parts.commit.rule import CommitRule, best
 from lrd_jax.decoding.parts.commit.schedule import dream_fraction, llada_count
 from lrd_jax.decoding.setting import Number, choice, column, count, number, part, setting
 from lrd_jax.decoding.sight import Change, Sight
+from lrd_jax.errors import Refused
 
 
 class PlannedRule(CommitRule):
@@ -25,7 +26,7 @@ class PlannedRule(CommitRule):
 
     def check_canvas(self, length, blocks):
         if self.steps is not None and self.steps % blocks:
-            raise ValueError(f"{type(self).__name__}.steps={self.steps} must be a multiple of the {blocks} blocks")
+            raise Refused(f"{type(self).__name__}.steps={self.steps} must be a multiple of the {blocks} blocks")
 
     def max_commits(self, gen_length, block_length):
         return max(self.steps or 0, gen_length)
