@@ -35,6 +35,11 @@ load_parts()
 ROWS = 3
 
 
+def package_kinds(base):
+    """Without those of tests."""
+    return {name: cls for name, cls in kinds(base).items() if cls.__module__.startswith("lrd_jax.decoding.")}
+
+
 def values(spec, depth):
     """Values of a field, one of each kind of value that it takes."""
     if spec.kind == "number":
@@ -49,7 +54,7 @@ def values(spec, depth):
     if spec.kind == "flag":
         return st.booleans()
     assert spec.kind == "part"
-    of_the_package = [cls for cls in kinds(spec.part).values() if cls.__module__.startswith("lrd_jax.decoding.")]
+    of_the_package = list(package_kinds(spec.part).values())
     simple = [cls for cls in of_the_package if not any(s.kind == "part" for s, _ in specs(cls).values())]
     return st.sampled_from(of_the_package if depth else simple).flatmap(lambda cls: parts(cls, depth - 1))
 
@@ -295,6 +300,6 @@ def test_fields_names_everything_there_is():
     assert {"gen_length", "commit", "commit.threshold", "cache.refresh_every", "draw.top_p", "commit.rule"} <= set(
         names
     )
-    assert {text_name(field.owner) for field in names["commit.steps"]} == {"dream", "dream-threshold", "scheduled"}
-    assert [field.spec.kind for field in fields("commit.rule.rule.per-step")] == ["count", "count"]
+    assert {text_name(field.owner) for field in names["commit.steps"]} >= {"dream", "dream-threshold", "scheduled"}
+    assert {field.spec.kind for field in fields("commit.rule.rule.per-step")} == {"count"}
     assert fields("commit.threshhold") == fields("gen_length.x") == []
