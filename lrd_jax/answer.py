@@ -22,6 +22,7 @@ class Answer:
       stop_reason: "finished", "settled", "end-of-text", "step-limit", "non-finite" (see `StopReason`) or "cancelled".
       stop: the stop string that the text was cut at.
       finish: "stop" where an end token or a stop string ended the text, "length" where the canvas did.
+      holes: what each hole of a canvas was filled with, where one was given; the text is then all of it.
       seconds: of decoding alone: no loading, compiling or drawing; an equal share of the batch's.
       compile_seconds: of what came before the first forward, shared likewise; small where the compile was cached.
       canvas: int `[G]`, all of it, with what stands behind the end.
@@ -37,6 +38,7 @@ class Answer:
     finish: str
     seconds: float
     compile_seconds: float
+    holes: tuple[str, ...] = ()
     canvas: np.ndarray = dataclasses.field(repr=False, compare=False)
     trace: Trace | None = dataclasses.field(default=None, repr=False, compare=False)
 

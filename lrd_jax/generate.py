@@ -21,16 +21,18 @@ from lrd_jax.decoding.state import DecodeState, StopReason, Trace
 from lrd_jax.errors import Refused
 from lrd_jax.text import (
     Message,
+    Piece,
     SettledText,
     UnknownWords,
     answer_lengths,
     check_messages,
-    decode_text,
     encode_chat,
+    encode_holes,
     encode_text,
     first_stop,
     left_pad,
     pad_to_bucket,
+    texts_of_holes,
     tokens_of,
     unknown_words,
 )
@@ -46,6 +48,7 @@ class _Batch:
 
     indices: list[int]
     rows: list[list[int]]  # [B], token ids
+    canvases: list[np.ndarray | None] | None  # [B], tokens that are given [l], -1 where open; None: of no prompt at all
     keys: jax.Array | None  # [B]
 
 
@@ -107,6 +110,7 @@ class Generator:
         keys: Sequence[jax.Array] | jax.Array | None = None,
         stop: Sequence[str] = (),
         chat: bool = False,
+        canvases: Sequence[Sequence[Piece] | None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Answer]:
         """Decodes all prompts.
@@ -118,6 +122,8 @@ class Generator:
           keys: one `jax.random.key` a prompt, instead of a seed.
           stop: an answer's text ends before the first of these.
           chat: put texts into the chat template too, as the user's turn.
+          canvases: for infilling, one a prompt, None where all of it is open: texts that are given and numbers of
+            open positions between them, such as `["Answer: ", 3, " apples"]`. Such an answer is as long as its canvas.
           cancelled: asked between forwards, such as an event's `is_set`; once it says so, answers that have not ended
             are given as far as they are settled, with the stop reason "cancelled".
 
@@ -130,14 +136,14 @@ class Generator:
         """
         stop = _check_stop(stop)
         answers: dict[int, Answer] = {}
-        for batch in self._batches(prompts, seed, keys, chat):
+        for batch in self._batches(prompts, seed, keys, chat, canvases):
             last, asked = None, cancelled()
             for last in () if asked else self._rounds(batch):
                 if asked := last.running and cancelled():
                     break
             share = 1 / len(batch.indices)
             for row, index in enumerate(batch.indices):
-                answers[index] = self._never_begun() if last is None else self._answer(last, row, stop, share)
+                answers[index] = self._never_begun() if last is None else self._answer(batch, last, row, stop, share)
         return [answers[index] for index in range(len(prompts))]
 
     def stream(
@@ -148,6 +154,7 @@ class Generator:
         keys: Sequence[jax.Array] | jax.Array | None = None,
         stop: Sequence[str] = (),
         chat: bool = False,
+        canvases: Sequence[Sequence[Piece] | None] | None = None,
     ) -> Iterator[Update]:
         """The same decode, told after every forward; closing the iterator ends it.
 
@@ -155,7 +162,7 @@ class Generator:
         one brings the answer. Rows of a batch take turns.
         """
         stop = _check_stop(stop)
-        return self._updates(self._batches(prompts, seed, keys, chat), stop)
+        return self._updates(self._batches(prompts, seed, keys, chat, canvases), stop)
 
     def encode(self, prompt: Prompt, *, chat: bool = False, name: str = "the prompt") -> list[int]:
         """Token ids of one prompt, as `generate` takes it.
@@ -188,11 +195,31 @@ class Generator:
             )
         return ids
 
-    def _batches(self, prompts, seed, keys, chat) -> list[_Batch]:
+    def encode_canvas(self, pieces: Sequence[Piece], *, name: str = "the canvas") -> np.ndarray:
+        """Given tokens int32 `[l]` of a canvas, -1 where it is open, as `generate` takes its pieces.
+
+        Raises:
+          ValueError: pieces that are none, no hole, words that the model does not know, or a length that does not fit.
+        """
+        given = encode_holes(self._tokenizer, pieces, name)
+        words = [word for piece in pieces if isinstance(piece, str) for word in unknown_words(self._tokenizer, piece)]
+        if words:
+            raise UnknownWords(list(dict.fromkeys(words)), name)
+        if len(given) > self.config.gen_length:
+            raise Refused(f"{name} has {len(given)} positions, more than gen_length={self.config.gen_length}")
+        if len(given) % (self.config.block_length or 1):
+            raise Refused(
+                f"{name} has {len(given)} positions, no multiple of block_length={self.config.block_length}: "
+                "open some more, or decode without blocks"
+            )
+        return given
+
+    def _batches(self, prompts, seed, keys, chat, canvases) -> list[_Batch]:
         """Prompts of like lengths together, the longest first: what is left is overrated rather than underrated."""
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise Refused(f"prompts must be a list of texts or conversations, got a {type(prompts).__name__}")
         rows = [self.encode(prompt, chat=chat, name=f"prompt {i}") for i, prompt in enumerate(prompts)]
+        given = None if canvases is None else self._given(canvases, len(rows))
         row_keys = _row_keys(seed, keys, len(rows))
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         batches = []
@@ -200,13 +227,22 @@ class Generator:
             indices = order[start : start + self.batch]
             places = filled(indices, self.batch)
             batch_keys = None if row_keys is None else row_keys[np.array(places)]
-            batches.append(_Batch(indices, [rows[i] for i in places], batch_keys))
+            batch_given = None if given is None else [given[i] for i in places]
+            batches.append(_Batch(indices, [rows[i] for i in places], batch_given, batch_keys))
         return batches
+
+    def _given(self, canvases, count: int) -> list[np.ndarray | None]:
+        if isinstance(canvases, str) or not isinstance(canvases, Sequence) or len(canvases) != count:
+            raise Refused(f"canvases must be a list of one canvas, or None, for each of the {count} prompts")
+        return [
+            None if pieces is None else self.encode_canvas(pieces, name=f"canvas {i}")
+            for i, pieces in enumerate(canvases)
+        ]
 
     def _updates(self, batches: list[_Batch], stop: tuple[str, ...]) -> Iterator[Update]:
         for batch in batches:
             share, ended = 1 / len(batch.indices), set()
-            texts = [SettledText(self._tokenizer, self.loaded.config.end_ids, stop) for _ in batch.indices]
+            texts = [SettledText(self._tokenizer, self._end_ids(batch, row), stop) for row in range(len(batch.indices))]
             for seen in self._rounds(batch, every=1):
                 for row, index in enumerate(batch.indices):
                     if row in ended:
@@ -216,14 +252,27 @@ class Generator:
                         yield Update(index=index, text=text.more(canvas.tokens, canvas.masked), canvas=canvas)
                     else:
                         ended.add(row)
-                        answer = self._answer(seen, row, stop, share)
+                        answer = self._answer(batch, seen, row, stop, share)
                         yield Update(index=index, text=text.rest(answer.text), canvas=canvas, answer=answer)
 
     def _start(self, batch: _Batch) -> DecodeState:
         """The state before the first forward; what a row brings beside its prompt goes in here."""
         prompt, mask = left_pad(batch.rows, self._tokenizer.pad_token_id)
         prompt, mask = pad_to_bucket(prompt, mask, self.room)
-        return self.decoder.start(self.loaded.params, prompt, mask, batch.keys)
+        if batch.canvases is None:
+            return self.decoder.start(self.loaded.params, prompt, mask, batch.keys)
+        G = self.config.gen_length
+        lengths = np.array([G if given is None else len(given) for given in batch.canvases])
+        canvas = np.full((len(prompt), G), -1, np.int32)
+        for row, given in enumerate(batch.canvases):
+            if given is not None:
+                canvas[row, : len(given)] = given
+        return self.decoder.start(self.loaded.params, prompt, mask, batch.keys, length=lengths, canvas=canvas)
+
+    def _end_ids(self, batch: _Batch, row: int) -> tuple[int, ...]:
+        """What ends a row's text; nothing ends one whose canvas was given, as its last words are."""
+        filled_in = batch.canvases is not None and batch.canvases[row] is not None
+        return () if filled_in else self.loaded.config.end_ids
 
     def _rounds(self, batch: _Batch, every: int | None = None) -> Iterator[_Round]:
         """The state before the first forward, and after every round.
@@ -284,14 +333,15 @@ class Generator:
             compile_seconds=compile_seconds,
         )
 
-    def _answer(self, seen: _Round, row: int, stop: tuple[str, ...], share: float) -> Answer:
+    def _answer(self, batch: _Batch, seen: _Round, row: int, stop: tuple[str, ...], share: float) -> Answer:
         """The answer of a row that has ended, or that was left."""
-        canvas = seen.canvases[row]
-        tokens = canvas.tokens
+        canvas, given = seen.canvases[row], None if batch.canvases is None else batch.canvases[row]
+        tokens = canvas.tokens if given is None else canvas.tokens[: len(given)]
+        holes = () if given is None else texts_of_holes(self._tokenizer, given, tokens)
         if canvas.running and canvas.masked.any():
             tokens = tokens[: canvas.masked.argmax()]
-        (length,) = answer_lengths(tokens[None], self.loaded.config.end_ids)
-        (text,) = decode_text(self._tokenizer, tokens[None], self.loaded.config)
+        (length,) = answer_lengths(tokens[None], self._end_ids(batch, row))
+        text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
         end, cut_at = first_stop(text, stop)
         kept = tokens[:length] if cut_at is None else tokens[: tokens_of(self._tokenizer, tokens[:length], end)]
         reason = "cancelled" if canvas.running else StopReason(seen.reasons[row]).name.lower().replace("_", "-")
@@ -302,7 +352,8 @@ class Generator:
             refine_forwards=int(seen.refine_forwards[row]),
             stop_reason=reason,
             stop=cut_at,
-            finish="length" if cut_at is None and length == len(tokens) else "stop",
+            finish="length" if cut_at is None and given is None and length == len(tokens) else "stop",
+            holes=holes,
             seconds=share * seen.seconds,
             compile_seconds=share * seen.compile_seconds,
             canvas=canvas.tokens,

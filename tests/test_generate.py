@@ -112,10 +112,11 @@ def test_a_stop_string_cuts_the_text_and_the_facts_say_so(loaded):
 @pytest.mark.parametrize("ends", [False, True])
 def test_finish_says_whether_the_text_or_the_canvas_ended(loaded, ends):
     generator = Generator(loaded, DecodeConfig.plain(4))
-    seen = list(generator._rounds(generator._batches(["x"], None, None, False)[0]))[-1]
+    (batch,) = generator._batches(["x"], None, None, False, None)
+    seen = list(generator._rounds(batch))[-1]
     tokens = np.array([70, 71, loaded.config.eos_id if ends else 72, 73])
     seen.canvases[0].tokens[:] = tokens
-    answer = generator._answer(seen, 0, (), 1.0)
+    answer = generator._answer(batch, seen, 0, (), 1.0)
     assert answer.finish == ("stop" if ends else "length")
     assert answer.tokens == tokens[: 2 if ends else 4].tolist()
 

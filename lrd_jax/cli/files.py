@@ -30,26 +30,29 @@ def text_of(line: bytes) -> str:
         raise Refused(f"not UTF-8 at byte {error.start}: write the text in UTF-8") from None
 
 
-def prompt_of(line: bytes, *, as_json: bool) -> Any:
-    """The prompt or conversation of a line: of a JSON object its "prompt" or "messages", else the line itself.
+def prompt_of(line: bytes, *, as_json: bool) -> tuple[Any, str | None]:
+    """The prompt or conversation of a line, of a JSON object its "prompt" or "messages", else the line itself; and the
+    "canvas" that its answer must fill in, if it has one.
 
     Raises:
       ValueError: the line is neither.
     """
     text = text_of(line)
     if not as_json:
-        return text
+        return text, None
     try:
         record = json.loads(text)
     except ValueError as error:
         raise Refused(f"not JSON: {error}") from None
     if not isinstance(record, dict) or len(record.keys() & {"prompt", "messages"}) != 1:
         raise Refused('not a JSON object with a "prompt" or with "messages"')
+    if not isinstance(canvas := record.get("canvas"), str | None):
+        raise Refused(f'"canvas" must be a text with holes, such as "Tom has {{4}} apples", got {canvas!r:.80}')
     if "messages" in record:
-        return record["messages"]
+        return record["messages"], canvas
     if not isinstance(record["prompt"], str):
         raise Refused(f'"prompt" must be a text, got {record["prompt"]!r}')
-    return record["prompt"]
+    return record["prompt"], canvas
 
 
 @contextlib.contextmanager

@@ -27,11 +27,12 @@ def run(options: Generate) -> int:
 
         seed = seed_for(options, generator.config)
         try:
-            asked = {"seed": seed, "stop": options.stop_text}
+            canvases = None if options.canvas is None else [_pieces(options.canvas)]
+            asked = {"seed": seed, "stop": options.stop_text, "chat": options.chat, "canvases": canvases}
             if options.json or options.output is not None:
-                (answer,) = generator.generate([_prompt(question, options)], chat=options.chat, **asked)
+                (answer,) = generator.generate([_prompt(question, options)], **asked)
             else:
-                answer = ask(generator, _prompt(question, options), options, chat=options.chat, **asked)
+                answer = ask(generator, _prompt(question, options), options, **asked)
         except UnknownWords as error:
             raise Refused(said(error)) from None
         if options.json:
@@ -61,9 +62,14 @@ def _answer_file(options: Generate) -> int:
         from lrd_jax.cli.session import seed_for
 
         seed = seed_for(options, generator.config)
-        prompts, errors = _prompts(lines, options, generator)
-        keys = None if seed is None else _keys(seed, list(prompts))
-        answers = generator.generate(list(prompts.values()), keys=keys, stop=options.stop_text, chat=options.chat)
+        prompts, canvases, errors = _prompts(lines, options, generator)
+        answers = generator.generate(
+            list(prompts.values()),
+            keys=None if seed is None else _keys(seed, list(prompts)),
+            stop=options.stop_text,
+            chat=options.chat,
+            canvases=list(canvases.values()) if any(canvases.values()) else None,
+        )
         answered = dict(zip(prompts, answers, strict=True))
         for place in range(len(lines)):
             answer, error = answered.get(place), errors.get(place)
@@ -80,18 +86,30 @@ def _answer_file(options: Generate) -> int:
     return 0 if not errors and all(answer.complete for answer in answers) else INCOMPLETE
 
 
-def _prompts(lines: list[bytes], options: Generate, generator: "Generator") -> tuple[dict[int, Any], dict[int, str]]:
-    """What can be asked, by line, and what is wrong with the rest."""
+def _prompts(
+    lines: list[bytes], options: Generate, generator: "Generator"
+) -> tuple[dict[int, Any], dict[int, Any], dict[int, str]]:
+    """What can be asked, by line: prompts, and canvases with holes or None; and what is wrong with the rest."""
     as_json = options.input.suffix in (".json", ".jsonl")
-    prompts, errors = {}, {}
+    prompts, canvases, errors = {}, {}, {}
     for place, line in enumerate(lines):
         try:
-            prompt = _prompt(prompt_of(line, as_json=as_json), options)
+            prompt, canvas = prompt_of(line, as_json=as_json)
+            prompt, canvas = _prompt(prompt, options), _pieces(options.canvas if canvas is None else canvas)
             generator.encode(prompt, chat=options.chat)
-            prompts[place] = prompt
+            if canvas is not None:
+                generator.encode_canvas(canvas)
+            prompts[place], canvases[place] = prompt, canvas
         except Refused as error:
             errors[place] = str(error)
-    return prompts, errors
+    return prompts, canvases, errors
+
+
+def _pieces(canvas: str | None) -> list[Any] | None:
+    """A canvas with holes as a generator takes it."""
+    from lrd_jax.text import parse_holes
+
+    return None if canvas is None else parse_holes(canvas)
 
 
 def _prompt(prompt: Any, options: Generate) -> Any:

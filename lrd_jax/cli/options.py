@@ -27,6 +27,8 @@ class Generate(Decoding):
       batch: prompts of a file that are decoded together.
       chat: put the prompt into the model's chat template, as instruction-tuned checkpoints expect.
       system: a system prompt to begin the conversation with; goes through the chat template.
+      canvas: what the answer must hold, with holes to fill in: "Tom has {4} apples" opens four positions between two
+        texts, {{ and }} are braces. A line of a file may bring its own "canvas".
       stop_text: the answer ends before this text; may be given several times.
       seed: of the draws at a temperature, and of random orders.
       json: print one JSON object an answer instead: text, tokens, forwards, stop_reason, seconds and more.
@@ -38,6 +40,7 @@ class Generate(Decoding):
     batch: int = 1
     chat: bool = False
     system: Annotated[str | None, _System] = None
+    canvas: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="(default: all open)")] = None
     stop_text: UseAppendAction[tuple[str, ...]] = ()
     seed: Annotated[int | None, _Seed] = None
     json: bool = False

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,12 +21,13 @@ def open_generator(options: Decoding, *, batch: int = 1) -> "Generator":
         return generator_for(options, batch=batch)
 
 
-def ask(
-    generator: "Generator", prompt: Any, options: Decoding, *, seed: int | None, stop: Sequence[str], chat: bool = False
-) -> "Answer":
-    """Answers a prompt, with the canvas in view where the output is a terminal and the options allow it."""
+def ask(generator: "Generator", prompt: Any, options: Decoding, **asked: Any) -> "Answer":
+    """Answers a prompt, with the canvas in view where the output is a terminal and the options allow it.
+
+    Args:
+      asked: what `Generator.generate` and `stream` can be asked beside the prompt.
+    """
     console = Console()
-    asked = {"seed": seed, "stop": stop, "chat": chat}
     if not options.live or not sys.stdout.isatty() or console.is_dumb_terminal:
         return generator.generate([prompt], **asked)[0]
     from lrd_jax.cli.live import CanvasView

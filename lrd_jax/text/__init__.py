@@ -11,6 +11,10 @@ from lrd_jax.text.answers import tokens_of as tokens_of
 from lrd_jax.text.chat import Message as Message
 from lrd_jax.text.chat import check_messages as check_messages
 from lrd_jax.text.formats import CHAT_TEMPLATES as CHAT_TEMPLATES
+from lrd_jax.text.holes import Piece as Piece
+from lrd_jax.text.holes import encode_holes as encode_holes
+from lrd_jax.text.holes import parse_holes as parse_holes
+from lrd_jax.text.holes import texts_of_holes as texts_of_holes
 from lrd_jax.text.prompts import UnknownWords as UnknownWords
 from lrd_jax.text.prompts import encode_chat as encode_chat
 from lrd_jax.text.prompts import encode_prompts as encode_prompts
