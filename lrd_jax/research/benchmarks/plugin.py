@@ -16,6 +16,7 @@ from lm_eval.utils import simple_parse_args_string
 
 from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.text_form import to_table
 from lrd_jax.errors import Refused
 from lrd_jax.research.benchmarks.arguments import ModelArguments
 from lrd_jax.research.benchmarks.cells import RECORDS, SETTINGS
@@ -121,7 +122,7 @@ class LRDModel(AnsweringModel, TemplateLM):
         loaded = load(arguments.pretrained, dtype=arguments.dtype)
         folder = Path(arguments.records or _scratch().name)
         if arguments.records is not None:
-            same_settings(folder / SETTINGS, dataclasses.asdict(arguments))
+            same_settings(folder / SETTINGS, {**dataclasses.asdict(arguments), "config": to_table(config)})
         file = RecordFile(folder / RECORDS).__enter__()  # held as long as the process lives
         return cls(loaded, config, arguments, file)
 
