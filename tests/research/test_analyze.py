@@ -11,11 +11,13 @@ from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.cli import USER_ERROR, main
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
+from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.decoding.vocab.belief import Belief
 from lrd_jax.research.analyze.domains import file_domains, task_domains
 from lrd_jax.research.analyze.options import Analyze
+from lrd_jax.research.analyze.run import run, unstopped
 from lrd_jax.research.analyze.stops import Unstopped, by_divergence, first_stop, outcome, tuned
 from lrd_jax.research.analyze.trajectories import contraction, decode_trajectory
 from lrd_jax.research.analyze.walk import Walk, recordable, walk
@@ -219,3 +221,24 @@ def test_files_without_prompts_are_refused(tmp_path, line, message):
 def test_options_out_of_range_are_named(tmp_path, field, value):
     with pytest.raises(ValueError, match=f"{field}="):
         Analyze(output=tmp_path, **{field: value})
+
+
+def test_the_decoder_that_is_looked_into_is_the_papers_unless_told_otherwise(tmp_path):
+    paper = DecodeConfig.paper(64, stop=None, trace=True)
+    assert unstopped(Analyze(output=tmp_path)) == paper
+    changed = unstopped(Analyze(output=tmp_path, changes={"mix.top_p": "0.5", "commit.per_step": "2"}))
+    assert changed == paper.replace(mix=Mix(top_p=0.5), commit=LowestEntropy(2))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "plain"}, "the decoder has no mixing or no refinement to look into"),
+        ({"changes": {"block_length": "32"}}, "only decodes of one block"),
+        ({"changes": {"temperature": "1"}}, "only decodes of one block at temperature 0"),
+    ],
+)
+def test_what_cannot_be_looked_into_is_refused_before_anything_is_loaded(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(Analyze(output=tmp_path / "out", model="none", **options))
+    assert not (tmp_path / "out").exists()

@@ -18,12 +18,14 @@ from lrd_jax.decoding.parts.divergence import Divergence
 from lrd_jax.decoding.parts.refine import Refine
 from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.decoding.text_form import changed
-from lrd_jax.preset_files import read_preset
+from lrd_jax.preset_files import PresetFile, read_preset, write_preset
 from lrd_jax.presets import preset
 from lrd_jax.research.calibrate.judge import Judge
 from lrd_jax.research.calibrate.observe import DIVERGENCES, Bench, Path
 from lrd_jax.research.calibrate.replay import Decodes, Replays, source_of, switch_of
+from lrd_jax.research.calibrate.run import decoder_table
 from lrd_jax.research.calibrate.scan import Cell, front, grid, knee, measure
+from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.prompts import Example, read_examples
 from lrd_jax.tasks import problems
 from lrd_jax.text import encode_prompts, pad_to_bucket
@@ -227,6 +229,18 @@ def test_fields_that_are_not_ours_are_passed_over(tmp_path):
 # The command.
 
 
+@pytest.mark.parametrize("suffix", ["json", "toml"])
+@pytest.mark.parametrize("named", ["lrd", "paper/llada-1.5/gsm8k", None])
+def test_the_file_holds_everything_that_was_calibrated(tmp_path, suffix, named):
+    """The settings that were chosen, and what was changed in the named preset before."""
+    changes = {"block_length": 32, "cache": "dual", "commit": "threshold", "threshold": 0.7, "max_forwards": 9}
+    base = preset(named or "lrd", 64, **changes)
+    tuning = Tuning.of(base).replace(tau_decode=0.5, max_entropy=float("inf"))
+    file = tmp_path / f"chosen.{suffix}"
+    write_preset(file, PresetFile(base=named, decoder=decoder_table(named, base, tuning)))
+    assert preset(str(file), 64) == tuning.applied(base)
+
+
 @pytest.fixture
 def data(tmp_path):
     lines = [{"prompt": p.prompt, "answer": p.answer, "task": p.task} for p in PROBLEMS]
@@ -285,6 +299,8 @@ def test_a_scan_writes_a_preset_that_decodes_and_is_certified_on_other_prompts(d
         (("--preset", "fast"), "preset fast: the decoder has no mixing and no refinement and no stop to tune"),
         (("--r-f", 2), "mix.r_f=2.0 must be in [0, 1]"),
         (("--reduce", "median"), "divergence.reduce='median' must be one of mean, sum, max"),
+        (("--temperature", 1), "the decoder draws its tokens or its order"),
+        (("--commit", "best"), "commit='best' is unknown; choose one of dream"),
         (("--model", "lrd-huge"), "there is no model 'lrd-huge'"),
         (("--output", "preset.yaml"), "preset.yaml must end in .json or .toml"),
         (("--data", "missing.jsonl"), "missing.jsonl: no such file"),

@@ -136,7 +136,7 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
     found = dataclasses.replace(found, differ=differ)
     written = PresetFile(
         base=base_name,
-        decoder=_decoder(base_name, base, chosen.tuning),
+        decoder=decoder_table(base_name, base, chosen.tuning),
         measured=_measured(options, found, examples),
         certificate=_certificate(options, found) if rungs else {},
     )
@@ -152,12 +152,19 @@ def _base(options: Calibrate) -> tuple[str | None, DecodeConfig]:
     except ValueError as error:
         raise Refused(f"preset {options.preset}: {error}") from None
     if base.draws:
-        raise Refused("the decoder draws its tokens or its order, and a calibration compares decodes that do not")
+        raise Refused(
+            "the decoder draws its tokens or its order, and a calibration compares decodes that do not: "
+            "leave out the temperature, or choose a commit rule that does not draw"
+        )
     return read_preset(options.preset).base if is_preset_file(options.preset) else options.preset, base
 
 
-def _decoder(base_name: str | None, base: DecodeConfig, tuning: Tuning) -> dict:
-    """The settings that were chosen, and whatever else the calibrated decoder has that its named preset has not."""
+def decoder_table(base_name: str | None, base: DecodeConfig, tuning: Tuning) -> dict:
+    """What a preset file holds: the settings that were chosen, and all else that the calibrated decoder has otherwise.
+
+    Args:
+      base_name: the named preset that the file builds on; None: the table is the whole decoder.
+    """
     if base_name is None:
         return to_table(tuning.applied(base))
     named = preset(base_name, base.gen_length, block_length=base.block_length)
