@@ -49,7 +49,8 @@ def _place(
     sharding: jax.sharding.Sharding,
     read: ReadSlab,
 ) -> jax.Array:
-    held = {device: _box(i, shape) for device, i in sharding.addressable_devices_indices_map(shape).items()}
+    places = sharding.addressable_devices_indices_map(shape).items()
+    held = {device: _box(index, shape) for device, index in places if index is not None}
     parts = {box: aligned_empty([stop - start for start, stop in box], dtype) for box in held.values()}
     for tensor in group:
         for slab in tensor.slabs():

@@ -166,7 +166,7 @@ def write_slab(array: ts.TensorStore, index: tuple[int | slice, ...], values: np
 
 
 def bytes_of(rows: np.ndarray) -> memoryview:
-    return memoryview(rows.reshape(-1).view(np.uint8))
+    return rows.reshape(-1).view(np.uint8).data
 
 
 @contextlib.contextmanager

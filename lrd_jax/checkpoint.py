@@ -172,7 +172,7 @@ def _faster_dtype(
     note: Callable[[str], None],
 ) -> str | None:
     """float32 for weights that would otherwise be bfloat16 on a CPU, if there is room; else None."""
-    devices = [jnp.zeros(()).device] if mesh is None else mesh.devices.flat
+    devices = jnp.zeros(()).devices() if mesh is None else mesh.devices.flat
     if jnp.bfloat16 not in stored.values() or any(device.platform != "cpu" for device in devices):
         return None
     wanted = 4 * sum(map(math.prod, param_shapes(config).values()))

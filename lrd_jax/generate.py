@@ -341,13 +341,15 @@ class Generator:
         if canvas.running and canvas.masked.any():
             tokens = tokens[: canvas.masked.argmax()]
         (length,) = answer_lengths(tokens[None], self._end_ids(batch, row))
-        text = self._tokenizer.decode(tokens[:length], skip_special_tokens=True)
+        text = self._tokenizer.decode(tokens[:length].tolist(), skip_special_tokens=True)
         end, cut_at = first_stop(text, stop)
-        kept = tokens[:length] if cut_at is None else tokens[: tokens_of(self._tokenizer, tokens[:length], end)]
+        kept = tokens[:length].tolist()
+        if cut_at is not None:
+            kept = kept[: tokens_of(self._tokenizer, kept, end)]
         reason = "cancelled" if canvas.running else StopReason(seen.reasons[row]).name.lower().replace("_", "-")
         return Answer(
             text=text[:end],
-            tokens=kept.tolist(),
+            tokens=kept,
             forwards=int(seen.forwards[row]),
             refine_forwards=int(seen.refine_forwards[row]),
             stop_reason=reason,

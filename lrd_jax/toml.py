@@ -6,7 +6,7 @@ import tomllib
 import types
 import typing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import tomli_w
 
@@ -96,7 +96,7 @@ def _build(cls: type[T], table: Any, where: str) -> T:
     if not isinstance(table, dict):
         raise Problems([f"{where or 'the file'} must be a table, got {table!r:.80}"])
     kinds = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(cast(Any, cls))}
     prefix = f"{where}." if where else ""
     problems = [f"{prefix}{name} is unknown; known: {', '.join(fields)}" for name in table if name not in fields]
     problems += [f"{prefix}{name} is missing" for name, f in fields.items() if _is_required(f) and name not in table]
@@ -124,7 +124,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             return None
         kind = next(option for option in typing.get_args(kind) if option is not types.NoneType)
     if dataclasses.is_dataclass(kind):
-        return _build(kind, value, where)
+        return _build(cast(type, kind), value, where)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise Problems([f"{where} must be a list, got {value!r:.80}"])

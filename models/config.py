@@ -103,7 +103,8 @@ class ModelConfig:
         problems += _problems(values, named)
         if problems:
             raise Refused(f"config.json of model_type {model_type!r}: " + "; ".join(dict.fromkeys(problems)))
-        return cls(**values | {name: float(values[name]) for name in _NUMBERS})
+        found: dict[str, Any] = values | {name: float(values[name]) for name in _NUMBERS}
+        return cls(**found)
 
 
 # What a field may be. Sizes and ids are indices of 32 bits, and a model of more blocks would not end.

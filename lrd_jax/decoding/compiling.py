@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 # Left to itself, XLA's CPU backend fuses the head's product with the reduction that reads the logits, and the fused
 # product leaves the fast matmul. Products by themselves and reductions by themselves keep their fast kernels.
@@ -81,7 +82,7 @@ class PlatformJit:
 def _kind(args: Any) -> tuple[str | None, bool]:
     """Where the arguments live, None while they are traced; and whether any of them is bfloat16."""
     leaves = jax.tree.leaves(args)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
         return None, False
     bfloat16 = any(getattr(leaf, "dtype", None) == jnp.bfloat16 for leaf in leaves)
     for leaf in leaves:

@@ -1,9 +1,10 @@
 """`DecodeConfig`: which part answers each question of a decode. Every rival decoder is a value of it."""
 
 import dataclasses
+from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 from lrd_jax.decoding.parts.cache.cache import Cache, NoCache
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy, Threshold
@@ -101,6 +102,12 @@ class DecodeConfig:
         return NoStop() if self.stop is None else self.stop
 
     @property
+    def mixing(self) -> MixRule:
+        """`mix`, where there is one."""
+        assert self.mix is not None, "nothing is mixed"
+        return self.mix
+
+    @property
     def asking(self) -> Cache:
         """`cache`, or the part that recomputes everything."""
         return NoCache() if self.cache is None else self.cache
@@ -128,7 +135,7 @@ class DecodeConfig:
         """Whether a decode needs a random key; None where the temperature is traced."""
         if self.commit.draws:
             return True
-        if isinstance(self.draw.temperature, jax.core.Tracer):
+        if isinstance(self.draw.temperature, Tracer):
             return None
         return bool(np.any(np.asarray(self.draw.temperature) > 0))
 
@@ -137,17 +144,17 @@ class DecodeConfig:
         parts = {"refine": self.refining, "stop": self.stopping, "commit": self.commit}
         return parts if self.mix is None else {**parts, "mix": self.mix}
 
-    def replace(self, **changes) -> "DecodeConfig":
+    def replace(self, **changes: Any) -> "DecodeConfig":
         """A copy with some fields changed, validated anew."""
         return dataclasses.replace(self, **changes)
 
     @classmethod
-    def paper(cls, gen_length: int = 256, **changes) -> "DecodeConfig":
+    def paper(cls, gen_length: int = 256, **changes: Any) -> "DecodeConfig":
         """LRD with the paper's literal settings: no guard on the stop, so beliefs that stand still end a block."""
         return cls(gen_length, **{"mix": Mix(), "refine": Refine(), "stop": Stop(), **changes})
 
     @classmethod
-    def lrd(cls, gen_length: int = 256, **changes) -> "DecodeConfig":
+    def lrd(cls, gen_length: int = 256, **changes: Any) -> "DecodeConfig":
         """Latent Refinement Decoding as shipped: the paper's phases with a guarded stop, an end-of-text stop, and
         commits of every position that is sure, see docs/evaluation.md."""
         defaults = {
@@ -160,23 +167,23 @@ class DecodeConfig:
         return cls(gen_length, **{**defaults, **changes})
 
     @classmethod
-    def llada(cls, gen_length: int = 256, *, steps: int | None = None, **changes) -> "DecodeConfig":
+    def llada(cls, gen_length: int = 256, *, steps: int | None = None, **changes: Any) -> "DecodeConfig":
         """LLaDA's own sampler (`generate`, low-confidence remasking), hard masks."""
         return cls(gen_length, **{"commit": Scheduled(steps), **changes})
 
     @classmethod
     def dream(
-        cls, gen_length: int = 256, *, alg: str = "entropy", steps: int | None = None, **changes
+        cls, gen_length: int = 256, *, alg: str = "entropy", steps: int | None = None, **changes: Any
     ) -> "DecodeConfig":
         """Dream's own sampler (`diffusion_generate`), hard masks."""
         return cls(gen_length, **{"commit": Dream(alg, steps), **changes})
 
     @classmethod
-    def plain(cls, gen_length: int = 256, *, per_step: int = 1, **changes) -> "DecodeConfig":
+    def plain(cls, gen_length: int = 256, *, per_step: int = 1, **changes: Any) -> "DecodeConfig":
         """The paper's baseline: hard masks, the `per_step` positions of lowest entropy each forward."""
         return cls(gen_length, **{"commit": LowestEntropy(per_step), **changes})
 
     @classmethod
-    def fast(cls, gen_length: int = 256, *, threshold: float = 0.9, **changes) -> "DecodeConfig":
+    def fast(cls, gen_length: int = 256, *, threshold: float = 0.9, **changes: Any) -> "DecodeConfig":
         """Fast-dLLM's parallel commits: hard masks, every position at least as sure as `threshold`."""
         return cls(gen_length, **{"commit": Threshold(threshold), **changes})

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from lrd_jax.decoding.compiling import PlatformJit
 from lrd_jax.decoding.config import DecodeConfig
@@ -191,7 +192,7 @@ class Decoder:
 def _on_device_of(params: Any, state: DecodeState) -> DecodeState:
     """The state on the parameters' one device by name, as every later state is: `advance` would compile for both."""
     leaf = jax.tree.leaves(params)[0]
-    if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array) or len(leaf.devices()) > 1:
+    if isinstance(leaf, Tracer) or not isinstance(leaf, jax.Array) or len(leaf.devices()) > 1:
         return state
     return jax.device_put(state, *leaf.devices())
 

@@ -30,18 +30,16 @@ CHUNK_BYTES = 64 * 2**20  # of logits at a time otherwise
 CACHED_BYTES = 4 * 2**20  # of logits at a time that a CPU reads again and again from its own cache
 
 
-@flax.struct.dataclass
-class Reading:
+class Reading(flax.struct.PyTreeNode):
     """What a forward says about the window."""
 
     belief: Belief  # the model's own
     proposal: Belief  # as the commit rule reads it: with the token that would be committed
     kl: jax.Array | None  # [B, W] nats, to the previous forward's belief, where a divergence is measured
-    mean: jax.Array | None  # [B, W, D] float32, of the nucleus' embeddings, where they are mixed
+    mean: Any  # [B, W, D] float32, of the nucleus' embeddings; None where nothing is mixed
 
 
-@flax.struct.dataclass
-class Logits:
+class Logits(flax.struct.PyTreeNode):
     """What a reading is made from, `[B, w, ...]`: the window, or a part of it."""
 
     now: jax.Array  # [B, w, V] float32, guided, impossible tokens at -inf
@@ -152,7 +150,7 @@ def _read_on_cpu(config: DecodeConfig, special: Vocabulary, table: jax.Array | N
     def read_and_guess(logits):
         reading = _read_beliefs(config, special, logits)
         with jax.named_scope("mixing"):
-            mass = config.mix.mass(reading.belief)
+            mass = config.mixing.mass(reading.belief)
             mean, holds = mean_of_largest(logits.now, reading.belief.log_z, table, mass)
         return reading.replace(mean=mean), holds
 
@@ -184,7 +182,7 @@ def _mean(config: DecodeConfig, table: jax.Array, logits: jax.Array, belief: Bel
     """The mean embeddings `[B, w, D]` of whole nuclei, floors found `at_once` positions at a time."""
 
     def floor(logits, belief):
-        return nucleus_floor(jnp.exp(logits - belief.log_z[..., None]), config.mix.mass(belief))
+        return nucleus_floor(jnp.exp(logits - belief.log_z[..., None]), config.mixing.mass(belief))
 
     with jax.named_scope("mixing"):
         floors = by_chunks(floor, at_once or logits.shape[1], (logits, belief))

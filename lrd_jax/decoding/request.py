@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.model import Vocabulary
@@ -149,4 +150,4 @@ def _dtype(x: Any) -> Any:
 
 def _are_known(*arrays: Any) -> bool:
     """Whether their values can be looked at here: not inside jit, and not where other processes hold a part."""
-    return not any(isinstance(x, jax.core.Tracer) or not getattr(x, "is_fully_addressable", True) for x in arrays)
+    return not any(isinstance(x, Tracer) or not getattr(x, "is_fully_addressable", True) for x in arrays)

@@ -13,6 +13,7 @@ from typing import Any, dataclass_transform
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from lrd_jax.errors import Refused
 
@@ -170,8 +171,10 @@ def column(x: Number) -> jax.Array:
 def check_rows(value: Any, rows: int) -> None:
     """Raises ValueError unless every number of a setting is a scalar or one for each of so many rows."""
     for name, (spec, _) in specs(type(value)).items():
-        given = getattr(value, name)
-        if spec.kind == "part" and given is not None:
+        given: Any = getattr(value, name)
+        if given is None:
+            continue
+        if spec.kind == "part":
             check_rows(given, rows)
         if spec.kind == "number" and np.shape(given) not in ((), (rows,)):
             raise Refused(
@@ -202,18 +205,19 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
     elif spec.kind == "flag":
         good = isinstance(value, bool)
     elif spec.kind == "part":
-        good = isinstance(value, spec.part or object) and dataclasses.is_dataclass(value)
+        good = isinstance(value, spec.part or object) and hasattr(value, "__dataclass_fields__")
     elif spec.kind == "array":
         good = isinstance(value, np.ndarray | jax.Array)
     else:
         good = spec.kind == "static"
     if not good:
         raise Refused(f"{label}={value!r} must be {wish}{' or None' if optional else ''}")
+    kept: Any = value
     if spec.kind == "count":
-        return int(value)
-    if spec.kind == "number" and np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):
-        return float(value)
-    return value
+        return int(kept)
+    if spec.kind == "number" and np.ndim(kept) == 0 and not isinstance(kept, Tracer):
+        return float(kept)
+    return kept
 
 
 def _is_number(value: Any) -> bool:
@@ -226,7 +230,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _in_range(value: Any, spec: Spec) -> bool:
-    if isinstance(value, jax.core.Tracer) or not getattr(value, "is_fully_addressable", True):
+    if isinstance(value, Tracer) or not getattr(value, "is_fully_addressable", True):
         return True  # its values are not known here
     x = np.asarray(value, np.float64)
     above = x > spec.low if spec.open_low else x >= spec.low

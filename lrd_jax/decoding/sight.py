@@ -3,6 +3,8 @@
 Axes: B batch, W active window, V vocab.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ class Sight:
     exists: jax.Array | None  # [B, W] bool, inside the row's own length; None: every row fills the canvas
     belief: Belief  # the model's own
     proposal: Belief  # the same with the token that would be committed; of filtered logits, where a part reads those
-    kl: jax.Array | None  # [B, W] nats, to the belief before, where it is measured; +inf on a block's first forward
+    kl: Any  # [B, W] nats, to the belief before; None where no part reads it; +inf on a block's first forward
     divergence: jax.Array  # [B] nats, D_t (Eq. 6); +inf on a block's first forward and where none is measured
     running: jax.Array  # [B] bool, the row has not ended and its logits are finite
     committing: jax.Array  # [B] bool, the forward began in the commit phase

@@ -24,8 +24,7 @@ class StopReason(enum.IntEnum):
     NON_FINITE = 5  # the model's logits held NaN or infinity; positions still masked hold the mask id
 
 
-@flax.struct.dataclass
-class Trace:
+class Trace(flax.struct.PyTreeNode):
     """What each step of each row saw; entries after a row's last step are NaN, 0 and False."""
 
     divergence: jax.Array  # [B, S] float32, D_t in nats; +inf on a block's first forward
@@ -34,8 +33,7 @@ class Trace:
     refining: jax.Array  # [B, S] bool, the step began in refinement
 
 
-@flax.struct.dataclass
-class DecodeState:
+class DecodeState(flax.struct.PyTreeNode):
     """The loop's carry. Everything a further step needs beside the parameters and the config."""
 
     prompt: jax.Array  # [B, P] int32
@@ -71,8 +69,7 @@ class DecodeState:
         return None if self.length is None else jnp.arange(self.masked.shape[1]) < self.length[:, None]
 
 
-@flax.struct.dataclass
-class DecodeResult:
+class DecodeResult(flax.struct.PyTreeNode):
     """The answer, and how it went."""
 
     tokens: jax.Array  # [B, G] int32; end-of-text beyond a row's own length

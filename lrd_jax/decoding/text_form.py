@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from lrd_jax.decoding import parts
 from lrd_jax.decoding.config import DecodeConfig
@@ -170,7 +171,7 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _plain(label: str, value: Any) -> Any:
     """A value as JSON has it."""
-    if isinstance(value, np.ndarray | np.generic | jax.Array) and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and not isinstance(value, Tracer):
         return np.asarray(value).tolist()
     if isinstance(value, tuple):
         return [_plain(label, item) for item in value]

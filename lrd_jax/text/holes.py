@@ -64,4 +64,6 @@ def encode_holes(tokenizer: "Tokenizer", pieces: Sequence[Piece], name: str) -> 
 def texts_of_holes(tokenizer: "Tokenizer", given: np.ndarray, tokens: np.ndarray) -> tuple[str, ...]:
     """What each hole of a canvas `[l]` was filled with, of its final tokens `[l]`."""
     edges = np.flatnonzero(np.diff(np.pad((given < 0).astype(np.int8), 1)))
-    return tuple(tokenizer.decode(tokens[start:stop], skip_special_tokens=True) for start, stop in edges.reshape(-1, 2))
+    return tuple(
+        tokenizer.decode(tokens[start:stop].tolist(), skip_special_tokens=True) for start, stop in edges.reshape(-1, 2)
+    )

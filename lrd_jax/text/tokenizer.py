@@ -88,7 +88,7 @@ class Tokenizer:
         """
         if tokenize or options or self.chat_template is None:
             asked = {"add_generation_prompt": add_generation_prompt, "tokenize": tokenize, **options}
-            return self.hf.apply_chat_template(list(messages), **asked)
+            return self.hf.apply_chat_template([dict(message) for message in messages], **asked)
         return render(
             self.chat_template, messages, self.special_tokens_map, add_generation_prompt=add_generation_prompt
         )

@@ -1,5 +1,5 @@
 # pyright: strict
-"""What a typed user writes; it is checked, never run: `.ci/types tests/typing/user.py`."""
+"""What a typed user writes; it is checked, in strict mode, and never run."""
 
 import jax
 import jax.numpy as jnp

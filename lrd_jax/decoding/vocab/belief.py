@@ -3,6 +3,8 @@
 Axes: B batch, W active window, V vocab. Everything is float32 and in nats; p = 0 adds nothing to a sum.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -10,15 +12,14 @@ import jax.numpy as jnp
 from lrd_jax.decoding.vocab.largest import argmax
 
 
-@flax.struct.dataclass
-class Belief:
+class Belief(flax.struct.PyTreeNode):
     """The belief at every position of the window, as commit and stopping rules read it."""
 
     token: jax.Array  # [B, W] int32, the token that would be committed
     confidence: jax.Array  # [B, W] probability of that token
     entropy: jax.Array  # [B, W] nats
     log_z: jax.Array  # [B, W] log of the softmax denominator
-    margin: jax.Array | None = None  # [B, W] probability of the best token minus the second best's, where asked for
+    margin: Any = None  # [B, W] probability of the best token minus the second best's, where asked for
 
 
 def read(logits: jax.Array, *, margin: bool = False) -> Belief:
