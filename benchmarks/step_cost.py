@@ -10,6 +10,7 @@ are timed in turn, the medians compared.
 """
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -18,7 +19,8 @@ import numpy as np
 import tyro
 
 from lrd_jax import DecodeConfig, LowestEntropy, Mix, Refine, make_decode
-from lrd_jax.decoding.compiling import compiler_options
+from lrd_jax.decoding.compiling import PlatformJit, compiler_options
+from lrd_jax.decoding.loop import run_advance
 from lrd_jax.decoding.vocab.nucleus import in_nucleus
 from lrd_jax.models import Model, positions_of
 from lrd_jax.research.timing.measure import in_turns
@@ -94,12 +96,14 @@ def main(sizes: Sizes) -> None:
             sizes.gen_length, mix=Mix(), refine=Refine(tau=0.0, max_steps=10_000), commit=LowestEntropy(), **common
         ),
     }
+    advance = PlatformJit(run_advance.__wrapped__)  # that leaves its state, to begin there again
     runs = {"forward": lambda: forward(params, prompt)}
     for name, config in decoders.items():
         decode = make_decode(model, config)
         # Past a block's first forward, where soft embeddings and a previous belief are at work.
         state = decode.advance(params, decode.start(params, prompt), 2)
-        runs[name] = lambda decode=decode, state=state: decode.advance(params, state, sizes.steps)
+        steps = jnp.int32(sizes.steps)
+        runs[name] = functools.partial(advance, decode.model, params, state, steps, decode.config)
     forwards = {name: 1 if name == "forward" else sizes.steps for name in runs}
     seconds = {name: np.array(taken) / forwards[name] for name, taken in in_turns(runs, sizes.repeats).items()}
     print(f"{sizes}; {nucleus}; jax {jax.__version__}, {jax.devices()}")
