@@ -9,14 +9,13 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 # Left to itself, XLA's CPU backend fuses the head's product with the reduction that reads the logits, and the fused
-# product leaves the fast matmul. Products by themselves and reductions by themselves keep their fast kernels.
-_CPU = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
-}
+# product leaves the fast matmul. Products by themselves keep it. Reductions stay with XLA: given them, the library of
+# jaxlib 0.10.2 sums some wrong (jax#39103), see docs/performance.md.
+CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 # A CPU multiplies bfloat16 in float32, and the compiler would convert all weights once, before the loop: twice their
 # size in memory that a machine which keeps bfloat16 weights is unlikely to have.
-_CPU_BFLOAT16 = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
+CPU_BFLOAT16 = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
 
 
 @functools.cache
@@ -27,7 +26,7 @@ def compiler_options(platform: str | None, bfloat16: bool = False) -> dict[str, 
       bfloat16: the parameters are.
     """
     options = {}
-    for wanted in (_CPU, _CPU_BFLOAT16 if bfloat16 else {}) if platform == "cpu" else ():
+    for wanted in (CPU, CPU_BFLOAT16 if bfloat16 else {}) if platform == "cpu" else ():
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             try:
                 jax.jit(lambda: 0, compiler_options=wanted or None).lower().compile()

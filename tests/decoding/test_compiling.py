@@ -19,7 +19,7 @@ def fresh():
 
 
 def test_options_that_the_compiler_does_not_know_are_left_out(monkeypatch, fresh):
-    monkeypatch.setattr(compiling, "_CPU", {"xla_cpu_no_such_option": "1"})
+    monkeypatch.setattr(compiling, "CPU", {"xla_cpu_no_such_option": "1"})
     assert compiling.compiler_options("cpu") == {}
 
 
