@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import os
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from lrd_jax import toml
+from lrd_jax.durable import write_whole
 from lrd_jax.errors import Refused
 
 VERSION = 2
@@ -67,13 +67,7 @@ def write_preset(path: Path, preset: PresetFile) -> None:
     """Writes a preset file whole or not at all, over an older one of that name."""
     check_preset_path(path)
     content = preset.to_json()
-    text = toml.dumps(content) if path.suffix == ".toml" else json.dumps(content, indent=2) + "\n"
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, toml.dumps(content) if path.suffix == ".toml" else json.dumps(content, indent=2) + "\n")
 
 
 def read_preset(path: str | Path) -> PresetFile:

@@ -1,7 +1,6 @@
 """Dataclasses from TOML, typed and with every problem named by its field, and tables back to TOML."""
 
 import dataclasses
-import os
 import tomllib
 import types
 import typing
@@ -10,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import tomli_w
 
+from lrd_jax.durable import write_whole
 from lrd_jax.errors import Refused
 
 T = TypeVar("T")
@@ -62,13 +62,7 @@ def dumps(table: dict[str, Any]) -> str:
 
 def write(path: Path, table: dict[str, Any]) -> None:
     """Writes a table whole or not at all, over an older file of that name."""
-    text = dumps(table)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, dumps(table))
 
 
 def type_problems(config: Any) -> list[str]:

@@ -3,12 +3,12 @@
 import contextlib
 import io
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from lrd_jax.durable import write_whole
 from lrd_jax.errors import Refused
 
 
@@ -70,9 +70,4 @@ def output(path: Path | None) -> Iterator[TextIO]:
         raise Refused(f"there is no folder {path.parent} for --output {path}: make it first")
     text = io.StringIO()
     yield text
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_text(text.getvalue(), encoding="utf-8", newline="\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, text.getvalue())

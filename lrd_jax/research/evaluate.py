@@ -12,7 +12,6 @@ problems; stop_reasons; and where they were asked for, refinements, how many too
 import collections
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ from lrd_jax.research.markdown import percent, table, tally
 from lrd_jax.research.options import EvalTiny
 from lrd_jax.research.questions import Question, Source, source_of
 from lrd_jax.research.replay import replay, summary
+from lrd_jax.research.results import Results
+from lrd_jax.research.statistics import wilson
 from lrd_jax.text import encode_prompts, pad_to_bucket
 
 TASKS_BY_DEFAULT = ("words", "code")
@@ -110,43 +111,25 @@ def measure(
     """
     loaded, cells = None, []
     ask = functools.cache(source or source_of(tasks))  # decoders are asked the same, and some sources are slow
-    done = {cell_key(cell): cell for cell in read_cells(output)}
-    for one in wanted:
-        cell = {"model": model_name, "canvas": one.canvas, "decoder": one.decoder, "problems": one.problems}
-        cell |= {"seed": seed, "tasks": list(tasks)}
-        key = cell_key(cell)
-        if not one.is_held(done.get(key)):
-            loaded = loaded or open_model(model_name, context, dtype)
-            config = one.make(one.canvas)
-            generator = Generator(loaded, config.replace(trace=True) if one.needs else config, batch=batch)
-            asked = ask(one.problems, seed, one.canvas, loaded.tokenizer)
-            cell |= _measure(generator, asked, replayed="steps" in one.needs)
-            append_line(output, cell)
-            done[key] = cell
-            report(cell)
-        cells.append(done[key])
+    with cells_in(output) as results:
+        for one in wanted:
+            cell = {"model": model_name, "canvas": one.canvas, "decoder": one.decoder, "problems": one.problems}
+            cell |= {"seed": seed, "tasks": list(tasks)}
+            key = cell_key(cell)
+            if not one.is_held(results.held.get(key)):
+                loaded = loaded or open_model(model_name, context, dtype)
+                config = one.make(one.canvas)
+                generator = Generator(loaded, config.replace(trace=True) if one.needs else config, batch=batch)
+                asked = ask(one.problems, seed, one.canvas, loaded.tokenizer)
+                results.append([cell | _measure(generator, asked, replayed="steps" in one.needs)])
+                report(results.held[key])
+            cells.append(results.held[key])
     return cells
 
 
-def read_cells(path: Path) -> Iterator[dict]:
-    """The cells of a results file, none where it is absent; a last line that was cut short is passed over."""
-    if not path.exists():
-        return
-    for line in path.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
-
-
-def append_line(path: Path, record: dict) -> None:
-    """Adds a line of JSON to a file, which is made where there is none; a last line that was cut short stays apart."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        end = file.seek(0, 2)
-        file.seek(max(0, end - 1))
-        cut = end > 0 and file.read() != b"\n"
-        file.write(b"\n" * cut + json.dumps(record).encode() + b"\n")
+def cells_in(path: Path) -> Results[dict]:
+    """The cells of a results file; a line may be of any model."""
+    return Results(path, cell_key)
 
 
 def cell_key(cell: dict) -> tuple:
@@ -213,14 +196,6 @@ def refinement_lengths(refining: np.ndarray) -> list[int]:
     """How many forwards each refinement of each row took; refining bool `[B, S]`, as `Trace` has it."""
     edges = np.diff(np.pad(refining.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     return (np.argwhere(edges == -1)[:, 1] - np.argwhere(edges == 1)[:, 1]).tolist()
-
-
-def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson 1927)."""
-    p, n = successes / trials, trials
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5 / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)  # rounding may lead outside
 
 
 def markdown(cells: list[dict]) -> str:

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from lrd_jax import toml
+from lrd_jax.durable import write_whole
 from lrd_jax.errors import Refused
 from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.step import TrainState
@@ -43,9 +43,7 @@ def save(output: Path, config: TrainConfig, state: TrainState) -> None:
             with _quiet():
                 ocp.save(folder / str(step), tree)
             content = {"train_config": config.to_json(), "sha256": _hashes(folder / str(step))}
-            part = folder / f"{step}.json.part"
-            part.write_text(json.dumps(content, indent=1) + "\n")
-            os.replace(part, folder / f"{step}.json")
+            write_whole(folder / f"{step}.json", json.dumps(content, indent=1) + "\n")
         except BaseException:
             _clear(folder, keep=earlier)
             raise

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lrd_jax.durable import append_lines, open_alone, whole_lines
 from lrd_jax.errors import Refused
-from lrd_jax.locking import append_lines, open_alone, whole_lines
 
 
 class Log:

@@ -24,7 +24,7 @@ from lrd_jax.research.calibrate.judge import Judge
 from lrd_jax.research.calibrate.observe import DIVERGENCES, Bench, Path
 from lrd_jax.research.calibrate.replay import Decodes, Replays, source_of, switch_of
 from lrd_jax.research.calibrate.run import decoder_table
-from lrd_jax.research.calibrate.scan import Cell, front, grid, knee, measure
+from lrd_jax.research.calibrate.scan import Cell, ahead, grid, knee, measure
 from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.prompts import Example, read_examples
 from lrd_jax.tasks import problems
@@ -163,15 +163,15 @@ def cell(forwards, accuracy, agreement=0.5):
 
 def test_the_front_is_what_no_other_beats():
     cells = [cell(3, 0.8), cell(2, 0.5), cell(4, 0.8), cell(2, 0.6), cell(5, 0.9), cell(6, 0.85)]
-    assert [(c.forwards, c.quality) for c in front(cells)] == [(2, 0.6), (3, 0.8), (5, 0.9)]
+    assert [(c.forwards, c.quality) for c in ahead(cells)] == [(2, 0.6), (3, 0.8), (5, 0.9)]
 
 
 def test_the_knee_is_where_the_front_bends():
-    ahead = [cell(2, 0.50), cell(3, 0.52), cell(4, 0.86), cell(6, 0.89), cell(10, 0.90)]
-    assert knee(ahead, max_loss=1.0).forwards == 4
-    assert knee(ahead, max_loss=0.05).forwards == 6  # what loses more is not looked at
-    assert knee(ahead, max_loss=0.0).forwards == 10
-    assert knee(ahead[:2], max_loss=1.0).forwards == 3  # two ends: the better answers
+    cells = [cell(2, 0.50), cell(3, 0.52), cell(4, 0.86), cell(6, 0.89), cell(10, 0.90)]
+    assert knee(cells, max_loss=1.0).forwards == 4
+    assert knee(cells, max_loss=0.05).forwards == 6  # what loses more is not looked at
+    assert knee(cells, max_loss=0.0).forwards == 10
+    assert knee(cells[:2], max_loss=1.0).forwards == 3  # two ends: the better answers
 
 
 def test_quality_is_accuracy_where_answers_are_checked_and_agreement_elsewhere():

@@ -29,7 +29,7 @@ from lrd_jax.research.benchmarks.plugin import LRDModel  # noqa: E402
 from lrd_jax.research.benchmarks.programs import Programs  # noqa: E402
 from lrd_jax.research.benchmarks.questions import BenchmarkQuestions  # noqa: E402
 from lrd_jax.research.benchmarks.records import read_records  # noqa: E402
-from lrd_jax.research.evaluate import read_cells  # noqa: E402
+from lrd_jax.research.evaluate import cells_in  # noqa: E402
 
 MATRIX = r"$\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}}$."  # lm-eval loses the rows of the answer beside it
 ROWS = {
@@ -315,7 +315,7 @@ def test_reproduce_asks_the_benchmarks(folder, data, tmp_path, capsys):
     )
     numbers = ("--canvases", "8", "--counts", "3", "--replayed", "2", "--batch", "9", "--what", "table1")
     assert main(["reproduce", "--model", folder, "--output", str(tmp_path), *args, *numbers]) == 0
-    (cell,) = read_cells(tmp_path / "cells.jsonl")
+    (cell,) = cells_in(tmp_path / "cells.jsonl").read().held.values()
     assert cell["tasks"] == ["gsm8k", "math500"]
     assert {name: asked for name, (_, asked) in cell["grades"].items()} == {"gsm8k": 2, "math500": 1}
     assert "| threshold 0.9 |" in (tmp_path / "report.md").read_text()

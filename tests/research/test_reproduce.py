@@ -10,18 +10,18 @@ import pytest
 from lrd_jax.cli import main
 from lrd_jax.decoding.parts.part import Part
 from lrd_jax.research.decoders import DECODER_SETS
-from lrd_jax.research.evaluate import read_cells, wilson
+from lrd_jax.research.evaluate import cells_in
 from lrd_jax.research.questions import source_of
 from lrd_jax.research.reproduce import decoders
 from lrd_jax.research.reproduce.exhibits import EXHIBITS, wanted
 from lrd_jax.research.reproduce.figures import settled_by
-from lrd_jax.research.reproduce.front import front
 from lrd_jax.research.reproduce.options import WHAT, Reproduce
-from lrd_jax.research.reproduce.results import Setting, difference, settings
+from lrd_jax.research.reproduce.results import Setting, settings
 from lrd_jax.research.reproduce.run import missing, run
 from lrd_jax.research.reproduce.show import SHOWS
 from lrd_jax.research.reproduce.tables import table1, table3
 from lrd_jax.research.reproduce.timing import times_of
+from lrd_jax.research.statistics import difference, front, wilson
 
 SETS = [
     *DECODER_SETS.values(),
@@ -196,7 +196,7 @@ def test_what_is_missing_is_measured_and_timed_once(tmp_path):
         canvases=(32,), counts=(4,), replayed=2, batch=4, what=("table1",), only=("threshold 0.9",), output=tmp_path
     )
     run(options)
-    (measured,) = read_cells(tmp_path / "cells.jsonl")
+    (measured,) = cells_in(tmp_path / "cells.jsonl").read().held.values()
     assert 0 < measured["effective_tokens"] < 32
     assert measured["tasks"] == ["words", "code"]
     assert times_of(tmp_path / "times.jsonl")["lrd-tiny-soft", 32]["threshold 0.9"] > 0

@@ -12,7 +12,7 @@ from goldens import GOLDEN
 
 from lrd_jax import cli
 from lrd_jax.convert.reader import open_source
-from lrd_jax.locking import open_alone
+from lrd_jax.durable import open_alone
 from lrd_jax.models import CHECKPOINTS, Model
 from lrd_jax.sharding import make_mesh
 from lrd_jax.tasks import TASKS

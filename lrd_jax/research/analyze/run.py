@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,13 @@ from lrd_jax.presets import decoder
 from lrd_jax.research.analyze import stops
 from lrd_jax.research.analyze.domains import Domain, file_domains, task_domains
 from lrd_jax.research.analyze.options import Analyze
-from lrd_jax.research.analyze.stops import Unstopped, outcome, share
+from lrd_jax.research.analyze.stops import Unstopped, outcome
 from lrd_jax.research.analyze.tables import TABLES
 from lrd_jax.research.analyze.trajectories import decode_trajectory, sweep
 from lrd_jax.research.analyze.walk import decode_all, encode, recordable, walk
 from lrd_jax.research.plots import check_matplotlib
+from lrd_jax.research.results import write_json
+from lrd_jax.research.statistics import share
 from lrd_jax.text import decode_text
 
 Report = Callable[[str], None]
@@ -199,8 +200,4 @@ def _read(options: Analyze, part: str) -> dict[str, Any] | None:
 
 
 def _write(options: Analyze, part: str, data: dict[str, Any]) -> None:
-    """The file appears whole or not at all."""
-    file = options.output / f"{part}.json"
-    cut_short = file.with_suffix(".json.tmp")
-    cut_short.write_text(json.dumps({"settings": _settings(options), "data": data}, indent=1) + "\n")
-    os.replace(cut_short, file)
+    write_json(options.output / f"{part}.json", {"settings": _settings(options), "data": data})

@@ -15,7 +15,7 @@ from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.research.analyze.domains import Domain
 from lrd_jax.research.analyze.walk import Walk
-from lrd_jax.research.evaluate import wilson
+from lrd_jax.research.statistics import share
 from lrd_jax.text import answer_lengths, decode_text
 
 SURE = 0.9  # a stop is confident where the positions that it fills are, on average, at least this sure
@@ -178,12 +178,6 @@ def _confidences(values: np.ndarray) -> dict[str, Any]:
         "quartiles": np.quantile(values, (0.25, 0.5, 0.75)).tolist() if len(values) else None,
         "histogram": np.histogram(values, edges)[0].tolist(),  # ten bins of confidence from 0 to 1
     }
-
-
-def share(flags: np.ndarray) -> dict[str, Any]:
-    """A share with its 95 % interval."""
-    low, high = wilson(int(flags.sum()), len(flags))
-    return {"share": float(flags.mean()), "low": low, "high": high, "count": int(flags.sum()), "of": len(flags)}
 
 
 def tuned(run: Unstopped, risk: float) -> dict[str, Stop]:

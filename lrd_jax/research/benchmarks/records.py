@@ -1,16 +1,12 @@
-"""Records of answered samples in a JSON-lines file that survives a kill at any moment.
-
-A batch is appended with one write. A kill in the middle of it leaves a last line without its end, which is taken off
-when the file is opened again, so that no sample is there twice or half.
-"""
+"""Records of answered samples, and the settings that they were made with."""
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from lrd_jax.errors import Refused
-from lrd_jax.locking import append_lines, open_alone, whole_lines
+from lrd_jax.research.results import Results, write_json
 
 Key = tuple[str, int, int]  # task, index of the problem, repetition
 
@@ -50,49 +46,17 @@ class Record:
         return self.task, self.index, self.repeat
 
 
-class RecordFile:
-    """The records of one run; a context manager that no second process can hold open at the same time."""
+class RecordFile(Results[Record]):
+    """The records of one run."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self.records: dict[Key, Record] = {}
-
-    def __enter__(self) -> Self:
-        """Opens or creates the file and reads what is there.
-
-        Raises:
-          ValueError: another process holds it, or a line that is no record.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open_alone(self.path)
-        try:
-            self._read()
-        except ValueError:
-            self._file.close()
-            raise
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._file.close()
-
-    def append(self, records: list[Record]) -> None:
-        """Writes the records; they are with the operating system when it returns."""
-        append_lines(self._file, [dataclasses.asdict(record) for record in records])
-        self.records |= {record.key: record for record in records}
-
-    def _read(self) -> None:
-        for number, line in whole_lines(self._file):
-            try:
-                record = Record(**json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise Refused(f"{self.path}, line {number} is no record ({error}); take it out") from error
-            self.records[record.key] = record
+        super().__init__(path, lambda record: record.key, Record)
 
 
 def read_records(path: Path) -> list[Record]:
     """The records of a run that nobody writes any more."""
     with RecordFile(path) as file:
-        return list(file.records.values())
+        return list(file.held.values())
 
 
 def same_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -104,9 +68,7 @@ def same_settings(path: Path, settings: dict[str, Any]) -> None:
     settings = json.loads(json.dumps(settings))
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(settings, indent=1) + "\n")
-        unfinished.replace(path)  # a kill leaves whole settings or none
+        write_json(path, settings)
         return
     there = json.loads(path.read_text())
     differ = [name for name in settings | there if settings.get(name) != there.get(name)]

@@ -90,26 +90,26 @@ def answer_all(
       ValueError: a record of another prompt.
     """
     for request in requests:
-        held = file.records.get(request.key)
+        held = file.held.get(request.key)
         if held is not None and held.prompt != request.prompt:
             raise Refused(
                 f"{file.path} answers another prompt for {request.task} {request.index}: it begins "
                 f"{held.prompt[:80]!r}, asked was {request.prompt[:80]!r}; choose another folder"
             )
-    if there := [file.records[r.key] for r in requests if r.key in file.records]:
+    if there := [file.held[r.key] for r in requests if r.key in file.held]:
         report(there)
     for batch in answerer.plan(requests):
         members = [requests[i] for i in batch]
-        if all(request.key in file.records for request in members):
+        if all(request.key in file.held for request in members):
             continue
         fresh = [
             _record(request, answer, grade(request, answer.output))
             for request, answer in zip(members, answerer.answer(members), strict=True)
-            if request.key not in file.records
+            if request.key not in file.held
         ]
         file.append(fresh)
         report(fresh)
-    return [file.records[request.key] for request in requests]
+    return [file.held[request.key] for request in requests]
 
 
 def numbered(samples: Sequence[tuple[str, int, str, Sequence[str], dict[str, Any]]]) -> list[Request]:

@@ -1,6 +1,5 @@
 """`lrd-jax eval`: every benchmark asked as the paper asks it, answered, graded by us and by lm-eval, summed up."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from lrd_jax.research.benchmarks.requests import Grade, Request
 from lrd_jax.research.benchmarks.scoring import grade
 from lrd_jax.research.benchmarks.summary import Summary, summarize
 from lrd_jax.research.benchmarks.tasks import open_task
+from lrd_jax.research.results import write_json
 
 
 def run(
@@ -81,7 +81,7 @@ def run(
             records = model.answered
         metrics = _metrics(results["results"][cell.asked.task])
         summary = summarize(records, baseline_records(cell, output))
-        _write(folder / SUMMARY, {**cell.to_json(), **summary.to_json(), "lm_eval": metrics})
+        write_json(folder / SUMMARY, {**cell.to_json(), **summary.to_json(), "lm_eval": metrics})
         yield cell, summary, metrics
 
 
@@ -98,9 +98,3 @@ def _metrics(found: dict[str, Any]) -> dict[str, float]:
         for name, value in found.items()
         if "," in name and "_stderr" not in name and isinstance(value, int | float)
     }
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    unfinished.replace(path)  # a kill leaves a whole summary or the one before

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lrd_jax.research.benchmarks.records import Record
-from lrd_jax.research.evaluate import wilson
 from lrd_jax.research.markdown import percent, table, tally
+from lrd_jax.research.statistics import wilson
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

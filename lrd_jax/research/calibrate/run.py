@@ -15,7 +15,7 @@ from lrd_jax.research.calibrate.judge import Judge
 from lrd_jax.research.calibrate.observe import Bench
 from lrd_jax.research.calibrate.options import Calibrate
 from lrd_jax.research.calibrate.replay import source_of
-from lrd_jax.research.calibrate.scan import Cell, changed, front, grid, knee, measure, scan
+from lrd_jax.research.calibrate.scan import Cell, ahead, changed, grid, knee, measure, scan
 from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.prompts import Example, read_examples
 from lrd_jax.text import encode_prompts, pad_to_bucket
@@ -99,7 +99,7 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
 
     rungs = []
     if options.risk is None:
-        shown = front(cells)
+        shown = ahead(cells)
         chosen = knee(shown, options.max_loss)
     else:
         counts = [changed(cell.texts, reference.texts) for cell in cells]

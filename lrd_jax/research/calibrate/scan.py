@@ -9,6 +9,7 @@ import numpy as np
 from lrd_jax.research.calibrate.judge import Judge
 from lrd_jax.research.calibrate.replay import Decodes, Outcome, Replays
 from lrd_jax.research.calibrate.tuning import Tuning
+from lrd_jax.research.statistics import front
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,31 +91,27 @@ def scan(
     return cells
 
 
-def front(cells: list[Cell]) -> list[Cell]:
+def ahead(cells: list[Cell]) -> list[Cell]:
     """The cells that no other beats in forwards without losing quality, cheapest first."""
-    best, kept = float("-inf"), []
-    for cell in sorted(cells, key=lambda cell: (cell.forwards, -cell.quality)):
-        if cell.quality > best:
-            best = cell.quality
-            kept.append(cell)
-    return kept
+    return [cells[i] for i in front([(cell.forwards, cell.quality) for cell in cells])]
 
 
-def knee(ahead: list[Cell], max_loss: float) -> Cell:
+def knee(cells: list[Cell], max_loss: float) -> Cell:
     """Where the front bends: its cell farthest above the line between its ends, both axes taken from 0 to 1.
 
     Below the knee a forward saved costs more quality than on average, above it one spent gains less. On a tie the
     better answers win.
 
     Args:
-      max_loss: the front is looked at no deeper than this below its best quality: where it bends among settings that
+      cells: the front, cheapest first.
+      max_loss: it is looked at no deeper than this below its best quality: where it bends among settings that
         nobody would use says nothing.
     """
-    ahead = [cell for cell in ahead if cell.quality >= ahead[-1].quality - max_loss]
-    first, last = ahead[0], ahead[-1]
+    cells = [cell for cell in cells if cell.quality >= cells[-1].quality - max_loss]
+    first, last = cells[0], cells[-1]
     cost, gain = last.forwards - first.forwards or 1.0, last.quality - first.quality or 1.0
 
     def height(cell: Cell) -> float:
         return (cell.quality - first.quality) / gain - (cell.forwards - first.forwards) / cost
 
-    return max(ahead, key=lambda cell: (round(height(cell), 9), cell.quality))
+    return max(cells, key=lambda cell: (round(height(cell), 9), cell.quality))

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from lrd_jax.research.markdown import table
 from lrd_jax.research.reproduce.decoders import BASELINE, NUCLEUS, PAPER, SETTLING, SHIPPED, SWEPT
 from lrd_jax.research.reproduce.figures import PAPER_SETTLED, settled_by
-from lrd_jax.research.reproduce.results import Setting, Shown, difference
+from lrd_jax.research.reproduce.results import Setting, Shown
 from lrd_jax.research.reproduce.tables import points
+from lrd_jax.research.statistics import difference
 
 HOLDS, NOT, OPEN = "holds", "does not hold", "not decided"
 

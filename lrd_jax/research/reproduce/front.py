@@ -7,6 +7,7 @@ from lrd_jax.research.markdown import table
 from lrd_jax.research.reproduce.decoders import FRONTS
 from lrd_jax.research.reproduce.results import Setting, Shown
 from lrd_jax.research.reproduce.tables import accuracy
+from lrd_jax.research.statistics import front
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; LRD's are the strong ones, with full markers.
 _LOOKS: dict[str, tuple[str, str]] = {
@@ -21,16 +22,6 @@ _LOOKS: dict[str, tuple[str, str]] = {
     "LRD, guarded stop": ("#0072B2", "^"),
     "LRD, threshold commits": ("#0072B2", "*"),
 }
-
-
-def front(points: list[tuple[float, float]]) -> list[int]:
-    """Indices of the points (cost, accuracy) that no other point beats, cheapest first."""
-    best, kept = float("-inf"), []
-    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if points[i][1] > best:
-            best = points[i][1]
-            kept.append(i)
-    return kept
 
 
 def ahead(cells: list[dict]) -> list[dict]:

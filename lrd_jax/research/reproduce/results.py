@@ -1,11 +1,10 @@
 """The cells of a results folder, as tables and pictures ask for them."""
 
-import collections
 import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from lrd_jax.research.evaluate import TASKS_BY_DEFAULT, cell_key
+from lrd_jax.research.evaluate import TASKS_BY_DEFAULT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,9 +63,8 @@ def settings(
     models: tuple[str, ...],
     tasks: tuple[str, ...],
 ) -> list[Setting]:
-    """The cells of these models and tasks by model and canvas; of cells of equal keys the last counts."""
-    newest = {cell_key(cell): cell for cell in cells}.values()
-    mine = [c for c in newest if c["model"] in models and tuple(c.get("tasks", TASKS_BY_DEFAULT)) == tasks]
+    """The cells of these models and tasks by model and canvas."""
+    mine = [c for c in cells if c["model"] in models and tuple(c.get("tasks", TASKS_BY_DEFAULT)) == tasks]
     out = []
     for model, canvas in sorted({(c["model"], c["canvas"]) for c in mine}, key=lambda k: (models.index(k[0]), k[1])):
         by_decoder: dict[str, list[dict]] = {}
@@ -75,31 +73,3 @@ def settings(
                 by_decoder.setdefault(cell["decoder"], []).append(cell)
         out.append(Setting(model, canvas, by_decoder, times.get((model, canvas), {})))
     return out
-
-
-def difference(cell: dict, reference: dict) -> tuple[float, float, float]:
-    """The accuracy of `cell` less that of `reference`, and its 95 % interval (Newcombe 1998, method 10).
-
-    It is that of paired samples where both cells, of one setting, say which of the same problems they answered; else
-    that of independent ones, which on the same problems is wider than need be.
-    """
-    p, q = cell["accuracy"], reference["accuracy"]
-    same = all(cell[field] == reference[field] for field in ("problems", "seed"))
-    paired = same and all("right" in c for c in (cell, reference))
-    phi = correlation(cell["right"], reference["right"]) if paired else 0.0
-    low, high = p - cell["low"], cell["high"] - p
-    other_low, other_high = q - reference["low"], reference["high"] - q
-    below = (low**2 - 2 * phi * low * other_high + other_high**2) ** 0.5
-    above = (high**2 - 2 * phi * high * other_low + other_low**2) ** 0.5
-    return p - q, p - q - below, p - q + above
-
-
-def correlation(right: str, other: str) -> float:
-    """Of two strings of 0 and 1, corrected for continuity where it is positive, as Newcombe's method 10 has it."""
-    pairs = collections.Counter(zip(right, other, strict=True))
-    both, first, second, none = (pairs[key] for key in (("1", "1"), ("1", "0"), ("0", "1"), ("0", "0")))
-    margins = (both + first) * (second + none) * (both + second) * (first + none)
-    cross = both * none - first * second
-    if cross > 0:
-        cross = max(cross - len(right) / 2, 0)
-    return cross / margins**0.5 if margins else 0.0

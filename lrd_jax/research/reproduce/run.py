@@ -1,13 +1,13 @@
 """The run: cells are measured into a folder, and everything is drawn from what the folder holds."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
 from lrd_jax.checkpoint import find_model
 from lrd_jax.errors import Refused
 from lrd_jax.presets import BENCHMARKS
-from lrd_jax.research.evaluate import Wanted, append_line, cell_key, measure, read_cells
+from lrd_jax.research.evaluate import Wanted, cells_in, measure
 from lrd_jax.research.plots import check_matplotlib
 from lrd_jax.research.questions import Source, source_of
 from lrd_jax.research.reproduce.decoders import TIMED
@@ -69,19 +69,17 @@ def source_for(options: Reproduce, model: str) -> Source:
 
 def take_over(options: Reproduce) -> None:
     """Copies cells of these models from the given files into the folder, where it does not hold their like."""
-    path = options.output / CELLS
-    done = {cell_key(cell) for cell in read_cells(path)}
-    for file in options.cells:
-        for cell in read_cells(file):
-            if cell["model"] in options.model and cell_key(cell) not in done:
-                append_line(path, cell)
-                done.add(cell_key(cell))
+    held = cells_in(options.output / CELLS).read().held
+    found = _cells_of(options.cells)
+    new = [cell for key, cell in found.items() if cell["model"] in options.model and key not in held]
+    if new:
+        with cells_in(options.output / CELLS) as results:
+            results.append(new)
 
 
 def missing(options: Reproduce) -> list[tuple[str, Wanted]]:
     """The cells that a run would measure, with their models."""
-    files = (options.output / CELLS, *options.cells)
-    done = {cell_key(cell): cell for file in reversed(files) for cell in read_cells(file)}
+    done = _cells_of((options.output / CELLS, *options.cells))
     out = []
     for model in options.model:
         for one in wanted(options):
@@ -89,6 +87,11 @@ def missing(options: Reproduce) -> list[tuple[str, Wanted]]:
             if not one.is_held(done.get(key)):
                 out.append((model, one))
     return out
+
+
+def _cells_of(files: Iterable[Path]) -> dict[Hashable, dict]:
+    """The cells of several files by key; of equal ones the first file's."""
+    return {key: cell for file in reversed(tuple(files)) for key, cell in cells_in(file).read().held.items()}
 
 
 def draw(options: Reproduce) -> Path:
@@ -100,7 +103,8 @@ def draw(options: Reproduce) -> Path:
     from lrd_jax.research.reproduce.show import SHOWS  # matplotlib takes a while to import
 
     path = options.output / CELLS
-    found = settings(read_cells(path), times_of(options.output / TIMES), options.model, options.tasks)
+    cells, times = cells_in(path).read().held.values(), times_of(options.output / TIMES)
+    found = settings(cells, times, options.model, options.tasks)
     if not found:
         raise Refused(
             f"{path} holds no cell of {', '.join(options.model)} on {', '.join(options.tasks)}; "

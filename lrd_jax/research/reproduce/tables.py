@@ -13,7 +13,8 @@ from lrd_jax.research.reproduce.decoders import (
     PAPER,
     REFINED_GROUPS,
 )
-from lrd_jax.research.reproduce.results import Setting, Shown, difference
+from lrd_jax.research.reproduce.results import Setting, Shown
+from lrd_jax.research.statistics import difference
 
 Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]

@@ -11,8 +11,9 @@ from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.loop import Decoder, make_decode
 from lrd_jax.decoding.state import DecodeState
 from lrd_jax.research.decoders import Decoders
-from lrd_jax.research.evaluate import append_line, open_model, read_cells
+from lrd_jax.research.evaluate import open_model
 from lrd_jax.research.questions import Question, Source
+from lrd_jax.research.results import Results
 from lrd_jax.research.timing.measure import in_turns
 from lrd_jax.text import encode_prompts, pad_to_bucket
 
@@ -22,7 +23,11 @@ FORWARDS = 4  # timed at most, from the start of a decode
 
 def times_of(path: Path) -> dict[tuple[str, int], dict[str, float]]:
     """By model and canvas: milliseconds of a forward of one row, by decoder; of a file that `time_all` wrote."""
-    return {(line["model"], line["canvas"]): line["milliseconds"] for line in read_cells(path)}
+    return {key: line["milliseconds"] for key, line in _lines_of(path).read().held.items()}
+
+
+def _lines_of(path: Path) -> Results[dict]:
+    return Results(path, lambda line: (line["model"], line["canvas"]))
 
 
 def time_all(
@@ -50,7 +55,8 @@ def time_all(
         questions = source(min(batch, problems[canvas]), seed, canvas, loaded.tokenizer)
         found = time_forwards(loaded, decoders, canvas, questions)
         line = {"model": model_name, "canvas": canvas, "batch": len(questions), "rounds": ROUNDS, "milliseconds": found}
-        append_line(output, line)
+        with _lines_of(output) as lines:
+            lines.append([line])
 
 
 def time_forwards(loaded: Loaded, decoders: Decoders, canvas: int, questions: list[Question]) -> dict[str, float]:

@@ -1,12 +1,23 @@
-"""A file of JSON lines that one process at a time may write, and that survives a kill at any moment."""
+"""Files that survive a kill at any moment: written whole or not at all, or JSON lines of one process at a time."""
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from lrd_jax.errors import Refused
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text, in UTF-8 and with its own line ends, over an older file of that name; a kill leaves either."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def open_alone(path: Path) -> IO[bytes]:
