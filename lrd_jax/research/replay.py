@@ -9,11 +9,11 @@ import numpy as np
 
 from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.loop import Decoder, Forward
-from lrd_jax.decoding.parts.stop import Stop, asked
+from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.decoding.reading import by_chunks, chunk_of, window_logits
 from lrd_jax.decoding.vocab.nucleus import in_nucleus
 
-PAPER_TAU = Stop().tau
+PAPER_STOP = Stop()
 
 
 def replay(decode: Decoder, params, prompt, mask, tokens) -> dict[str, np.ndarray]:
@@ -38,7 +38,7 @@ def replay(decode: Decoder, params, prompt, mask, tokens) -> dict[str, np.ndarra
     """
     result, columns = jax.device_get(decode.watch(look, params, prompt, mask, args=(jnp.asarray(tokens),)))
     columns["divergence"], columns["refining"] = result.trace.divergence, result.trace.refining
-    columns["stopped"] = np.maximum.accumulate(columns.pop("asked") & (columns["divergence"] < PAPER_TAU), axis=1)
+    columns["stopped"] = np.maximum.accumulate(columns["stopped"], axis=1)
     ran = ~np.isnan(result.trace.divergence)
     steps = np.flatnonzero(ran.any(axis=0))
     return {name: np.where(ran, column, np.nan)[:, steps] for name, column in columns.items()}
@@ -76,7 +76,7 @@ def look(forward: Forward, tokens: jax.Array) -> dict[str, jax.Array]:
         "alpha": over_masked(alpha),
         "mixed": over_masked(mixed),
         "open": jnp.sum(masked, axis=-1).astype(jnp.float32),
-        "asked": asked(sight),
+        "stopped": PAPER_STOP(sight, ()),
     }
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sights import recorded
 
 from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.cli import USER_ERROR, main
@@ -14,13 +15,12 @@ from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.stop import Stop
-from lrd_jax.decoding.vocab.belief import Belief
 from lrd_jax.research.analyze.domains import file_domains, task_domains
 from lrd_jax.research.analyze.options import Analyze
 from lrd_jax.research.analyze.run import run, unstopped
-from lrd_jax.research.analyze.stops import Unstopped, by_divergence, first_stop, outcome, tuned
+from lrd_jax.research.analyze.stops import Unstopped, by_divergence, outcome, tuned
 from lrd_jax.research.analyze.trajectories import contraction, decode_trajectory
-from lrd_jax.research.analyze.walk import Walk, recordable, walk
+from lrd_jax.research.record import Record, first_stop, record, recordable
 from lrd_jax.tasks import problems
 from lrd_jax.tasks.problem import held_out
 from lrd_jax.text import answer_lengths
@@ -47,39 +47,31 @@ def prompt():
 
 
 @pytest.fixture(scope="module")
-def record(loaded, prompt):
+def held(loaded, prompt):
     decoder = make_decode(loaded.model, recordable(DecodeConfig.paper(G, stop=None)))
-    return walk(decoder, loaded.params, prompt, np.ones_like(prompt, bool), batch=2)
+    return record(decoder, loaded.params, prompt, np.ones_like(prompt, bool), batch=2)
 
 
 def hand_made(divergence, entropy, token, final):
     """A record of one row, two forwards on which a stop is asked, everything masked."""
-    shape = np.shape(token)
-    flat = np.zeros(shape, np.float32)
-    belief = Belief(token=np.array(token), confidence=flat + 0.95, entropy=np.array(entropy), log_z=flat)
-    return Walk(
-        final=np.array(final),
-        masked=np.ones(shape, bool),
-        asked=np.ones(shape[:2], bool),
-        divergence=np.array(divergence, np.float32),
-        belief=belief,
-    )
+    return Record(sight=recorded(divergence, entropy, 0.95, token), filled=np.array(token), final=np.array(final))
 
 
 @pytest.mark.parametrize("guarded", [False, True])
-def test_a_record_tells_what_every_stop_would_have_done(loaded, prompt, record, guarded):
-    asked = record.divergence[record.asked]
-    largest = np.where(record.masked, record.belief.entropy, 0).max(-1)[record.asked]
+def test_a_record_tells_what_every_stop_would_have_done(loaded, prompt, held, guarded):
+    sight = held.sight
+    asked = sight.divergence[held.asked]
+    largest = np.where(sight.masked, sight.belief.entropy, 0).max(-1)[held.asked]
     decode = make_decode(loaded.model, DecodeConfig.paper(G, stop=Stop(max_entropy=9.0)))
     ended = 0
     for share in (0.1, 0.5, 0.9):
         guard = float(np.quantile(largest, share)) if guarded else 9.0
         stop = Stop(float(np.quantile(asked, 1 - share / 2)), max_entropy=guard)
         real = decode(loaded.params, prompt, config=decode.config.replace(stop=stop))
-        at = first_stop(record, stop)
-        told = np.where((at >= 0)[:, None], record.answers[at, np.arange(3)], record.final)
+        at = first_stop(stop, sight)
+        told = np.where((at >= 0)[:, None], held.filled[at, np.arange(3)], held.final)
         np.testing.assert_array_equal(told, real.tokens)
-        np.testing.assert_array_equal(np.where(at >= 0, at + 1, record.forwards), real.forwards)
+        np.testing.assert_array_equal(np.where(at >= 0, at + 1, held.forwards), real.forwards)
         ended += (at >= 0).sum()
     assert ended > 0
 

@@ -7,6 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from sights import recorded
 
 from lrd_jax import cli
 from lrd_jax.checkpoint import load
@@ -21,12 +22,13 @@ from lrd_jax.decoding.text_form import changed
 from lrd_jax.preset_files import PresetFile, read_preset, write_preset
 from lrd_jax.presets import preset
 from lrd_jax.research.calibrate.judge import Judge
-from lrd_jax.research.calibrate.observe import DIVERGENCES, Bench, Path
-from lrd_jax.research.calibrate.replay import Decodes, Replays, source_of, switch_of
+from lrd_jax.research.calibrate.outcomes import Decodes, Replays, source_of, switch_of
 from lrd_jax.research.calibrate.run import decoder_table
 from lrd_jax.research.calibrate.scan import Cell, ahead, grid, knee, measure
+from lrd_jax.research.calibrate.tunable import DIVERGENCES, Path, Tunable, least_sure
 from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.prompts import Example, read_examples
+from lrd_jax.research.record import first_stop
 from lrd_jax.tasks import problems
 from lrd_jax.text import encode_prompts, pad_to_bucket
 
@@ -46,16 +48,16 @@ TUNINGS = grid(
 
 
 @pytest.fixture(scope="module")
-def bench():
+def tunable():
     loaded = load("lrd-tiny")
     model, params, tokenizer, config = loaded.model, loaded.params, loaded.tokenizer, loaded.config
     prompt, mask = encode_prompts(tokenizer, [problem.prompt for problem in PROBLEMS], chat=False)
-    return Bench(model, params, BASE, *pad_to_bucket(prompt, mask, config.max_length - G), batch=5)
+    return Tunable(model, params, BASE, *pad_to_bucket(prompt, mask, config.max_length - G), batch=5)
 
 
 @pytest.fixture(scope="module")
-def replays(bench):
-    return Replays(bench)
+def replays(tunable):
+    return Replays(tunable)
 
 
 def outcomes_of(source, tuning):
@@ -70,14 +72,14 @@ def same(read_off, decoded):
 # Replay.
 
 
-def test_every_setting_reads_as_it_decodes_and_all_share_one_compile(bench, replays):
+def test_every_setting_reads_as_it_decodes_and_all_share_one_compile(tunable, replays):
     """The slow twin of the replay: a real decode of every setting, of every row."""
     before = run_watched.cache_size(), run_decode.cache_size()
     seen = set()
     for number, tuning in enumerate(TUNINGS):
         outcomes = outcomes_of(replays, tuning)
         if number % 11 == 0:  # of 144: coprime to the number of values of every setting, so that all of them come
-            assert same(outcomes, bench.decoded(tuning)), tuning
+            assert same(outcomes, tunable.decoded(tuning)), tuning
         seen.update(forwards for _, forwards in outcomes)
     after = run_watched.cache_size(), run_decode.cache_size()
     assert (after[0] - before[0], after[1] - before[1]) == (1, 1)
@@ -86,11 +88,11 @@ def test_every_setting_reads_as_it_decodes_and_all_share_one_compile(bench, repl
     assert replays.decodes < ways * ROWS / 2
 
 
-def test_the_traced_way_of_measuring_is_the_decoders_own(bench, replays):
+def test_the_traced_way_of_measuring_is_the_decoders_own(tunable, replays):
     tuning = next(t for t in TUNINGS if (t.reduce, t.scope, t.tau_refine, t.tau_decode) == ("max", "masked", 1.0, 0.3))
     config = tuning.applied(BASE)
-    decode = make_decode(bench._model, config)
-    result = decode(bench._params, bench._prompt[:5], bench._mask[:5])
+    decode = make_decode(tunable._model, config)
+    result = decode(tunable._params, tunable._prompt[:5], tunable._mask[:5])
     outcomes = outcomes_of(replays, tuning)[:5]
     assert np.array_equal(result.tokens, [tokens for tokens, _ in outcomes])
     assert result.forwards.tolist() == [forwards for _, forwards in outcomes]
@@ -98,15 +100,15 @@ def test_the_traced_way_of_measuring_is_the_decoders_own(bench, replays):
 
 
 def path(**changes):
-    """Four forwards; stops are asked from the third on."""
+    """Four forwards of one row; stops are asked from the third on."""
+    divergence = np.float32([np.inf, 0.2, 0.05, 0.01])
     fields = {
-        "divergence": np.tile(np.float32([[np.inf], [0.2], [0.05], [0.01]]), len(DIVERGENCES)),
-        "entropy": np.float32([3, 2, 1, 0.1]),
-        "confidence": np.float32([0.1, 0.3, 0.5, 0.9]),
-        "asks": np.array([False, False, True, True]),
+        "sight": recorded(divergence, [[3], [2], [1], [0.1]], [[0.1], [0.3], [0.5], [0.9]], refining=2),
+        "divergence": np.tile(divergence[:, None], len(DIVERGENCES)),
         "answers": np.array([[0, 0], [1, 1], [2, 2]]),
         "answer": np.array([0, 0, 1, 2]),
         "tokens": np.array([9, 9]),
+        "forwards": 4,
         "switch": 2,
     }
     return Path(**{**fields, **changes})
@@ -126,8 +128,20 @@ def path(**changes):
     ],
 )
 def test_a_stop_is_read_off_where_it_says_yes_first(stop, answer, forwards):
-    tokens, count = path().stopped(stop, 0)
+    one = path()
+    (at,) = first_stop(stop, jax.tree.map(lambda column: column[:, None], one.sight))
+    tokens, count = one.outcome(at)
     assert (tokens.tolist(), count) == (answer, forwards)
+
+
+@pytest.mark.parametrize("stop", [Stop(9.0, max_entropy=0.5), Stop(9.0, min_confidence=0.5), Stop(9.0)])
+def test_the_least_sure_position_speaks_for_all_that_are_masked(stop):
+    rng = np.random.default_rng(0)
+    sight = recorded(np.zeros(200), *rng.uniform(0.3, 1, (2, 200, 3)))
+    sight = sight.replace(masked=rng.random((200, 3)) < 0.6)
+    said = stop(sight, ())
+    np.testing.assert_array_equal(stop(least_sure(sight), ()), said)
+    assert np.any(said) and np.all(said) == (stop.max_entropy is None and stop.min_confidence is None)
 
 
 def test_the_switch_is_known_as_far_as_the_longest_refinement_tells():
@@ -139,17 +153,17 @@ def test_the_switch_is_known_as_far_as_the_longest_refinement_tells():
     assert switch_of(paths, tuning.replace(tau_refine=0.01), 4) == 4
 
 
-def test_several_blocks_are_decoded_anew(bench):
+def test_several_blocks_are_decoded_anew(tunable):
     """A stop in the first block changes what the second begins with."""
     blocks = dataclasses.replace(BASE, block_length=8)
-    of_blocks = Bench(bench._model, bench._params, blocks, bench._prompt, bench._mask, 5)
-    assert isinstance(source_of(bench), Replays)
+    of_blocks = Tunable(tunable._model, tunable._params, blocks, tunable._prompt, tunable._mask, 5)
+    assert isinstance(source_of(tunable), Replays)
     assert isinstance(source_of(of_blocks), Decodes)
 
 
-def test_logits_that_are_not_finite_are_refused(bench):
-    params = jax.tree.map(lambda leaf: leaf * np.nan, bench._params)
-    broken = Bench(bench._model, params, BASE, bench._prompt, bench._mask, 5)
+def test_logits_that_are_not_finite_are_refused(tunable):
+    params = jax.tree.map(lambda leaf: leaf * np.nan, tunable._params)
+    broken = Tunable(tunable._model, params, BASE, tunable._prompt, tunable._mask, 5)
     with pytest.raises(ValueError, match="logits for prompt 1 are not finite"):
         Replays(broken).prepare(TUNINGS[:1])
 

@@ -11,6 +11,7 @@ from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.stop import Stop
+from lrd_jax.decoding.request import check_prompt
 from lrd_jax.errors import Refused
 from lrd_jax.presets import decoder
 from lrd_jax.research.analyze import stops
@@ -19,11 +20,11 @@ from lrd_jax.research.analyze.options import Analyze
 from lrd_jax.research.analyze.stops import Unstopped, outcome
 from lrd_jax.research.analyze.tables import TABLES
 from lrd_jax.research.analyze.trajectories import decode_trajectory, sweep
-from lrd_jax.research.analyze.walk import decode_all, encode, recordable, walk
 from lrd_jax.research.plots import check_matplotlib
+from lrd_jax.research.record import decode_all, record, recordable
 from lrd_jax.research.results import write_json
 from lrd_jax.research.statistics import share
-from lrd_jax.text import decode_text
+from lrd_jax.text import decode_text, encode_prompts
 
 Report = Callable[[str], None]
 
@@ -86,7 +87,8 @@ class _Subject:
         else:
             self.all_domains = task_domains(options.count, options.seed, options.gen_length, self.loaded.tokenizer)
         everything = [prompt for domain in self.all_domains for prompt in domain.prompts]
-        encoded = encode(self.loaded, everything, chat=options.chat, gen_length=options.gen_length)
+        encoded = encode_prompts(self.loaded.tokenizer, everything, chat=options.chat)  # of one length: one compile
+        check_prompt(*encoded, options.gen_length, self.loaded.config)
         cuts = np.cumsum([len(domain.prompts) for domain in self.all_domains])[:-1]
         parts = zip(*(np.split(x, cuts) for x in encoded), strict=True)
         self.prompts = {domain.name: part for domain, part in zip(self.all_domains, parts, strict=True)}
@@ -106,15 +108,15 @@ class _Subject:
         if domain.name not in self._unstopped:
             decoder = make_decode(self.loaded.model, self.config)
             prompt, mask = self.prompts[domain.name]
-            walked = walk(decoder, self.loaded.params, prompt, mask, self.options.batch)
-            self._unstopped[domain.name] = Unstopped.of(domain, self.loaded, walked)
+            recorded = record(decoder, self.loaded.params, prompt, mask, self.options.batch)
+            self._unstopped[domain.name] = Unstopped.of(domain, self.loaded, recorded)
             self.report(f"{domain.name}: {len(prompt)} prompts recorded without a stop")
         return self._unstopped[domain.name]
 
     def stops(self) -> dict[str, Any]:
         runs = [self.unstopped(domain) for domain in self.known]
-        without = {"prompts": sum(len(run.walk.final) for run in runs)}
-        without["forwards"] = float(np.concatenate([run.walk.forwards for run in runs]).mean())
+        without = {"prompts": sum(len(run.record.final) for run in runs)}
+        without["forwards"] = float(np.concatenate([run.record.forwards for run in runs]).mean())
         if runs[0].right is not None:
             without["accuracy"] = share(np.concatenate([run.right for run in runs]))
         return {
@@ -152,7 +154,7 @@ class _Subject:
                 "domain": domain.name,
                 "trained": domain.trained,
                 "prompts": len(domain.prompts),
-                "unstopped": {"forwards": float(run.walk.forwards.mean())},
+                "unstopped": {"forwards": float(run.record.forwards.mean())},
                 "stops": {name: outcome([run], stop) for name, stop in rules.items()},
                 "decoders": {},
             }
@@ -168,7 +170,7 @@ class _Subject:
         prompt, mask = self.prompts[run.domain.name]
         decoder = make_decode(self.loaded.model, config)
         tokens, forwards = decode_all(decoder, self.loaded.params, prompt, mask, self.options.batch)
-        texts, before = self.texts(tokens), self.texts(run.walk.final)
+        texts, before = self.texts(tokens), self.texts(run.record.final)
         facts = {"forwards": float(forwards.mean())}
         facts["changed"] = share(np.array([a != b for a, b in zip(texts, before, strict=True)]))
         if run.right is not None:

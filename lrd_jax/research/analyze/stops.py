@@ -1,7 +1,4 @@
-"""Early stops, read from the record of a decode that never stopped.
-
-A stop fills what is masked with the likeliest tokens of that very forward, and up to it both decodes are the same. So
-one `Walk` tells what every stop would have answered, on every forward, without decoding again.
+"""Early stops, read from the record of a decode that never stopped, see `lrd_jax.research.record`.
 Axes: S forwards, B rows, W canvas.
 """
 
@@ -14,7 +11,7 @@ import numpy as np
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.research.analyze.domains import Domain
-from lrd_jax.research.analyze.walk import Walk
+from lrd_jax.research.record import Record, first_stop
 from lrd_jax.research.statistics import share
 from lrd_jax.text import answer_lengths, decode_text
 
@@ -31,28 +28,28 @@ class Unstopped:
 
     domain: Domain
     loaded: Loaded
-    walk: Walk
+    record: Record
     changed: np.ndarray  # [S, B] bool, a stop here gives another answer than the unstopped run
     confidence: np.ndarray  # [S, B] mean over the masked positions
     largest_entropy: np.ndarray  # [S, B] nats, over the masked positions
     right: np.ndarray | None  # [B] bool, the unstopped answer
 
     @classmethod
-    def of(cls, domain: Domain, loaded: Loaded, walk: Walk) -> "Unstopped":
-        ends = answer_lengths(walk.final, loaded.config.end_ids)
-        seen = np.arange(walk.final.shape[1]) <= ends[:, None]  # what follows the first end token is no answer
-        open_ = np.maximum(walk.masked.sum(axis=-1), 1)
+    def of(cls, domain: Domain, loaded: Loaded, record: Record) -> "Unstopped":
+        ends = answer_lengths(record.final, loaded.config.end_ids)
+        seen = np.arange(record.final.shape[1]) <= ends[:, None]  # what follows the first end token is no answer
+        open_ = np.maximum(record.sight.masked.sum(axis=-1), 1)
         right = None
         if domain.problems is not None:
-            texts = decode_text(loaded.tokenizer, walk.final, loaded.config)
+            texts = decode_text(loaded.tokenizer, record.final, loaded.config)
             right = np.array([domain.right(row, text) for row, text in enumerate(texts)])
         return cls(
             domain=domain,
             loaded=loaded,
-            walk=walk,
-            changed=((walk.answers != walk.final) & seen).any(axis=-1),
-            confidence=np.where(walk.masked, walk.belief.confidence, 0.0).sum(axis=-1) / open_,
-            largest_entropy=np.where(walk.masked, walk.belief.entropy, 0.0).max(axis=-1),
+            record=record,
+            changed=((record.filled != record.final) & seen).any(axis=-1),
+            confidence=np.where(record.sight.masked, record.sight.belief.confidence, 0.0).sum(axis=-1) / open_,
+            largest_entropy=np.where(record.sight.masked, record.sight.belief.entropy, 0.0).max(axis=-1),
             right=right,
         )
 
@@ -63,16 +60,10 @@ class Unstopped:
         right = self.right.copy()
         rows = np.flatnonzero((at >= 0) & self.changed[at, np.arange(len(at))])
         if len(rows):
-            tokens = self.walk.answers[at[rows], rows]
+            tokens = self.record.filled[at[rows], rows]
             for row, text in zip(rows, decode_text(self.loaded.tokenizer, tokens, self.loaded.config), strict=True):
                 right[row] = self.domain.right(row, text)
         return right
-
-
-def first_stop(walk: Walk, stop: Stop) -> np.ndarray:
-    """int `[B]`: index of the forward on which the rule ends each row; -1 where it never does."""
-    ends = walk.asked & np.asarray(stop.settled(walk))
-    return np.where(ends.any(axis=0), ends.argmax(axis=0), -1)
 
 
 def outcome(runs: list[Unstopped], stop: Stop) -> dict[str, Any]:
@@ -84,10 +75,10 @@ def outcome(runs: list[Unstopped], stop: Stop) -> dict[str, Any]:
     """
     ends, forwards, changed, sure, before, after = [], [], [], [], [], []
     for run in runs:
-        at = first_stop(run.walk, stop)
+        at = first_stop(stop, run.record.sight)
         rows = np.arange(len(at))
         ends.append(at >= 0)
-        forwards.append(np.where(at >= 0, at + 1, run.walk.forwards))
+        forwards.append(np.where(at >= 0, at + 1, run.record.forwards))
         changed.append((at >= 0) & run.changed[at, rows])
         sure.append(changed[-1] & (run.confidence[at, rows] >= SURE))
         if run.right is not None:
@@ -111,9 +102,9 @@ def by_divergence(runs: list[Unstopped]) -> list[dict[str, Any]]:
     """Stops in bins of their D_t: those that some tau of `TAUS` alone would make, each counted once."""
     kl, changed, sure, entropy = [], [], [], []
     for run in runs:
-        stops = {(t, b) for tau in TAUS for b, t in enumerate(first_stop(run.walk, Stop(tau))) if t >= 0}
+        stops = {(t, b) for tau in TAUS for b, t in enumerate(first_stop(Stop(tau), run.record.sight)) if t >= 0}
         for t, b in stops:
-            kl.append(run.walk.divergence[t, b])
+            kl.append(run.record.sight.divergence[t, b])
             changed.append(run.changed[t, b])
             sure.append(run.confidence[t, b] >= SURE)
             entropy.append(run.largest_entropy[t, b])
@@ -142,8 +133,8 @@ def by_divergence_and_entropy(runs: list[Unstopped]) -> dict[str, Any]:
       Edges of the bins, and counts `[KL bins][entropy bins]`: of forwards, and of those where stopping changes the
       answer.
     """
-    asked = [run.walk.asked for run in runs]
-    kl = np.concatenate([run.walk.divergence[a] for run, a in zip(runs, asked, strict=True)])
+    asked = [run.record.asked for run in runs]
+    kl = np.concatenate([run.record.sight.divergence[a] for run, a in zip(runs, asked, strict=True)])
     entropy = np.concatenate([run.largest_entropy[a] for run, a in zip(runs, asked, strict=True)])
     changed = np.concatenate([run.changed[a] for run, a in zip(runs, asked, strict=True)])
     edges = [KL_EDGES, ENTROPY_EDGES]
@@ -159,13 +150,13 @@ def wrong_tokens(runs: list[Unstopped], stop: Stop) -> dict[str, Any]:
     """How sure a stop was of the tokens of the answer that the unstopped run gave otherwise, and of the others."""
     wrong, same = [], []
     for run in runs:
-        at = first_stop(run.walk, stop)
+        at = first_stop(stop, run.record.sight)
         rows = np.flatnonzero(at >= 0)
-        filled = run.walk.masked[at[rows], rows]
-        ends = answer_lengths(run.walk.final, run.loaded.config.end_ids)[rows]
+        filled = run.record.sight.masked[at[rows], rows]
+        ends = answer_lengths(run.record.final, run.loaded.config.end_ids)[rows]
         filled &= np.arange(filled.shape[1]) <= ends[:, None]
-        confidence = run.walk.belief.confidence[at[rows], rows]
-        differs = run.walk.answers[at[rows], rows] != run.walk.final[rows]
+        confidence = run.record.sight.belief.confidence[at[rows], rows]
+        differs = run.record.filled[at[rows], rows] != run.record.final[rows]
         wrong.append(confidence[filled & differs])
         same.append(confidence[filled & ~differs])
     return {name: _confidences(np.concatenate(values)) for name, values in (("differ", wrong), ("agree", same))}

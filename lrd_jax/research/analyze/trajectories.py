@@ -18,7 +18,7 @@ from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.refine import Refine
 from lrd_jax.research.analyze.options import Analyze
-from lrd_jax.research.analyze.walk import decode_all
+from lrd_jax.research.record import decode_all
 from lrd_jax.research.statistics import share
 from lrd_jax.text import decode_text
 

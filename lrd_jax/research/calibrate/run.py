@@ -12,10 +12,10 @@ from lrd_jax.preset_files import PresetFile, check_preset_path, is_preset_file, 
 from lrd_jax.presets import decoder, preset
 from lrd_jax.research.calibrate import certify, picture
 from lrd_jax.research.calibrate.judge import Judge
-from lrd_jax.research.calibrate.observe import Bench
 from lrd_jax.research.calibrate.options import Calibrate
-from lrd_jax.research.calibrate.replay import source_of
+from lrd_jax.research.calibrate.outcomes import source_of
 from lrd_jax.research.calibrate.scan import Cell, ahead, changed, grid, knee, measure, scan
+from lrd_jax.research.calibrate.tunable import Tunable
 from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.prompts import Example, read_examples
 from lrd_jax.text import encode_prompts, pad_to_bucket
@@ -88,8 +88,8 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
     model, params, config = loaded.model, loaded.params, loaded.config
     prompt, mask = encode_prompts(loaded.tokenizer, [example.prompt for example in examples], chat=options.chat)
     prompt, mask = pad_to_bucket(prompt, mask, config.max_length - base.gen_length)
-    bench = Bench(model, params, base, prompt, mask, min(options.batch, len(examples)))
-    source, judge = source_of(bench), Judge(loaded.tokenizer, config, examples)
+    tunable = Tunable(model, params, base, prompt, mask, min(options.batch, len(examples)))
+    source, judge = source_of(tunable), Judge(loaded.tokenizer, config, examples)
 
     say("decoding without stops")
     unstopped = Tuning.of(base).unstopped
@@ -130,7 +130,7 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
         return found
 
     say("decoding with the chosen settings")
-    decoded = [(judge.text(tokens), forwards) for tokens, forwards in bench.run(chosen.tuning.applied(base))]
+    decoded = [(judge.text(tokens), forwards) for tokens, forwards in tunable.run(chosen.tuning.applied(base))]
     read_off = zip(chosen.texts, chosen.counts, strict=True)
     differ = sum(one != other for one, other in zip(decoded, read_off, strict=True))
     found = dataclasses.replace(found, differ=differ)

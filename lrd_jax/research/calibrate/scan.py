@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from lrd_jax.research.calibrate.judge import Judge
-from lrd_jax.research.calibrate.replay import Decodes, Outcome, Replays
+from lrd_jax.research.calibrate.outcomes import Decodes, Outcome, Replays
 from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.statistics import front
 

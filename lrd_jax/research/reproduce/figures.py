@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lrd_jax.research.markdown import table
-from lrd_jax.research.replay import PAPER_TAU
+from lrd_jax.research.replay import PAPER_STOP
 from lrd_jax.research.reproduce.decoders import BASELINE, COURSES, FEEDBACK, NUCLEUS, PAPER, SETTLING, SWEPT
 from lrd_jax.research.reproduce.results import Setting, Shown
 from lrd_jax.research.reproduce.tables import accuracy
@@ -45,7 +45,8 @@ def figure2(setting: Setting) -> Shown | None:
                 color=colour,
                 fontsize=9,
             )
-    right.axhline(PAPER_TAU, color="0.4", linestyle="-.", linewidth=1, label=f"the paper's tau, {PAPER_TAU:g}")
+    tau = PAPER_STOP.tau
+    right.axhline(tau, color="0.4", linestyle="-.", linewidth=1, label=f"the paper's tau, {tau:g}")
     left.set(xlabel="forward", ylabel="KL to the final output, nats a position", ylim=(0, None))
     right.set(xlabel="forward", ylabel="KL to the forward before, nats a position", yscale="log")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)

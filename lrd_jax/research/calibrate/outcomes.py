@@ -7,10 +7,13 @@ reduction and scope led to it; any stop is then read off, without a decode.
 
 from collections.abc import Iterable
 
+import jax
 import numpy as np
 
-from lrd_jax.research.calibrate.observe import Bench, Path, number_of
+from lrd_jax.decoding.sight import Sight
+from lrd_jax.research.calibrate.tunable import Path, Tunable, number_of
 from lrd_jax.research.calibrate.tuning import Tuning
+from lrd_jax.research.record import first_stop
 
 Outcome = tuple[np.ndarray, int]  # tokens [G] and forwards of one row
 Refinement = tuple[float, str, str]  # tau_refine, reduce and scope: what ends it
@@ -22,11 +25,12 @@ class Replays:
     Beyond one block a stop in the first changes what the second begins with, and nothing can be read off.
     """
 
-    def __init__(self, bench: Bench):
-        self._bench = bench
+    def __init__(self, tunable: Tunable):
+        self._tunable = tunable
         self._r_f: float | None = None
         self._paths: list[dict[int, Path]] = []  # of each row, by the forward at which it begins to commit
         self._switches: list[dict[Refinement, int]] = []  # of each row, which of its paths a refinement leads to
+        self._stacked: dict[Refinement, tuple[list[Path], Sight]] = {}  # the paths of all rows together
         self.decodes = 0  # rows decoded so far
 
     def prepare(self, tunings: Iterable[Tuning]) -> None:
@@ -34,10 +38,10 @@ class Replays:
         by_refinement = {_refinement(tuning): tuning for tuning in tunings}
         rising = [by_refinement[key] for key in sorted(by_refinement)]  # a long refinement tells of shorter ones
         if rising[0].r_f != self._r_f:
-            self._r_f = rising[0].r_f
-            self._paths, self._switches = ([{} for _ in range(self._bench.rows)] for _ in range(2))
+            self._r_f, self._stacked = rising[0].r_f, {}
+            self._paths, self._switches = ([{} for _ in range(self._tunable.rows)] for _ in range(2))
         while jobs := self._missing(rising):
-            for (row, tuning), path in zip(jobs, self._bench.paths(jobs), strict=True):
+            for (row, tuning), path in zip(jobs, self._tunable.paths(jobs), strict=True):
                 switch = self._switches[row].setdefault(_refinement(tuning), path.switch)
                 self._paths[row][switch] = path
             self.decodes += len(jobs)
@@ -51,14 +55,24 @@ class Replays:
 
     def outcomes(self, tuning: Tuning) -> list[Outcome]:
         """What every row would answer, and with how many forwards; the setting must be among the prepared."""
-        stop, number = tuning.applied(self._bench.base).stop, number_of(tuning)
-        chosen = (paths[self._switch(row, tuning)] for row, paths in enumerate(self._paths))
-        return [path.stopped(stop, number) for path in chosen]
+        paths, sight = self._refined(tuning)
+        sight = sight.replace(divergence=np.stack([path.divergence[:, number_of(tuning)] for path in paths], axis=1))
+        ends = first_stop(tuning.applied(self._tunable.base).stop, sight)
+        return [path.outcome(at) for path, at in zip(paths, ends, strict=True)]
+
+    def _refined(self, tuning: Tuning) -> tuple[list[Path], Sight]:
+        """The paths of all rows under a setting's refinement, and their sights, arrays `[S, R]` and `[S, R, 1]`."""
+        key = _refinement(tuning)
+        if key not in self._stacked:
+            paths = [paths[self._switch(row, tuning)] for row, paths in enumerate(self._paths)]
+            sight = jax.tree.map(lambda *columns: np.stack(columns, axis=1), *(path.sight for path in paths))
+            self._stacked[key] = paths, sight
+        return self._stacked[key]
 
     def _switch(self, row: int, tuning: Tuning) -> int | None:
         known, key = self._switches[row], _refinement(tuning)
         if key not in known:
-            switch = switch_of(self._paths[row], tuning, self._bench.base.refine.max_steps)
+            switch = switch_of(self._paths[row], tuning, self._tunable.base.refine.max_steps)
             if switch is None:
                 return None
             known[key] = switch
@@ -83,19 +97,19 @@ def switch_of(paths: dict[int, Path], tuning: Tuning, max_steps: int) -> int | N
 class Decodes:
     """Outcomes of any `Tuning` by decoding every row anew: for canvases of several blocks."""
 
-    def __init__(self, bench: Bench):
-        self._bench = bench
+    def __init__(self, tunable: Tunable):
+        self._tunable = tunable
         self.decodes = 0
 
     def prepare(self, tunings: Iterable[Tuning]) -> None:
         """There is nothing to make beforehand."""
 
     def outcomes(self, tuning: Tuning) -> list[Outcome]:
-        self.decodes += self._bench.rows
-        return self._bench.decoded(tuning)
+        self.decodes += self._tunable.rows
+        return self._tunable.decoded(tuning)
 
 
-def source_of(bench: Bench) -> Replays | Decodes:
-    """The cheapest source of exact outcomes for the bench's decoder."""
-    one_block = bench.base.num_blocks == 1 and bench.base.refine.before == "block"
-    return Replays(bench) if one_block else Decodes(bench)
+def source_of(tunable: Tunable) -> Replays | Decodes:
+    """The cheapest source of exact outcomes for the decoder."""
+    one_block = tunable.base.num_blocks == 1 and tunable.base.refine.before == "block"
+    return Replays(tunable) if one_block else Decodes(tunable)

@@ -1,7 +1,7 @@
-"""Unstopped decodes that are watched: at every forward, what each stop is asked with and what it would have answered.
+"""A decoder whose settings change without a compile, and the paths of its rows where nothing stops them.
 
 One compiled program serves every `Tuning`: the way of measuring divergence is a number here too.
-Axes: B batch, G canvas of one block, S `DecodeConfig.step_limit`, T forwards of a row, N `len(DIVERGENCES)`.
+Axes: B batch, G canvas of one block, S `DecodeConfig.step_limit`, N `len(DIVERGENCES)`.
 """
 
 import dataclasses
@@ -15,12 +15,13 @@ from lrd_jax.batching import batches
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import Forward, run_decode, run_watched
 from lrd_jax.decoding.parts.divergence import Divergence
-from lrd_jax.decoding.parts.stop import Stop, asked
 from lrd_jax.decoding.request import Request, check_prompt
 from lrd_jax.decoding.setting import Number, number, setting
+from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.state import DecodeResult, StopReason
 from lrd_jax.errors import Refused
 from lrd_jax.research.calibrate.tuning import REDUCTIONS, SCOPES, Tuning
+from lrd_jax.research.record import filled, seen
 
 DIVERGENCES = tuple(Divergence(reduce, scope) for reduce in REDUCTIONS for scope in SCOPES)
 _ANY_ENTROPY = float(np.finfo(np.float32).max)  # as a guard it lets everything pass
@@ -46,20 +47,33 @@ class AnyDivergence(Divergence):
         return jnp.take_along_axis(every_divergence(kl, masked), self.number[:, None], axis=-1)[:, 0]
 
 
-def what_stops_see(forward: Forward) -> dict[str, jax.Array]:
-    """What every stop could be asked with here, and what it would answer; of one block.
+def least_sure(sight: Sight) -> Sight:
+    """The sight with one position for all that are masked: the largest entropy and the smallest confidence of any.
+
+    A rule that asks every masked position to be sure says the same of it, and a record takes G times less room.
+    """
+    belief, masked = sight.belief, sight.masked
+    return sight.replace(
+        masked=jnp.any(masked, axis=-1, keepdims=True),
+        belief=belief.replace(
+            token=belief.token[:, :1],
+            log_z=belief.log_z[:, :1],
+            entropy=jnp.max(jnp.where(masked, belief.entropy, -jnp.inf), axis=-1, keepdims=True),
+            confidence=jnp.min(jnp.where(masked, belief.confidence, jnp.inf), axis=-1, keepdims=True),
+        ),
+    )
+
+
+def look(forward: Forward) -> dict[str, jax.Array | Sight]:
+    """A forward of one block as every stop could be asked.
 
     Returns:
-      "divergence" float32 `[B, N]`, nats; "entropy" and "confidence" float32 `[B]`, the largest and the smallest of a
-      masked position; "asks" bool `[B]`, a stop is asked; "filled" int32 `[B, G]`, the canvas if it stopped here.
+      "sight": `least_sure`; "divergence" float32 `[B, N]`, nats; "filled" int32 `[B, G]`, the canvas after a stop.
     """
-    sight, belief = forward.sight, forward.sight.belief
     return {
-        "divergence": every_divergence(sight.kl, sight.masked),
-        "entropy": jnp.max(jnp.where(sight.masked, belief.entropy, -jnp.inf), axis=-1),
-        "confidence": jnp.min(jnp.where(sight.masked, belief.confidence, jnp.inf), axis=-1),
-        "asks": asked(sight),
-        "filled": jnp.where(sight.masked, sight.proposal.token, forward.before.tokens),
+        "sight": least_sure(seen(forward.sight)),
+        "divergence": every_divergence(forward.sight.kl, forward.sight.masked),
+        "filled": filled(forward),
     }
 
 
@@ -68,38 +82,27 @@ class Path:
     """The record of one unstopped row, on the host.
 
     Attributes:
-      divergence `[T, N]`, entropy `[T]`, confidence `[T]`, asks `[T]`: as `what_stops_see` gives them.
-      answers: distinct canvases int32 `[U, G]`; answer `[T]`: which of them a stop at that forward gives.
+      sight: arrays `[S]` and `[S, 1]`, 0 from the row's end on; divergence `[S, N]`: as `look` gives them.
+      answers: distinct canvases int32 `[U, G]`; answer `[S]`: which of them a stop at that forward gives.
       tokens: the unstopped answer `[G]`.
+      forwards: of the unstopped row.
       switch: the forward, from 1, that ended the refinement and was the first to commit.
     """
 
+    sight: Sight
     divergence: np.ndarray
-    entropy: np.ndarray
-    confidence: np.ndarray
-    asks: np.ndarray
     answers: np.ndarray
     answer: np.ndarray
     tokens: np.ndarray
+    forwards: int
     switch: int
 
-    def stopped(self, stop: Stop, number: int) -> tuple[np.ndarray, int]:
-        """Tokens `[G]` and forwards of the decode with this stop, which reads `DIVERGENCES[number]`.
-
-        Up to its first yes a stop changes nothing, so that the decode is this one.
-        """
-        says = self.asks & (self.divergence[:, number] < np.float32(stop.tau))
-        if stop.max_entropy is not None:
-            says &= self.entropy < np.float32(stop.max_entropy)
-        if stop.min_confidence is not None:
-            says &= self.confidence > np.float32(stop.min_confidence)
-        if not says.any():
-            return self.tokens, len(self.asks)
-        at = int(np.argmax(says))
-        return self.answers[self.answer[at]], at + 1
+    def outcome(self, at: int) -> tuple[np.ndarray, int]:
+        """Tokens `[G]` and forwards of the decode that stops at forward `at`, from 0; -1: nowhere."""
+        return (self.tokens, self.forwards) if at < 0 else (self.answers[self.answer[at]], int(at) + 1)
 
 
-class Bench:
+class Tunable:
     """A model, its encoded prompts, and a decoder whose settings change from run to run without a compile."""
 
     def __init__(self, model, params, base: DecodeConfig, prompt: np.ndarray, mask: np.ndarray, batch: int):
@@ -122,7 +125,7 @@ class Bench:
         return len(self._prompt)
 
     def paths(self, jobs: list[tuple[int, Tuning]]) -> list[Path]:
-        """Observed decodes without a stop, each of a row with its own refinement; all jobs have one r_f.
+        """Recorded decodes without a stop, each of a row with its own refinement; all jobs have one r_f.
 
         Raises:
           ValueError: a row whose logits are not finite.
@@ -131,7 +134,7 @@ class Bench:
         for part, count in batches(jobs, self._batch):
             rows, tunings = zip(*part, strict=True)
             config = self._traced([tuning.unstopped for tuning in tunings])
-            result, record = self._run(run_watched, (self._model, what_stops_see), rows, config, ())
+            result, record = self._run(run_watched, (self._model, look), rows, config, ())
             _check_finite(result, rows)
             found += [_path(result, record, i) for i in range(count)]
         return found
@@ -172,14 +175,15 @@ def _check_finite(result: DecodeResult, rows: Sequence[int]) -> None:
         raise Refused(f"the model's logits for prompt {rows[i] + 1} are not finite; its weights are broken")
 
 
-def _path(result: DecodeResult, record: dict[str, np.ndarray], row: int) -> Path:
-    T = int(result.forwards[row])
-    cut = {name: column[row, :T] for name, column in record.items()}
-    answers, answer = np.unique(cut.pop("filled"), axis=0, return_inverse=True)
+def _path(result: DecodeResult, record: dict, row: int) -> Path:
+    seen = jax.tree.map(lambda column: column[row].copy(), record)  # a view would keep the whole batch
+    answers, answer = np.unique(seen["filled"], axis=0, return_inverse=True)
     return Path(
-        **cut,
+        sight=seen["sight"],
+        divergence=seen["divergence"],
         answers=answers,
         answer=answer.reshape(-1),
         tokens=result.tokens[row],
+        forwards=int(result.forwards[row]),
         switch=int(result.refine_forwards[row]),
     )
