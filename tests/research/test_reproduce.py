@@ -23,15 +23,13 @@ from lrd_jax.research.reproduce.tables import table1, table3
 from lrd_jax.research.reproduce.timing import times_of
 from lrd_jax.research.statistics import difference, front, wilson
 
+GROUPS = (decoders.FRONTS, decoders.FEEDBACK, decoders.NUCLEUS)
 SETS = [
     *DECODER_SETS.values(),
-    *(
-        value
-        for name, value in vars(decoders).items()
-        if isinstance(value, dict) and name.isupper() and name != "SWEPT"
-    ),
-    *decoders.FRONTS.values(),
+    *(value for name, value in vars(decoders).items() if isinstance(value, dict) and name.isupper()),
+    *(group for groups in GROUPS for group in groups.values()),
 ]
+DOCS = Path(__file__).parents[2] / "docs" / "reproduction"
 
 
 def cell(decoder, accuracy=0.8, problems=1000, **fields):
@@ -80,6 +78,14 @@ def test_one_name_is_one_decoder():
             if callable(make) and not isinstance(make, Part):
                 leaves = (jax.tree.leaves(make(64)), jax.tree.structure(make(64)))
                 assert known.setdefault(name, leaves) == leaves, name
+
+
+def test_every_cell_of_the_docs_is_of_a_decoder_that_is_there():
+    known = {name for decoder_set in SETS for name in decoder_set}
+    cells = cells_in(DOCS / "cells.jsonl").read().held.values()
+    assert len(cells) > 200
+    assert {cell["decoder"] for cell in cells} <= known
+    assert {name for times in times_of(DOCS / "times.jsonl").values() for name in times} <= known
 
 
 def test_everything_that_can_be_asked_for_is_measured_and_shown():

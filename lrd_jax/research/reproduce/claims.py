@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from lrd_jax.research.markdown import table
-from lrd_jax.research.reproduce.decoders import BASELINE, NUCLEUS, PAPER, SETTLING, SHIPPED, SWEPT
+from lrd_jax.research.reproduce.decoders import BASELINE, FEEDBACK, NUCLEUS, PAPER, SETTLING, SHIPPED
 from lrd_jax.research.reproduce.figures import PAPER_SETTLED, settled_by
 from lrd_jax.research.reproduce.results import Setting, Shown
 from lrd_jax.research.reproduce.tables import points
@@ -107,16 +107,17 @@ def _small_kl_is_convergence(setting: Setting) -> Iterable[Finding]:
 
 
 def _one_collapses(setting: Setting) -> Iterable[Finding]:
-    for base in SWEPT:
-        more = _difference(setting, f"{base}, r_f 1", f"{base}, r_f 0")
+    for base, decoders in FEEDBACK.items():
+        named = {make(setting.canvas).mix.r_f: name for name, make in decoders.items()}
+        more = _difference(setting, named[1.0], named[0.0])
         if more is not None:
             verdict = HOLDS if more[2] < 0 else NOT if more[1] > 0 else OPEN
             yield Finding(f"{base}: r_f 1 less r_f 0", f"{points(more)} points", verdict)
 
 
 def _nuclei_are_alike(setting: Setting) -> Iterable[Finding]:
-    for base in SWEPT:
-        named = {make(setting.canvas).mix.top_p: name for name, make in NUCLEUS.items() if name.startswith(base)}
+    for base, decoders in NUCLEUS.items():
+        named = {make(setting.canvas).mix.top_p: name for name, make in decoders.items()}
         all_more = {p: _difference(setting, name, named[0.9]) for p, name in named.items() if p not in (0.0, 0.9)}
         told = {p: more for p, more in all_more.items() if more is not None}
         if told:

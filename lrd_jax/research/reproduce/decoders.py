@@ -4,7 +4,22 @@ from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.parts.commit.parallel import KLASS, EntropyBound
 from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.refine import Refine
-from lrd_jax.research.decoders import CACHES, GUARD, SCAN, TABLE, Decoders, fast, lrd, plain
+from lrd_jax.research.decoders import (
+    GUARD,
+    TABLE,
+    Decoders,
+    budgets,
+    guarded_thresholds,
+    guards,
+    in_blocks,
+    lrd,
+    mixed_budgets,
+    mixed_thresholds,
+    pushed_thresholds,
+    stops,
+    thresholds,
+    unrefined_thresholds,
+)
 
 BASELINE = "plain, 1 a step"
 PAPER = "paper (LRD, unguarded stop)"
@@ -20,7 +35,7 @@ BESIDE: Decoders = {
     "threshold 0.9, end-of-text stop": TABLE["threshold 0.9, end-of-text stop"],
     "LRD, threshold 0.9 commits, guarded stop": TABLE["LRD, threshold 0.9 commits, guarded stop"],
     "lrd (shipped)": TABLE["lrd (shipped)"],
-    **{name: CACHES[name] for name in CACHES if "blocks of 32" in name},
+    **in_blocks(32),
 }
 
 # When beliefs are refined (the paper's LFxk and Auto), with all else equal. The first of a group is what the others are
@@ -52,20 +67,26 @@ REFINED: Decoders = {
 }
 
 # One part left out: of the paper's LRD, of a fixed budget without a stop, of the LRD that is shipped.
-ABLATION: Decoders = {
-    PAPER: TABLE[PAPER],
-    "paper, no refinement": REFINED["paper, no refinement"],
-    "paper, no mixing": lrd(mix=None),
-    "LRD, no stop": TABLE["LRD, no stop"],
-    "8 a step, no stop, refined once": REFINED["8 a step, no stop, refined once"],
-    "8 a step, no stop, no refinement": REFINED["8 a step, no stop, no refinement"],
-    "plain, 8 a step": TABLE["plain, 8 a step"],
-    SHIPPED: TABLE[SHIPPED],
-    "lrd, no refinement": lambda G: DecodeConfig.lrd(G, refine=None),
-    "lrd, no mixing": lambda G: DecodeConfig.lrd(G, mix=None),
-    "lrd, no stop": lambda G: DecodeConfig.lrd(G, stop=None),
-}
-ABLATION_GROUPS = (tuple(ABLATION)[:4], tuple(ABLATION)[4:7], tuple(ABLATION)[7:])
+ABLATION_GROUPS: tuple[Decoders, ...] = (
+    {
+        PAPER: TABLE[PAPER],
+        "paper, no refinement": REFINED["paper, no refinement"],
+        "paper, no mixing": lrd(mix=None),
+        "LRD, no stop": TABLE["LRD, no stop"],
+    },
+    {
+        "8 a step, no stop, refined once": REFINED["8 a step, no stop, refined once"],
+        "8 a step, no stop, no refinement": REFINED["8 a step, no stop, no refinement"],
+        "plain, 8 a step": TABLE["plain, 8 a step"],
+    },
+    {
+        SHIPPED: TABLE[SHIPPED],
+        "lrd, no refinement": lambda G: DecodeConfig.lrd(G, refine=None),
+        "lrd, no mixing": lambda G: DecodeConfig.lrd(G, mix=None),
+        "lrd, no stop": lambda G: DecodeConfig.lrd(G, stop=None),
+    },
+)
+ABLATION: Decoders = {name: make for group in ABLATION_GROUPS for name, make in group.items()}
 
 # Whose tokens are effective: the baseline's and LRD's, with and without its stop.
 EFFECTIVE: Decoders = {name: TABLE[name] for name in (BASELINE, "LRD, no stop", PAPER)}
@@ -93,35 +114,34 @@ SETTLING: Decoders = {
 }
 
 # How much is fed back, and from how large a nucleus: under parallel commits and under a fixed budget.
-SWEPT = {
+_SWEPT = {
     "threshold 0.9, guard": {"threshold": 0.9, "stop": GUARD},
     "8 a step, no stop, no refinement": {"per_step": 8, "stop": None, "refine": None},
 }
-FEEDBACK: Decoders = {name: SCAN[name] for base in SWEPT for name in SCAN if name.startswith(f"{base}, r_f")}
-NUCLEUS: Decoders = {  # SCAN's of r_f 0.4 have the paper's top_p, 0.9
-    (f"{base}, r_f 0.4" if p == 0.9 else f"{base}, r_f 0.4, top_p {p:g}"): lrd(mix=Mix(r_f=0.4, top_p=p), **parts)
-    for base, parts in SWEPT.items()
-    for p in (0.0, 0.2, 0.5, 0.9, 1.0)
+FEEDBACK: dict[str, Decoders] = dict(
+    zip(_SWEPT, (mixed_thresholds(0.0, 0.15, 0.4, 0.7, 1.0), mixed_budgets((8,), (0.0, 0.4, 0.7, 1.0))), strict=True)
+)
+NUCLEUS: dict[str, Decoders] = {  # those of r_f 0.4 have the paper's top_p, 0.9
+    base: {
+        (f"{base}, r_f 0.4" if p == 0.9 else f"{base}, r_f 0.4, top_p {p:g}"): lrd(mix=Mix(r_f=0.4, top_p=p), **parts)
+        for p in (0.0, 0.2, 0.5, 0.9, 1.0)
+    }
+    for base, parts in _SWEPT.items()
 }
 
+
+def of_all(groups: dict[str, Decoders]) -> Decoders:
+    """The decoders of every group."""
+    return {name: make for group in groups.values() for name, make in group.items()}
+
+
 # The settings of each kind of decoder, from slow to fast. Without feedback nothing of LRD is left but its stop.
-_FED_BACK = [name for name in SCAN if "r_f" in name and not name.endswith("r_f 0")]
 FRONTS: dict[str, Decoders] = {
-    "k a step": {name: TABLE[name] for name in (BASELINE, *(f"plain, {k} a step" for k in (2, 4, 8)))}
-    | {"plain, 16 a step": plain(per_step=16)}
-    | {name: SCAN[name] for name in SCAN if name.endswith("a step, no stop, no refinement, r_f 0")},
-    "k a step, end-of-text stop": {name: TABLE[name] for name in TABLE if name.endswith("a step, end-of-text stop")},
-    "k a step with mixing": {name: SCAN[name] for name in _FED_BACK if "a step, no stop, no refinement" in name}
-    | {
-        f"16 a step, no stop, no refinement, r_f {r:g}": lrd(per_step=16, stop=None, mix=Mix(r_f=r), refine=None)
-        for r in (0.4, 0.7)
-    },
-    "confidence threshold (Fast-dLLM)": {"threshold 0.9": TABLE["threshold 0.9"]}
-    | {f"threshold {t:g}": fast(t) for t in (0.5, 0.7, 0.8, 0.95, 0.99)}
-    | {name: SCAN[name] for name in SCAN if name.endswith("a step, end-of-text stop, r_f 0")},
-    "the same in cached blocks of 32": {
-        name: BESIDE[name] for name in BESIDE if "threshold 0.9, blocks" in name and "no cache" not in name
-    },
+    "k a step": budgets(1, 2, 4, 8, 16) | mixed_budgets((4, 8), (0.0,)),
+    "k a step, end-of-text stop": budgets(1, 4, 8, end_of_text=True),
+    "k a step with mixing": mixed_budgets((4, 8), (0.4, 0.7, 1.0)) | mixed_budgets((16,), (0.4, 0.7)),
+    "confidence threshold (Fast-dLLM)": thresholds(0.9, 0.5, 0.7, 0.8, 0.95, 0.99) | pushed_thresholds(0.0),
+    "the same in cached blocks of 32": in_blocks(32, ("threshold 0.9",), ("prefix cache", "dual cache")),
     "entropy bound (EB-Sampler)": {
         f"entropy bound {gamma:g}": lambda G, gamma=gamma: DecodeConfig(G, commit=EntropyBound(gamma))
         for gamma in (0.01, 0.1, 0.3, 1.0)
@@ -129,11 +149,13 @@ FRONTS: dict[str, Decoders] = {
     "sure and stable (KLASS)": {
         f"KLASS, else {k} a step": lambda G, k=k: DecodeConfig(G, commit=KLASS(per_step=k)) for k in (4, 8)
     },
-    "LRD, the paper's stop": {name: TABLE[name] for name in (PAPER, "LRD, no stop")}
-    | {name: SCAN[name] for name in SCAN if name.startswith("stop ")},
-    "LRD, guarded stop": {name: TABLE[name] for name in TABLE if name.startswith("LRD, guarded stop")}
-    | {name: SCAN[name] for name in SCAN if name.startswith("guard: ")},
-    "LRD, threshold commits": {name: TABLE[name] for name in ("LRD, threshold 0.9 commits, guarded stop", SHIPPED)}
-    | {f"LRD, threshold {t:g} commits, guarded stop": lrd(threshold=t, stop=GUARD) for t in (0.5, 0.7, 0.8, 0.95, 0.99)}
-    | {name: SCAN[name] for name in _FED_BACK if name.startswith("threshold 0.9")},
+    "LRD, the paper's stop": {name: TABLE[name] for name in (PAPER, "LRD, no stop")} | stops(),
+    "LRD, guarded stop": {name: TABLE[name] for name in ("LRD, guarded stop", "LRD, guarded stop, end-of-text stop")}
+    | guards(),
+    "LRD, threshold commits": guarded_thresholds(0.9)
+    | {SHIPPED: TABLE[SHIPPED]}
+    | guarded_thresholds(0.5, 0.7, 0.8, 0.95, 0.99)
+    | mixed_thresholds(0.15, 0.4, 0.7, 1.0)
+    | unrefined_thresholds(0.15, 0.4, 0.7, 1.0)
+    | pushed_thresholds(0.4, 0.7),
 }

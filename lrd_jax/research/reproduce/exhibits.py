@@ -22,6 +22,7 @@ from lrd_jax.research.reproduce.decoders import (
     REFINED,
     SETTLING,
     SHIPPED,
+    of_all,
 )
 from lrd_jax.research.reproduce.options import Reproduce
 
@@ -55,11 +56,11 @@ EXHIBITS: dict[str, Exhibit] = {
     ),
     "figure2": Exhibit("Distance to the final output by forward", {}, replayed=COURSES),
     "figure3": Exhibit("Share of rows settled by refinement step", SETTLING, needs=("refinements",)),
-    "figure4": Exhibit("Accuracy and mixing against r_f", FEEDBACK, replayed=FEEDBACK),
-    "figure5": Exhibit("Accuracy and mixing against top_p", NUCLEUS, replayed=NUCLEUS),
+    "figure4": Exhibit("Accuracy and mixing against r_f", of_all(FEEDBACK), replayed=of_all(FEEDBACK)),
+    "figure5": Exhibit("Accuracy and mixing against top_p", of_all(NUCLEUS), replayed=of_all(NUCLEUS)),
     "front": Exhibit(
         "Accuracy against forwards: the front of every kind of decoder",
-        {name: make for front in FRONTS.values() for name, make in front.items() if name not in SCAN},
+        {name: make for name, make in of_all(FRONTS).items() if name not in SCAN},
     ),
 }
 

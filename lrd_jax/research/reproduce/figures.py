@@ -5,9 +5,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lrd_jax.research.decoders import Decoders
 from lrd_jax.research.markdown import table
 from lrd_jax.research.replay import PAPER_STOP
-from lrd_jax.research.reproduce.decoders import BASELINE, COURSES, FEEDBACK, NUCLEUS, PAPER, SETTLING, SWEPT
+from lrd_jax.research.reproduce.decoders import BASELINE, COURSES, FEEDBACK, NUCLEUS, PAPER, SETTLING
 from lrd_jax.research.reproduce.results import Setting, Shown
 from lrd_jax.research.reproduce.tables import accuracy
 
@@ -116,14 +117,13 @@ def figure5(setting: Setting) -> Shown | None:
     return _sweep(setting, NUCLEUS, lambda mix: mix.top_p, "top_p, mass of the nucleus that is fed back (r_f 0.4)")
 
 
-def _sweep(setting: Setting, decoders: dict, read: Callable[[Any], float], label: str) -> Shown | None:
+def _sweep(setting: Setting, groups: dict[str, Decoders], read: Callable[[Any], float], label: str) -> Shown | None:
     """One number of the mixing against accuracy, and against how much is mixed."""
     data = {}
-    for base in SWEPT:
+    for base, decoders in groups.items():
         found = [
-            (read(decoders[n](setting.canvas).mix), setting.pick(n), setting.pick(n, "steps"))
-            for n in decoders
-            if n.startswith(base)
+            (read(make(setting.canvas).mix), setting.pick(name), setting.pick(name, "steps"))
+            for name, make in decoders.items()
         ]
         points = sorted(((x, cell, seen) for x, cell, seen in found if cell is not None), key=lambda point: point[0])
         if len(points) > 1:  # one alone shows no effect

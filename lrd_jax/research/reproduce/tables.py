@@ -59,7 +59,7 @@ def table3(setting: Setting) -> Shown | None:
         "8 a step without a stop, less one part",
         "lrd as shipped, less one part",
     )
-    groups = dict(zip(names, ABLATION_GROUPS, strict=True))
+    groups = dict(zip(names, map(tuple, ABLATION_GROUPS), strict=True))
     return _table(setting, groups | {_BESIDE: tuple(BESIDE)}, (ACCURACY, AGAINST, PROBLEMS, FORWARDS, REFINING))
 
 
