@@ -91,7 +91,7 @@ def test_every_setting_reads_as_it_decodes_and_all_share_one_compile(tunable, re
 def test_the_traced_way_of_measuring_is_the_decoders_own(tunable, replays):
     tuning = next(t for t in TUNINGS if (t.reduce, t.scope, t.tau_refine, t.tau_decode) == ("max", "masked", 1.0, 0.3))
     config = tuning.applied(BASE)
-    decode = make_decode(tunable._model, config)
+    decode = make_decode(tunable._decoder.model, config)
     result = decode(tunable._params, tunable._prompt[:5], tunable._mask[:5])
     outcomes = outcomes_of(replays, tuning)[:5]
     assert np.array_equal(result.tokens, [tokens for tokens, _ in outcomes])
@@ -156,14 +156,14 @@ def test_the_switch_is_known_as_far_as_the_longest_refinement_tells():
 def test_several_blocks_are_decoded_anew(tunable):
     """A stop in the first block changes what the second begins with."""
     blocks = dataclasses.replace(BASE, block_length=8)
-    of_blocks = Tunable(tunable._model, tunable._params, blocks, tunable._prompt, tunable._mask, 5)
+    of_blocks = Tunable(tunable._decoder.model, tunable._params, blocks, tunable._prompt, tunable._mask, 5)
     assert isinstance(source_of(tunable), Replays)
     assert isinstance(source_of(of_blocks), Decodes)
 
 
 def test_logits_that_are_not_finite_are_refused(tunable):
     params = jax.tree.map(lambda leaf: leaf * np.nan, tunable._params)
-    broken = Tunable(tunable._model, params, BASE, tunable._prompt, tunable._mask, 5)
+    broken = Tunable(tunable._decoder.model, params, BASE, tunable._prompt, tunable._mask, 5)
     with pytest.raises(ValueError, match="logits for prompt 1 are not finite"):
         Replays(broken).prepare(TUNINGS[:1])
 

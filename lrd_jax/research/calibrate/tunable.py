@@ -13,15 +13,15 @@ import numpy as np
 
 from lrd_jax.batching import batches
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.loop import Forward, run_decode, run_watched
+from lrd_jax.decoding.loop import Decoder, Forward, make_decode
 from lrd_jax.decoding.parts.divergence import Divergence
-from lrd_jax.decoding.request import Request, check_prompt
+from lrd_jax.decoding.request import check_prompt
 from lrd_jax.decoding.setting import Number, number, setting
 from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.state import DecodeResult, StopReason
 from lrd_jax.errors import Refused
 from lrd_jax.research.calibrate.tuning import REDUCTIONS, SCOPES, Tuning
-from lrd_jax.research.record import filled, seen
+from lrd_jax.research.record import by_batches, filled, seen
 
 DIVERGENCES = tuple(Divergence(reduce, scope) for reduce in REDUCTIONS for scope in SCOPES)
 _ANY_ENTROPY = float(np.finfo(np.float32).max)  # as a guard it lets everything pass
@@ -116,9 +116,10 @@ class Tunable:
           ValueError: prompts that the model or the canvas has no room for.
         """
         self.base = base
-        self._model, self._params, self._batch = model, params, batch
+        self._params, self._batch = params, batch
         prompt, mask = check_prompt(prompt, mask, base.gen_length, model.config)
         self._prompt, self._mask = np.asarray(prompt), np.asarray(mask)
+        self._decoder = make_decode(model, self._traced([Tuning.of(base)] * batch))
 
     @property
     def rows(self) -> int:
@@ -132,31 +133,27 @@ class Tunable:
         """
         found = []
         for part, count in batches(jobs, self._batch):
-            rows, tunings = zip(*part, strict=True)
+            rows, tunings = map(list, zip(*part, strict=True))
             config = self._traced([tuning.unstopped for tuning in tunings])
-            result, record = self._run(run_watched, (self._model, look), rows, config, ())
+            watched = self._decoder.watch(look, self._params, self._prompt[rows], self._mask[rows], config=config)
+            result, record = jax.device_get(watched)
             _check_finite(result, rows)
             found += [_path(result, record, i) for i in range(count)]
         return found
 
     def decoded(self, tuning: Tuning) -> list[tuple[np.ndarray, int]]:
         """Tokens `[G]` and forwards of every row, by decoding."""
-        return self.run(self._traced([tuning] * self._batch))
+        return self._decoded(self._decoder, self._traced([tuning] * self._batch))
 
     def run(self, config: DecodeConfig) -> list[tuple[np.ndarray, int]]:
         """`decoded`, of any config."""
-        found = []
-        for rows, count in batches(range(self.rows), self._batch):
-            result = self._run(run_decode, self._model, rows, config)
-            _check_finite(result, rows)
-            found += list(zip(result.tokens, result.forwards.tolist(), strict=True))[:count]
-        return found
+        return self._decoded(make_decode(self._decoder.model, config), config)
 
-    def _run(self, run, static, rows: Sequence[int], *args):
-        """What `run` gives for the rows of one batch, on the host."""
-        rows = list(rows)
-        request = Request(jnp.asarray(self._prompt[rows]), jnp.asarray(self._mask[rows]), None, None, None)
-        return jax.device_get(run(static, self._params, request, *args))
+    def _decoded(self, decoder: Decoder, config: DecodeConfig) -> list[tuple[np.ndarray, int]]:
+        prompts = self._prompt, self._mask
+        result = by_batches(lambda *rows: decoder(self._params, *rows, config=config), *prompts, self._batch)
+        _check_finite(result, range(self.rows))
+        return list(zip(result.tokens, result.forwards.tolist(), strict=True))
 
     def _traced(self, tunings: Sequence[Tuning]) -> DecodeConfig:
         """The decoder in the one structure that all settings share: each row with its own refinement, `[B]`, and
