@@ -18,7 +18,7 @@ from lrd_jax.research.timing.measure import in_turns
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bench:
+class Options:
     """What is decoded."""
 
     batch: int = 48
@@ -28,25 +28,25 @@ class Bench:
     repeats: int = 5
 
 
-def compiled(bench: Bench, score_bytes: int):
+def compiled(options: Options, score_bytes: int):
     """One whole decode, compiled with a limit for the scores that exist at a time."""
     jax.clear_caches()
     attention.SCORE_BYTES = score_bytes
     loaded = lrd_jax.load("lrd-tiny-soft")
     model, params = loaded.model, loaded.params
-    config = lrd_jax.DecodeConfig.plain(bench.gen_length, per_step=bench.gen_length // bench.forwards)
-    decode = lrd_jax.make_decode(model, config).lower(params, bench.batch, bench.prompt_length).compile()
-    prompt = np.random.default_rng(0).integers(5, 100, (bench.batch, bench.prompt_length), np.int32)
-    inputs = prompt, np.ones(prompt.shape, bool), jax.random.split(jax.random.key(0), bench.batch)
+    config = lrd_jax.DecodeConfig.plain(options.gen_length, per_step=options.gen_length // options.forwards)
+    decode = lrd_jax.make_decode(model, config).lower(params, options.batch, options.prompt_length).compile()
+    prompt = np.random.default_rng(0).integers(5, 100, (options.batch, options.prompt_length), np.int32)
+    inputs = prompt, np.ones(prompt.shape, bool), jax.random.split(jax.random.key(0), options.batch)
     return lambda: decode(params, *inputs, config)
 
 
-def main(bench: Bench) -> None:
+def main(options: Options) -> None:
     variants = {"a few heads": attention.SCORE_BYTES, "all heads": 2**40}
-    runs = {name: compiled(bench, score_bytes) for name, score_bytes in variants.items()}
-    seconds = in_turns(runs, bench.repeats)
-    positions = bench.batch * (bench.prompt_length + bench.gen_length) * bench.forwards
-    print(f"{bench}; jax {jax.__version__}, {jax.devices()}")
+    runs = {name: compiled(options, score_bytes) for name, score_bytes in variants.items()}
+    seconds = in_turns(runs, options.repeats)
+    positions = options.batch * (options.prompt_length + options.gen_length) * options.forwards
+    print(f"{options}; jax {jax.__version__}, {jax.devices()}")
     for name, taken in seconds.items():
         ratio = np.median(np.array(seconds["all heads"]) / taken)
         print(
@@ -55,4 +55,4 @@ def main(bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Bench, description=__doc__))
+    main(tyro.cli(Options, description=__doc__))

@@ -24,7 +24,7 @@ CACHES = {"no cache": None, "prefix": PrefixCache(), "dual": DualCache()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bench:
+class Options:
     """What is measured."""
 
     vocab: tuple[int, ...] = (126464, 1024)
@@ -39,39 +39,39 @@ class Bench:
     repeats: int = 3
 
 
-def decode_seconds(decode, params, prompt, bench: Bench) -> tuple[list[float], list[float]]:
+def decode_seconds(decode, params, prompt, options: Options) -> tuple[list[float], list[float]]:
     """One decode in pieces: seconds of each block's first forward, and the mean seconds of its other forwards."""
     state = jax.block_until_ready(decode.start(params, prompt))
     first, others = [], []
-    for _ in range(bench.gen_length // bench.block_length):
-        for forwards, seconds in ((1, first), (bench.block_length - 1, others)):
+    for _ in range(options.gen_length // options.block_length):
+        for forwards, seconds in ((1, first), (options.block_length - 1, others)):
             began = time.perf_counter()
             state = jax.block_until_ready(decode.advance(params, state, forwards))
             seconds.append((time.perf_counter() - began) / forwards)
     return first, others
 
 
-def measure(bench: Bench, vocab: int) -> None:
+def measure(options: Options, vocab: int) -> None:
     fields = ("embed_dim", "num_layers", "num_heads", "mlp_dim")
-    model = Model(sized("small", vocab_size=vocab, **{field: getattr(bench, field) for field in fields}))
+    model = Model(sized("small", vocab_size=vocab, **{field: getattr(options, field) for field in fields}))
     params = jax.block_until_ready(jax.jit(model.init)(jax.random.key(0)))
-    prompt = np.random.default_rng(0).integers(0, vocab - 2, (bench.batch, bench.prompt_length))
+    prompt = np.random.default_rng(0).integers(0, vocab - 2, (options.batch, options.prompt_length))
     decodes = {
-        name: make_decode(model, DecodeConfig(bench.gen_length, block_length=bench.block_length, cache=cache))
+        name: make_decode(model, DecodeConfig(options.gen_length, block_length=options.block_length, cache=cache))
         for name, cache in CACHES.items()
     }
     for decode in decodes.values():
-        decode_seconds(decode, params, prompt, bench)
+        decode_seconds(decode, params, prompt, options)
     runs = {name: [] for name in decodes}
-    for _ in range(bench.repeats):
+    for _ in range(options.repeats):
         for name, decode in decodes.items():
-            runs[name].append(decode_seconds(decode, params, prompt, bench))
+            runs[name].append(decode_seconds(decode, params, prompt, options))
 
     print(f"\nvocabulary {vocab}\n{'':10}{'refresh':>10}{'region, first block':>21}{'last block':>12}{'a token':>10}")
     baseline = None
     for name, passes in runs.items():
         first, others = (np.median(np.array(x), axis=0) for x in zip(*passes, strict=True))
-        token = (first.sum() + others.sum() * (bench.block_length - 1)) / bench.gen_length
+        token = (first.sum() + others.sum() * (options.block_length - 1)) / options.gen_length
         row = 1e3 * np.array([np.median(first), others[0], others[-1], token])
         baseline = row[-1] if baseline is None else baseline
         ms = "".join(f"{x:>{w}.1f}" for x, w in zip(row, (10, 21, 12, 10), strict=True))
@@ -79,10 +79,10 @@ def measure(bench: Bench, vocab: int) -> None:
 
 
 def main() -> None:
-    bench = tyro.cli(Bench, description=__doc__)
-    print(f"{bench}\n{platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}, {jax.default_backend()}")
-    for vocab in bench.vocab:
-        measure(bench, vocab)
+    options = tyro.cli(Options, description=__doc__)
+    print(f"{options}\n{platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}, {jax.default_backend()}")
+    for vocab in options.vocab:
+        measure(options, vocab)
 
 
 if __name__ == "__main__":

@@ -45,13 +45,13 @@ def _table(report: "Report") -> Table:
         table.add_column("changed", justify="right")
         table.add_column("bound %", justify="right")
         table.add_column("certified")
-    cells = [(report.reference, None), *zip(report.cells, report.rungs or [None] * len(report.cells), strict=True)]
-    for cell, rung in cells:
-        t = cell.tuning
-        mark = "unstopped" if cell is report.reference else "chosen" if cell is report.chosen else ""
+    points = [(report.reference, None), *zip(report.points, report.rungs or [None] * len(report.points), strict=True)]
+    for point, rung in points:
+        t = point.tuning
+        mark = "unstopped" if point is report.reference else "chosen" if point is report.chosen else ""
         row = [mark, f"{t.r_f:g}", f"{t.tau_refine:g}", f"{t.tau_decode:g}", f"{t.max_entropy:g}"]
-        row += [f"{t.reduce} over {t.scope}", f"{cell.forwards:.2f}", f"{100 * cell.agreement:.1f}"]
-        row += [] if cell.accuracy is None else [f"{100 * cell.accuracy:.1f}"]
+        row += [f"{t.reduce} over {t.scope}", f"{point.forwards:.2f}", f"{100 * point.agreement:.1f}"]
+        row += [] if point.accuracy is None else [f"{100 * point.accuracy:.1f}"]
         row += [] if rung is None else [str(rung.changed), f"{100 * rung.bound:.2f}", "yes" if rung.certified else "no"]
         table.add_row(*row)
     return table
@@ -73,7 +73,7 @@ def _told(options: Calibrate, report: "Report") -> list[str]:
             "was written",
         ]
     if report.rungs:
-        rung = report.rungs[report.cells.index(report.chosen)]
+        rung = report.rungs[report.points.index(report.chosen)]
         lines.append(
             f"certified: the stop changed {rung.changed} of {report.prompts} answers; with confidence "
             f"{options.confidence:g} it changes at most {100 * rung.bound:.2f} %"

@@ -24,7 +24,7 @@ from lrd_jax.presets import preset
 from lrd_jax.research.calibrate.judge import Judge
 from lrd_jax.research.calibrate.outcomes import Decodes, Replays, source_of, switch_of
 from lrd_jax.research.calibrate.run import decoder_table
-from lrd_jax.research.calibrate.scan import Cell, ahead, grid, knee, measure
+from lrd_jax.research.calibrate.scan import Point, ahead, grid, knee, measure
 from lrd_jax.research.calibrate.tunable import DIVERGENCES, Path, Tunable, least_sure
 from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.prompts import Example, read_examples
@@ -171,29 +171,29 @@ def test_logits_that_are_not_finite_are_refused(tunable):
 # The scan.
 
 
-def cell(forwards, accuracy, agreement=0.5):
-    return Cell(tuning=TUNINGS[0], texts=("",), counts=(forwards,), agreement=agreement, accuracy=accuracy)
+def point(forwards, accuracy, agreement=0.5):
+    return Point(tuning=TUNINGS[0], texts=("",), counts=(forwards,), agreement=agreement, accuracy=accuracy)
 
 
 def test_the_front_is_what_no_other_beats():
-    cells = [cell(3, 0.8), cell(2, 0.5), cell(4, 0.8), cell(2, 0.6), cell(5, 0.9), cell(6, 0.85)]
-    assert [(c.forwards, c.quality) for c in ahead(cells)] == [(2, 0.6), (3, 0.8), (5, 0.9)]
+    points = [point(3, 0.8), point(2, 0.5), point(4, 0.8), point(2, 0.6), point(5, 0.9), point(6, 0.85)]
+    assert [(c.forwards, c.quality) for c in ahead(points)] == [(2, 0.6), (3, 0.8), (5, 0.9)]
 
 
 def test_the_knee_is_where_the_front_bends():
-    cells = [cell(2, 0.50), cell(3, 0.52), cell(4, 0.86), cell(6, 0.89), cell(10, 0.90)]
-    assert knee(cells, max_loss=1.0).forwards == 4
-    assert knee(cells, max_loss=0.05).forwards == 6  # what loses more is not looked at
-    assert knee(cells, max_loss=0.0).forwards == 10
-    assert knee(cells[:2], max_loss=1.0).forwards == 3  # two ends: the better answers
+    points = [point(2, 0.50), point(3, 0.52), point(4, 0.86), point(6, 0.89), point(10, 0.90)]
+    assert knee(points, max_loss=1.0).forwards == 4
+    assert knee(points, max_loss=0.05).forwards == 6  # what loses more is not looked at
+    assert knee(points, max_loss=0.0).forwards == 10
+    assert knee(points[:2], max_loss=1.0).forwards == 3  # two ends: the better answers
 
 
 def test_quality_is_accuracy_where_answers_are_checked_and_agreement_elsewhere():
-    assert cell(1, 0.9, 0.3).quality == 0.9
-    assert cell(1, None, 0.3).quality == 0.3
+    assert point(1, 0.9, 0.3).quality == 0.9
+    assert point(1, None, 0.3).quality == 0.3
 
 
-def test_a_cell_counts_right_answers_and_unchanged_texts():
+def test_a_point_counts_right_answers_and_unchanged_texts():
     loaded = load("lrd-tiny")
     tokenizer, config = loaded.tokenizer, loaded.config
     examples = [Example(prompt=p.prompt, answer=p.answer, task=p.task) for p in PROBLEMS[:2]]

@@ -40,7 +40,7 @@ from lrd_jax.research.benchmarks.programs import Programs
 from lrd_jax.research.benchmarks.progress import RunProgress
 from lrd_jax.research.benchmarks.rating import Rater
 from lrd_jax.research.benchmarks.records import Record, RecordFile, read_records, same_settings
-from lrd_jax.research.benchmarks.requests import Answer, Grade, Request, answer_all, cut_at_stop, numbered
+from lrd_jax.research.benchmarks.requests import Grade, Reply, Request, answer_all, cut_at_stop, numbered
 from lrd_jax.research.benchmarks.scoring import final_number, grade
 from lrd_jax.research.benchmarks.summary import markdown, summarize
 from lrd_jax.research.likelihood import make_log_likelihood
@@ -179,7 +179,7 @@ class Echo:
     def answer(self, requests):
         self.answered.append([request.index for request in requests])
         facts = {"forwards": 1, "refine_forwards": 0, "stop_reason": "finished", "effective_tokens": 1, "seconds": 1.0}
-        return [Answer(output=request.prompt.upper(), **facts) for request in requests]
+        return [Reply(output=request.prompt.upper(), **facts) for request in requests]
 
 
 def test_what_is_recorded_is_not_answered_again(tmp_path):

@@ -15,8 +15,8 @@ from lrd_jax.research.questions import source_of
 from lrd_jax.research.reproduce import decoders
 from lrd_jax.research.reproduce.exhibits import EXHIBITS, wanted
 from lrd_jax.research.reproduce.figures import settled_by
+from lrd_jax.research.reproduce.folder import Setting, settings
 from lrd_jax.research.reproduce.options import WHAT, Reproduce
-from lrd_jax.research.reproduce.results import Setting, settings
 from lrd_jax.research.reproduce.run import missing, run
 from lrd_jax.research.reproduce.show import SHOWS
 from lrd_jax.research.reproduce.tables import table1, table3

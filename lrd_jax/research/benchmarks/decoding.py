@@ -9,7 +9,7 @@ from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.errors import Refused
 from lrd_jax.generate import Generator
-from lrd_jax.research.benchmarks.requests import Answer, Request, cut_at_stop
+from lrd_jax.research.benchmarks.requests import Reply, Request, cut_at_stop
 from lrd_jax.text import encode_text, starts_special, tokens_of, unknown_words
 
 
@@ -59,7 +59,7 @@ class TextDecoder:
         order = sorted(range(len(requests)), key=lambda i: -lengths[i])
         return [order[i : i + self._generator.batch] for i in range(0, len(order), self._generator.batch)]
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """Decodes one batch."""
         keys = [jax.random.fold_in(self._key, zlib.crc32(repr(request.key).encode())) for request in requests]
         answers = []
@@ -70,7 +70,7 @@ class TextDecoder:
             if len(output) < len(whole.text):
                 tokens = tokens[: tokens_of(self._tokenizer, tokens, len(output))]
             answers.append(
-                Answer(
+                Reply(
                     output=output,
                     forwards=whole.forwards,
                     refine_forwards=whole.refine_forwards,

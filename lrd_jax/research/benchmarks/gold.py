@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lrd_jax.research.benchmarks.benchmarks import BENCHMARK_OF_TASK
-from lrd_jax.research.benchmarks.requests import Answer, Request, cut_at_stop
+from lrd_jax.research.benchmarks.requests import Reply, Request, cut_at_stop
 
 _FIELDS = {"gsm8k": "answer", "math500": "solution", "humaneval": "canonical_solution", "mbpp": "code"}
 
@@ -25,9 +25,9 @@ class GoldAnswers:
     def plan(self, requests: Sequence[Request]) -> list[list[int]]:
         return [[i] for i in range(len(requests))]
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
         return [
-            Answer(
+            Reply(
                 output=cut_at_stop(gold_output(r.task, r.problem), r.until),
                 forwards=0,
                 refine_forwards=0,

@@ -33,7 +33,7 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
+class Reply:
     """What was generated; the fields are those of `Record`."""
 
     output: str
@@ -59,7 +59,7 @@ class Answerer(Protocol):
         """Which requests are answered together, as indices."""
         ...
 
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """One batch of the plan."""
         ...
 
@@ -131,6 +131,6 @@ def cut_at_stop(text: str, until: Sequence[str]) -> str:
     return text[: min(places, default=len(text))]
 
 
-def _record(request: Request, answer: Answer, grade: Grade) -> Record:
+def _record(request: Request, answer: Reply, grade: Grade) -> Record:
     asked = {name: getattr(request, name) for name in ("task", "index", "repeat", "prompt")}
     return Record(**asked, **dataclasses.asdict(answer), **dataclasses.asdict(grade))

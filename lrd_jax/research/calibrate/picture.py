@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lrd_jax.errors import Refused
-from lrd_jax.research.calibrate.scan import Cell
+from lrd_jax.research.calibrate.scan import Point
 from lrd_jax.research.plots import check_matplotlib
 
 
@@ -15,16 +15,16 @@ def check_picture(path: Path) -> None:
         raise Refused(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
 
 
-def draw_front(path: Path, cells: list[Cell], ahead: list[Cell], chosen: Cell, reference: Cell, title: str) -> None:
+def draw_front(path: Path, points: list[Point], best: list[Point], chosen: Point, reference: Point, title: str) -> None:
     """Quality against forwards of all settings, the front as a line, the knee and the unstopped decode marked."""
     figure, axes = _axes(title)
     names = {True: "agreement with the unstopped decode, %", False: "right answers, %"}
     axes.set(xlabel="forwards, mean of a prompt", ylabel=names[chosen.accuracy is None])
-    axes.scatter(*_points(cells), s=14, color="0.75", label=f"{len(cells)} settings", zorder=1)
-    axes.step(*_points(ahead), where="post", color="tab:blue", linewidth=1, zorder=2)
-    axes.scatter(*_points(ahead), s=24, color="tab:blue", label="front", zorder=3)
-    axes.scatter(*_points([reference]), s=60, marker="s", color="tab:green", label="preset, never stopped", zorder=4)
-    axes.scatter(*_points([chosen]), s=140, marker="*", color="tab:red", label="knee: the preset file", zorder=5)
+    axes.scatter(*_xy(points), s=14, color="0.75", label=f"{len(points)} settings", zorder=1)
+    axes.step(*_xy(best), where="post", color="tab:blue", linewidth=1, zorder=2)
+    axes.scatter(*_xy(best), s=24, color="tab:blue", label="front", zorder=3)
+    axes.scatter(*_xy([reference]), s=60, marker="s", color="tab:green", label="preset, never stopped", zorder=4)
+    axes.scatter(*_xy([chosen]), s=140, marker="*", color="tab:red", label="knee: the preset file", zorder=5)
     axes.legend(loc="lower right", frameon=False)
     _save(figure, path)
 
@@ -58,8 +58,8 @@ def _axes(title: str):
     return figure, axes
 
 
-def _points(cells: list[Cell]) -> tuple[list[float], list[float]]:
-    return [cell.forwards for cell in cells], [100 * cell.quality for cell in cells]
+def _xy(points: list[Point]) -> tuple[list[float], list[float]]:
+    return [point.forwards for point in points], [100 * point.quality for point in points]
 
 
 def _save(figure, path: Path) -> None:

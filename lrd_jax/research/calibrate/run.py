@@ -14,7 +14,7 @@ from lrd_jax.research.calibrate import certify, picture
 from lrd_jax.research.calibrate.judge import Judge
 from lrd_jax.research.calibrate.options import Calibrate
 from lrd_jax.research.calibrate.outcomes import source_of
-from lrd_jax.research.calibrate.scan import Cell, ahead, changed, grid, knee, measure, scan
+from lrd_jax.research.calibrate.scan import Point, ahead, changed, grid, knee, measure, scan
 from lrd_jax.research.calibrate.tunable import Tunable
 from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.prompts import Example, read_examples
@@ -33,19 +33,19 @@ class Report:
 
     Attributes:
       preset: as it was written; None where nothing was certified.
-      cells: those to show: the front of a scan, or the sequence of a certificate.
-      chosen: the cell of the preset file; None with it.
+      points: those to show: the front of a scan, or the sequence of a certificate.
+      chosen: the point of the preset file; None with it.
       reference: the base decoder without stops.
-      rungs: the tests of a certificate, one a cell; empty for a scan.
+      rungs: the tests of a certificate, one a point; empty for a scan.
       rows_decoded: decodes of a prompt that were needed; settings: how many settings they told about.
       differ: answers or forwards of the chosen setting that a decode from the written file gives otherwise than they
         were read off.
     """
 
     preset: PresetFile | None
-    cells: list[Cell]
-    chosen: Cell | None
-    reference: Cell
+    points: list[Point]
+    chosen: Point | None
+    reference: Point
     rungs: list[certify.Rung]
     prompts: int
     settings: int
@@ -95,22 +95,22 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
     unstopped = Tuning.of(base).unstopped
     source.prepare([unstopped])
     reference = measure(unstopped, source.outcomes(unstopped), judge)
-    cells = scan(source, tunings, judge, reference, say)
+    points = scan(source, tunings, judge, reference, say)
 
     rungs = []
     if options.risk is None:
-        shown = ahead(cells)
+        shown = ahead(points)
         chosen = knee(shown, options.max_loss)
     else:
-        counts = [changed(cell.texts, reference.texts) for cell in cells]
+        counts = [changed(point.texts, reference.texts) for point in points]
         rungs = certify.fixed_sequence(counts, len(examples), options.risk, options.confidence)
-        shown = cells
-        passed = [cell for cell, rung in zip(cells, rungs, strict=True) if rung.certified]
+        shown = points
+        passed = [point for point, rung in zip(points, rungs, strict=True) if rung.certified]
         chosen = passed[-1] if passed else None
 
     found = Report(
         preset=None,
-        cells=shown,
+        points=shown,
         chosen=chosen,
         reference=reference,
         rungs=rungs,
@@ -121,7 +121,7 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
     )
     title = f"{options.model}, {options.preset}, canvas {base.gen_length}, {len(examples)} prompts"
     if options.risk is None:
-        picture.draw_front(options.picture_path, cells, shown, chosen, reference, title)
+        picture.draw_front(options.picture_path, points, shown, chosen, reference, title)
     else:
         picture.draw_sequence(
             options.picture_path, _sequence(found), options.risk, options.confidence, f"{title}: certificate"
@@ -211,7 +211,7 @@ def _measured(options: Calibrate, found: Report, examples: list[Example]) -> dic
 
 def _certificate(options: Calibrate, found: Report) -> dict:
     """What was certified, and everything that the claim rests on."""
-    rung = found.rungs[found.cells.index(found.chosen)]
+    rung = found.rungs[found.points.index(found.chosen)]
     return {
         "claim": "early stops change the text of at most this share of answers",
         "risk": options.risk,
@@ -227,12 +227,12 @@ def _certificate(options: Calibrate, found: Report) -> dict:
 def _sequence(found: Report) -> list[dict]:
     return [
         {
-            "max_entropy": cell.tuning.guard,
-            "forwards": cell.forwards,
+            "max_entropy": point.tuning.guard,
+            "forwards": point.forwards,
             "changed": rung.changed,
             "rate": rung.changed / found.prompts,
             "bound": rung.bound,
             "certified": rung.certified,
         }
-        for cell, rung in zip(found.cells, found.rungs, strict=True)
+        for point, rung in zip(found.points, found.rungs, strict=True)
     ]

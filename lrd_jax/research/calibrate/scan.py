@@ -13,7 +13,7 @@ from lrd_jax.research.statistics import front
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cell:
+class Point:
     """One setting, measured.
 
     Attributes:
@@ -59,11 +59,11 @@ def changed(texts: tuple[str, ...], others: tuple[str, ...]) -> int:
     return sum(text != other for text, other in zip(texts, others, strict=True))
 
 
-def measure(tuning: Tuning, outcomes: list[Outcome], judge: Judge, reference: Cell | None = None) -> Cell:
-    """The cell of a setting from its outcomes; without a reference it is the reference."""
+def measure(tuning: Tuning, outcomes: list[Outcome], judge: Judge, reference: Point | None = None) -> Point:
+    """The point of a setting from its outcomes; without a reference it is the reference."""
     texts = tuple(judge.text(tokens) for tokens, _ in outcomes)
     right = [judge.right(row, text) for row, text in enumerate(texts)] if judge.checks else None
-    return Cell(
+    return Point(
         tuning=tuning,
         texts=texts,
         counts=tuple(forwards for _, forwards in outcomes),
@@ -76,42 +76,42 @@ def scan(
     source: Replays | Decodes,
     tunings: list[Tuning],
     judge: Judge,
-    reference: Cell,
+    reference: Point,
     say: Callable[[str], None] = lambda words: None,
-) -> list[Cell]:
-    """A cell for every setting, in their order; those of one r_f stand together."""
-    cells = []
+) -> list[Point]:
+    """A point for every setting, in their order; those of one r_f stand together."""
+    points = []
     for _, group in itertools.groupby(tunings, key=lambda tuning: tuning.r_f):
         group = list(group)
-        say(f"decoding for settings {len(cells) + 1} to {len(cells) + len(group)} of {len(tunings)}")
+        say(f"decoding for settings {len(points) + 1} to {len(points) + len(group)} of {len(tunings)}")
         source.prepare(group)
         for tuning in group:
-            say(f"setting {len(cells) + 1} of {len(tunings)}, {source.decodes} decodes of a prompt")
-            cells.append(measure(tuning, source.outcomes(tuning), judge, reference))
-    return cells
+            say(f"setting {len(points) + 1} of {len(tunings)}, {source.decodes} decodes of a prompt")
+            points.append(measure(tuning, source.outcomes(tuning), judge, reference))
+    return points
 
 
-def ahead(cells: list[Cell]) -> list[Cell]:
-    """The cells that no other beats in forwards without losing quality, cheapest first."""
-    return [cells[i] for i in front([(cell.forwards, cell.quality) for cell in cells])]
+def ahead(points: list[Point]) -> list[Point]:
+    """The points that no other beats in forwards without losing quality, cheapest first."""
+    return [points[i] for i in front([(point.forwards, point.quality) for point in points])]
 
 
-def knee(cells: list[Cell], max_loss: float) -> Cell:
-    """Where the front bends: its cell farthest above the line between its ends, both axes taken from 0 to 1.
+def knee(points: list[Point], max_loss: float) -> Point:
+    """Where the front bends: its point farthest above the line between its ends, both axes taken from 0 to 1.
 
     Below the knee a forward saved costs more quality than on average, above it one spent gains less. On a tie the
     better answers win.
 
     Args:
-      cells: the front, cheapest first.
+      points: the front, cheapest first.
       max_loss: it is looked at no deeper than this below its best quality: where it bends among settings that
         nobody would use says nothing.
     """
-    cells = [cell for cell in cells if cell.quality >= cells[-1].quality - max_loss]
-    first, last = cells[0], cells[-1]
+    points = [point for point in points if point.quality >= points[-1].quality - max_loss]
+    first, last = points[0], points[-1]
     cost, gain = last.forwards - first.forwards or 1.0, last.quality - first.quality or 1.0
 
-    def height(cell: Cell) -> float:
-        return (cell.quality - first.quality) / gain - (cell.forwards - first.forwards) / cost
+    def height(point: Point) -> float:
+        return (point.quality - first.quality) / gain - (point.forwards - first.forwards) / cost
 
-    return max(cells, key=lambda cell: (round(height(cell), 9), cell.quality))
+    return max(points, key=lambda point: (round(height(point), 9), point.quality))

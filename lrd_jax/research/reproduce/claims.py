@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from lrd_jax.research.markdown import table
 from lrd_jax.research.reproduce.decoders import BASELINE, FEEDBACK, NUCLEUS, PAPER, SETTLING, SHIPPED
 from lrd_jax.research.reproduce.figures import PAPER_SETTLED, settled_by
-from lrd_jax.research.reproduce.results import Setting, Shown
+from lrd_jax.research.reproduce.folder import Setting, Shown
 from lrd_jax.research.reproduce.tables import points
 from lrd_jax.research.statistics import difference
 

@@ -9,7 +9,7 @@ from lrd_jax.research.decoders import Decoders
 from lrd_jax.research.markdown import table
 from lrd_jax.research.replay import PAPER_STOP
 from lrd_jax.research.reproduce.decoders import BASELINE, COURSES, FEEDBACK, NUCLEUS, PAPER, SETTLING
-from lrd_jax.research.reproduce.results import Setting, Shown
+from lrd_jax.research.reproduce.folder import Setting, Shown
 from lrd_jax.research.reproduce.tables import accuracy
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73")  # Okabe and Ito's

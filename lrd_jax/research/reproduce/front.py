@@ -5,7 +5,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from lrd_jax.research.markdown import table
 from lrd_jax.research.reproduce.decoders import FRONTS
-from lrd_jax.research.reproduce.results import Setting, Shown
+from lrd_jax.research.reproduce.folder import Setting, Shown
 from lrd_jax.research.reproduce.tables import accuracy
 from lrd_jax.research.statistics import front
 

@@ -12,8 +12,8 @@ from lrd_jax.research.plots import check_matplotlib
 from lrd_jax.research.questions import Source, source_of
 from lrd_jax.research.reproduce.decoders import TIMED
 from lrd_jax.research.reproduce.exhibits import EXHIBITS, selected, wanted
+from lrd_jax.research.reproduce.folder import settings
 from lrd_jax.research.reproduce.options import Reproduce
-from lrd_jax.research.reproduce.results import settings
 from lrd_jax.research.reproduce.timing import time_all, times_of
 
 CELLS, TIMES, RESULTS, REPORT = "cells.jsonl", "times.jsonl", "results.json", "report.md"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lrd_jax.research.reproduce import claims, figures, front, tables
-from lrd_jax.research.reproduce.results import Setting, Shown
+from lrd_jax.research.reproduce.folder import Setting, Shown
 
 SHOWS: dict[str, Callable[[Setting], Shown | None]] = {
     "table1": tables.table1,

@@ -13,7 +13,7 @@ from lrd_jax.research.reproduce.decoders import (
     PAPER,
     REFINED_GROUPS,
 )
-from lrd_jax.research.reproduce.results import Setting, Shown
+from lrd_jax.research.reproduce.folder import Setting, Shown
 from lrd_jax.research.statistics import difference
 
 Row = dict[str, Any]
