@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @flax.struct.dataclass
-class Record:
+class Recording:
     """Unstopped decodes, forward by forward, on the host."""
 
     sight: Sight  # arrays [S, N] and [S, N, W], 0 from a row's end on; see `seen`
@@ -77,12 +77,12 @@ def filled(forward: Forward) -> jax.Array:
     return jnp.where(forward.sight.masked, forward.sight.proposal.token, forward.before.tokens)
 
 
-def record(decoder: Decoder, params, prompt: np.ndarray, mask: np.ndarray, batch: int) -> Record:
+def record(decoder: Decoder, params, prompt: np.ndarray, mask: np.ndarray, batch: int) -> Recording:
     """Records the decode of all prompts `[N, P]`, `batch` rows at a time, with a decoder of a `recordable` config."""
     result, (sight, canvas) = by_batches(lambda *rows: decoder.watch(_look, params, *rows), prompt, mask, batch)
     steps = result.forwards.max()
     sight, canvas = jax.tree.map(lambda x: x.swapaxes(0, 1)[:steps], (sight, canvas))
-    return Record(sight=sight, filled=canvas, final=result.tokens)
+    return Recording(sight=sight, filled=canvas, final=result.tokens)
 
 
 def _look(forward: Forward) -> tuple[Sight, jax.Array]:

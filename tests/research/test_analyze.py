@@ -20,7 +20,7 @@ from lrd_jax.research.analyze.options import Analyze
 from lrd_jax.research.analyze.run import run, unstopped
 from lrd_jax.research.analyze.stops import Unstopped, by_divergence, outcome, tuned
 from lrd_jax.research.analyze.trajectories import contraction, decode_trajectory
-from lrd_jax.research.record import Record, first_stop, record, recordable
+from lrd_jax.research.record import Recording, first_stop, record, recordable
 from lrd_jax.tasks import problems
 from lrd_jax.tasks.problem import held_out
 from lrd_jax.text import answer_lengths
@@ -54,7 +54,7 @@ def held(loaded, prompt):
 
 def hand_made(divergence, entropy, token, final):
     """A record of one row, two forwards on which a stop is asked, everything masked."""
-    return Record(sight=recorded(divergence, entropy, 0.95, token), filled=np.array(token), final=np.array(final))
+    return Recording(sight=recorded(divergence, entropy, 0.95, token), filled=np.array(token), final=np.array(final))
 
 
 @pytest.mark.parametrize("guarded", [False, True])

@@ -1,4 +1,5 @@
 """Early stops, read from the record of a decode that never stopped, see `lrd_jax.research.record`.
+
 Axes: S forwards, B rows, W canvas.
 """
 
@@ -11,7 +12,7 @@ import numpy as np
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.research.analyze.domains import Domain
-from lrd_jax.research.record import Record, first_stop
+from lrd_jax.research.record import Recording, first_stop
 from lrd_jax.research.statistics import share
 from lrd_jax.text import answer_lengths, decode_text
 
@@ -28,14 +29,14 @@ class Unstopped:
 
     domain: Domain
     loaded: Loaded
-    record: Record
+    record: Recording
     changed: np.ndarray  # [S, B] bool, a stop here gives another answer than the unstopped run
     confidence: np.ndarray  # [S, B] mean over the masked positions
     largest_entropy: np.ndarray  # [S, B] nats, over the masked positions
     right: np.ndarray | None  # [B] bool, the unstopped answer
 
     @classmethod
-    def of(cls, domain: Domain, loaded: Loaded, record: Record) -> "Unstopped":
+    def of(cls, domain: Domain, loaded: Loaded, record: Recording) -> "Unstopped":
         ends = answer_lengths(record.final, loaded.config.end_ids)
         seen = np.arange(record.final.shape[1]) <= ends[:, None]  # what follows the first end token is no answer
         open_ = np.maximum(record.sight.masked.sum(axis=-1), 1)
