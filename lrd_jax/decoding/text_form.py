@@ -142,8 +142,9 @@ def load_parts() -> None:
 
 
 def _kinds(base: type) -> dict[str, type]:
-    """In one order, whatever was imported first."""
-    return dict(sorted(kinds(base).items()))
+    """In one order, whatever was imported first: the package's own, then those of users."""
+    found = kinds(base).items()
+    return dict(sorted(found, key=lambda kind: (not kind[1].__module__.startswith("lrd_jax."), kind[0])))
 
 
 def _names(base: type, prefix: str, above: tuple[type, ...]) -> Iterator[str]:

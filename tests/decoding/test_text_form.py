@@ -119,7 +119,7 @@ def test_a_difference_says_what_differs_and_nothing_else():
 
 
 @pytest.mark.parametrize("name", [f"{base}:{kind}" for base in ("commit", "cache", "mix", "stop", "refine") for kind in
-                                  kinds(specs(DecodeConfig)[base][0].part)])  # fmt: skip
+                                  package_kinds(specs(DecodeConfig)[base][0].part)])  # fmt: skip
 def test_every_kind_is_chosen_by_its_name(name):
     base, kind = name.split(":")
     spec = specs(DecodeConfig)[base][0]

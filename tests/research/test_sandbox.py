@@ -323,6 +323,14 @@ SHARED = {
 }
 
 
+def is_a_copy(pid):
+    """Whether a process is this one's copy, which has not become the sandbox yet and is as large as the tests are."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() == Path("/proc/self/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return True
+
+
 @hostile
 @pytest.mark.parametrize("kind", ["bubblewrap", "unsafe"])
 @pytest.mark.parametrize("way", SHARED)
@@ -333,7 +341,7 @@ def test_all_processes_together_hold_little_more_than_one_may(kind, way, isolate
     thread = threading.Thread(target=lambda: outcomes.append(sandbox.run(taking(SHARED[way]))))
     thread.start()
     while thread.is_alive():
-        most = max(most, memory(below(os.getpid())))
+        most = max(most, memory(pid for pid in below(os.getpid()) if not is_a_copy(pid)))
         time.sleep(0.01)
     assert (16 << 20) < most < 2 * limits.memory_bytes
     assert outcomes[0].status is Status.MEMORY or "MiB" in outcomes[0].output
