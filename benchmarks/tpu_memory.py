@@ -68,8 +68,7 @@ def compile_decode(plan: Plan, config: DecodeConfig) -> jax.stages.Compiled:
 
     params = jax.tree.map(placed, model.abstract_params(jnp.bfloat16), param_shardings(model, mesh))
     rows = functools.partial(placed, sharding=batch_sharding(mesh))
-    with jax.set_mesh(mesh):
-        return make_decode(model, config).lower(params, plan.batch, plan.prompt_length, rows).compile()
+    return make_decode(model, config).lower(params, plan.batch, plan.prompt_length, rows).compile()
 
 
 def main(plan: Plan) -> None:

@@ -5,16 +5,19 @@ GSPMD does the rest when a jitted function sees where its arguments live: the sa
 and a mesh of (1, 1, 1) is the laptop case.
 """
 
+import collections
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lrd_jax.errors import Refused
 from lrd_jax.models import KeyValues, Model, ModelConfig
+from lrd_jax.pods import place
 
 Rules = Mapping[str, str | tuple[str, ...] | None]
 
@@ -36,26 +39,42 @@ RULES: Rules = {
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of Auto axes.
 
+    Over several slices or, on CPUs, several processes, `data` goes across them as far as it reaches, then `fsdp`;
+    `tensor`, which talks the most, stays inside one unless nothing else is left. Chips of one TPU slice are laid out by
+    its own network, whichever hosts they are on.
+
     Args:
       data: copies of the model, each with its own share of the batch.
       fsdp: parts into which every matrix is cut along `embed`; it is gathered where used, so the batch is split too.
       tensor: parts into which heads, mlp and vocabulary are cut.
-      devices: at least data * fsdp * tensor of them; the first ones are used. None: `jax.devices()`.
+      devices: at least data * fsdp * tensor of them; the first ones are used. None: `jax.devices()`, and all of them
+        where there are several processes.
 
     Raises:
-      ValueError: a size below 1, or too few devices.
+      ValueError: a size below 1, too few devices, or a mesh that leaves out a part of several processes.
     """
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     for axis, size in sizes.items():
         if size < 1:
             raise Refused(f"mesh axis {axis}={size} must be at least 1")
+    everywhere = devices is None
     devices = jax.devices() if devices is None else list(devices)
     count = math.prod(sizes.values())
+    shape = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
     if count > len(devices):
-        shape = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
         raise Refused(f"a mesh of {shape} needs {count} devices, got {len(devices)}")
+    if everywhere and jax.process_count() > 1 and count < len(devices):
+        out = sorted({d.process_index for d in devices} - {d.process_index for d in devices[:count]})
+        who = f", and leaves out processes {', '.join(map(str, out))}" if out else ""
+        raise Refused(
+            f"a mesh of {shape} takes {count} of the {len(devices)} devices of {jax.process_count()} processes{who}; "
+            f"give sizes whose product is {len(devices)}"
+        )
     axis_types = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=axis_types, devices=devices[:count])
+    grid = _across(tuple(sizes.values()), devices[:count])
+    if grid is None:
+        return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=axis_types, devices=devices[:count])
+    return Mesh(grid, MESH_AXES, axis_types=axis_types)
 
 
 def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
@@ -82,7 +101,7 @@ def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str,
 
 def shard(model: Model, params: dict[str, Any], mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
     """Places `params` (host or device arrays) on the mesh: each device receives its own part and no more."""
-    return jax.device_put(params, param_shardings(model, mesh, rules))
+    return place(params, param_shardings(model, mesh, rules))
 
 
 def batch_sharding(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
@@ -103,7 +122,7 @@ def shard_batch(batch: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
                 f"a batch of {rows} rows does not split over {_named(mesh, rules['batch'])}; "
                 f"pad it to {-(-rows // parts) * parts} rows, or choose parts that divide {rows}: {_divisors(rows)}"
             )
-    return jax.device_put(batch, batch_sharding(mesh, rules))
+    return place(batch, batch_sharding(mesh, rules))
 
 
 def constrain_batch(x: jax.Array, rules: Rules = RULES) -> jax.Array:
@@ -120,8 +139,8 @@ def constrain_batch(x: jax.Array, rules: Rules = RULES) -> jax.Array:
 
 def vocab_is_split(rules: Rules = RULES) -> bool:
     """Inside jit: whether the mesh of `jax.set_mesh` cuts the vocabulary into parts."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return not mesh.empty and _parts(mesh, rules["vocab"]) > 1
+    mesh, target = jax.sharding.get_abstract_mesh(), rules["vocab"]
+    return set(_axes(target)) <= set(mesh.axis_names) and _parts(mesh, target) > 1
 
 
 def constrain_cache(cache: KeyValues, rules: Rules = RULES) -> KeyValues:
@@ -140,6 +159,22 @@ def constrain_cache(cache: KeyValues, rules: Rules = RULES) -> KeyValues:
     )
     spec = PartitionSpec(None, batch, None, kv_heads, None)
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), cache)
+
+
+def _across(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray | None:
+    """Devices `[data, fsdp, tensor]` in equal groups that a slower network joins; None where no such groups are."""
+    groups = collections.Counter(getattr(device, "slice_index", None) for device in devices)
+    by_process = len(groups) == 1 and devices[0].platform == "cpu"
+    if by_process:
+        groups = collections.Counter(device.process_index for device in devices)
+    if len(groups) == 1 or len(set(groups.values())) > 1:
+        return None
+    between, left = [], len(groups)
+    for size in sizes:
+        between.append(math.gcd(size, left))
+        left //= between[-1]
+    inside = [size // groups for size, groups in zip(sizes, between, strict=True)]
+    return mesh_utils.create_hybrid_device_mesh(inside, between, devices, process_is_granule=by_process)
 
 
 def _with_small_kv_heads_whole(config: ModelConfig, mesh: Mesh, rules: Rules) -> Rules:

@@ -27,7 +27,7 @@ FLOORS = (  # top to bottom; a room imports rooms of lower floors alone
     {"checkpoint", "answer"},
     {"text", "decoding"},
     {"convert", "sharding"},
-    {"options", "toml", "batching"},
+    {"options", "toml", "batching", "pods"},
     {"durable"},
     {"models", "tasks"},
     {"errors"},
@@ -35,7 +35,8 @@ FLOORS = (  # top to bottom; a room imports rooms of lower floors alone
 ONLY = {  # what these import of ours, and no more
     "decoding": {"models", "sharding", "errors"},
     "convert": {"models", "errors"},
-    "sharding": {"models", "errors"},
+    "sharding": {"models", "pods", "errors"},
+    "pods": {"errors"},
     "options": {"errors"},
     "toml": {"durable", "errors"},
     "durable": {"errors"},

@@ -1,12 +1,13 @@
-"""The one place where compiler options are set: by the platform and the dtype of the parameters."""
+"""The one place where a program's surroundings are set, by where its arguments live: compiler options and the mesh."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding
 
 # Left to itself, XLA's CPU backend fuses the head's product with the reduction that reads the logits, and the fused
 # product leaves the fast matmul. Products by themselves keep it. Reductions stay with XLA: given them, the library of
@@ -37,11 +38,12 @@ def compiler_options(platform: str | None, bfloat16: bool = False) -> dict[str, 
 
 
 class PlatformJit:
-    """`jax.jit(function, static_argnums=0)` with the compiler options of the platform of its arguments.
+    """`jax.jit(function, static_argnums=0)` with the compiler options of the platform of its arguments, on their mesh.
 
     `consumed`, the place of an argument whose arrays are given up for those of the result.
 
-    Inside another jit it adds nothing: options belong to the outermost one.
+    The program is traced under `jax.set_mesh` of the mesh on which arguments lie, so that it is one and the same
+    whether or not the caller set it. Inside another jit nothing is added: options and mesh belong to the outermost one.
     """
 
     def __init__(self, function: Callable, consumed: int | None = None):
@@ -51,11 +53,15 @@ class PlatformJit:
         self._jitted: dict[tuple[str | None, bool], Any] = {}
 
     def __call__(self, static, *args):
-        return self._on(args)(static, *args)
+        jitted = self._on(args)
+        with _mesh_of(args):
+            return jitted(static, *args)
 
     def lower(self, static, *args) -> jax.stages.Lowered:
         """As `jax.jit(function).lower`; arguments may be abstract."""
-        return self._on(args).lower(static, *args)
+        jitted = self._on(args)
+        with _mesh_of(args):
+            return jitted.lower(static, *args)
 
     def cache_size(self) -> int:
         """Compiled programs so far."""
@@ -78,14 +84,33 @@ class PlatformJit:
         return self._jitted[kind]
 
 
+def _mesh_of(args: Any) -> contextlib.AbstractContextManager:
+    """`jax.set_mesh` of the first mesh that an argument lies on."""
+    if not _inside_another():
+        for leaf in jax.tree.leaves(args):
+            sharding = getattr(leaf, "sharding", None)
+            if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+                return jax.set_mesh(sharding.mesh)
+    return contextlib.nullcontext()
+
+
 def _kind(args: Any) -> tuple[str | None, bool]:
-    """Where the arguments live, None while they are traced; and whether any of them is bfloat16."""
-    leaves = jax.tree.leaves(args)
-    if any(isinstance(leaf, Tracer) for leaf in leaves):
+    """Where the arguments live, None inside another jit; and whether any of them is bfloat16."""
+    if _inside_another():
         return None, False
+    leaves = jax.tree.leaves(args)
     bfloat16 = any(getattr(leaf, "dtype", None) == jnp.bfloat16 for leaf in leaves)
     for leaf in leaves:
         sharding = getattr(leaf, "sharding", None)
         if sharding is not None:
             return next(iter(sharding.device_set)).platform, bfloat16
     return jax.default_backend(), bfloat16
+
+
+def _inside_another() -> bool:
+    """Whether another jit, vmap or grad is at work; the arguments may be arrays that it closes over."""
+    try:
+        jax.sharding.get_mesh()
+    except ValueError:
+        return True
+    return False

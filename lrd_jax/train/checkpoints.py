@@ -21,6 +21,7 @@ from orbax.checkpoint import v1 as ocp
 from lrd_jax import toml
 from lrd_jax.durable import write_whole
 from lrd_jax.errors import Refused
+from lrd_jax.pods import place
 from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.step import TrainState
 
@@ -70,7 +71,7 @@ def restore(output: Path, config: TrainConfig, abstract: TrainState) -> TrainSta
             tree = ocp.load(folder / str(step), {"params": abstract.params, "opt_state": abstract.opt_state})
         except ValueError as error:  # whole, but made by other code
             raise Refused(f"checkpoint {folder / str(step)} does not fit the model ({error}); delete it") from error
-        return TrainState(step=jax.device_put(np.int32(step), abstract.step.sharding), **tree)
+        return TrainState(step=place(np.int32(step), abstract.step.sharding), **tree)
     if damaged:
         raise Refused(f"{'; '.join(damaged)}; none before it is left: delete {folder} to begin anew")
     return None

@@ -11,8 +11,18 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
+from lrd_jax.decoding.parts.cache.region import DualCache
 from lrd_jax.models import CHECKPOINTS, Model
-from lrd_jax.sharding import RULES, batch_sharding, constrain_batch, make_mesh, param_shardings, shard, shard_batch
+from lrd_jax.sharding import (
+    RULES,
+    batch_sharding,
+    constrain_batch,
+    make_mesh,
+    param_shardings,
+    shard,
+    shard_batch,
+    vocab_is_split,
+)
 
 MESHES = {"8x1x1": (8, 1, 1), "1x8x1": (1, 8, 1), "1x1x4": (1, 1, 4), "2x2x2": (2, 2, 2)}
 
@@ -148,6 +158,66 @@ def test_a_batch_that_does_not_split_is_not_constrained():
         assert jax.jit(constrain_batch)(x).sharding.is_equivalent_to(x.sharding, 2)
 
 
+@pytest.mark.parametrize(("axes", "split"), [(("data", "tensor"), True), (("data", "model"), False)])
+def test_a_vocabulary_is_split_where_the_mesh_has_the_axis(axes, split):
+    with jax.set_mesh(jax.make_mesh((4, 2), axes, axis_types=(AxisType.Auto,) * 2)):
+        assert jax.jit(lambda: jnp.full((), vocab_is_split()))() == split
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What the layout of a mesh asks of a device."""
+
+    id: int
+    process_index: int
+    slice_index: int
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "across"),
+    [
+        ((2, 1, 4), [[[0, 0, 0, 0]], [[1, 1, 1, 1]]]),
+        ((1, 2, 4), [[[0, 0, 0, 0], [1, 1, 1, 1]]]),
+        ((1, 4, 2), [[[0, 0], [0, 0], [1, 1], [1, 1]]]),
+        ((1, 1, 8), [[[0, 0, 0, 0, 1, 1, 1, 1]]]),
+    ],
+)
+@pytest.mark.parametrize("by", ["process_index", "slice_index"])
+def test_the_slower_network_carries_data_first_and_tensor_last(sizes, across, by):
+    one = {"process_index": 0, "slice_index": 0}
+    devices = [Device(i, **{**one, by: i % 2}) for i in range(8)]  # not in the order of their groups
+    got = make_mesh(*sizes, devices=devices).devices
+    assert np.vectorize(lambda device: getattr(device, by), otypes=[int])(got).tolist() == across
+
+
+def test_the_program_is_the_same_whether_or_not_the_mesh_is_set(checkpoint):
+    model, params = checkpoint("tiny-llada")
+    mesh = make_mesh(2, 2, 2)
+    params, rows = shard(model, params, mesh), batch_sharding(mesh)
+    decode = make_decode(model, DecodeConfig.lrd(8, block_length=4, cache=DualCache(3)))
+
+    def lowered():
+        return decode.lower(
+            params, 8, 5, lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows)
+        ).as_text()
+
+    without = lowered()
+    assert jax.sharding.get_abstract_mesh().empty
+    with jax.set_mesh(mesh):
+        assert lowered() == without
+    assert "sharding_constraint" in without
+
+
+def test_inside_another_jit_the_mesh_is_left_to_it(checkpoint):
+    model, params = checkpoint("tiny-llada")
+    ids, _ = prompts()
+    params, decode = shard(model, params, make_mesh(8)), make_decode(model, DecodeConfig(8))
+    closed_over = jax.jit(lambda: decode(params, ids).tokens).lower().as_text()
+    assert "while" in closed_over and "sharding_constraint" not in closed_over
+
+
 @pytest.fixture(scope="module")
 def one_device(checkpoint):
     """What one device decodes, by checkpoint."""
@@ -167,7 +237,6 @@ def test_decode_gives_the_tokens_of_one_device(checkpoint, one_device, name, sha
     config, results = one_device
     mesh = make_mesh(*shape)
     ids, mask = shard_batch(prompts(), mesh)
-    with jax.set_mesh(mesh):
-        got = make_decode(model, config)(shard(model, params, mesh), ids, mask)
+    got = make_decode(model, config)(shard(model, params, mesh), ids, mask)
     np.testing.assert_array_equal(got.tokens, results[name].tokens)
     np.testing.assert_array_equal(got.forwards, results[name].forwards)

@@ -1,0 +1,185 @@
+"""Several processes that are one JAX program: they find each other, place arrays and read them back.
+
+Every process runs the same Python on the same arguments: `connect` first, then the code of one process, with `place`
+where arrays go onto a mesh of all devices and `fetch` where their values are wanted.
+
+JAX's own runtime does the work (https://docs.jax.dev/en/latest/multi_process.html).
+"""
+
+import os
+import socket
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import xla_bridge
+from jax._src.clusters import ClusterEnv  # what jax.distributed detects by: an address is named before it is waited for
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lrd_jax.errors import Refused
+
+NUM_PROCESSES = "LRD_JAX_NUM_PROCESSES"
+PROCESS_ID = "LRD_JAX_PROCESS_ID"
+COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # JAX's own; it has none for the other two
+
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+
+def connect(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat_seconds: int = 100,
+    timeout_seconds: int = 300,
+) -> None:
+    """Joins this process to the others; call it on every one, before JAX touches a device.
+
+    What is None is read from `JAX_COORDINATOR_ADDRESS`, `LRD_JAX_NUM_PROCESSES` and `LRD_JAX_PROCESS_ID`, and else from
+    what launched the process: Cloud TPU, GKE, a Kubernetes Indexed Job (with `pip install jax[k8s]`), Slurm or OpenMPI.
+    Nothing is done where none of them speaks of another process, nor in a process that is connected.
+
+    A process sees all devices of its host where it is the host's only one or its launcher left it a single device; of
+    several that a launcher started on a host without dividing the devices, each takes the one of its local rank.
+
+    Args:
+      coordinator: host:port of process 0.
+      process_id: 0 to num_processes - 1.
+      heartbeat_seconds: a process that is not heard of for so long counts as dead, and all others end too.
+      timeout_seconds: how long the processes wait for each other here. JAX itself ends process 0 after it, with the
+        processes that are missing.
+
+    Raises:
+      ValueError: a part of the three is missing, or out of range; a device was touched before; or the coordinator
+        does not answer.
+    """
+    if jax.distributed.is_initialized():
+        return
+    coordinator = coordinator or os.environ.get(COORDINATOR)
+    num_processes = _number(NUM_PROCESSES) if num_processes is None else num_processes
+    process_id = _number(PROCESS_ID) if process_id is None else process_id
+    if None in (coordinator, num_processes, process_id):
+        coordinator, num_processes, process_id, _ = ClusterEnv.auto_detect_unset_distributed_params(
+            coordinator, num_processes, process_id, [], None, timeout_seconds
+        )
+    parts = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    if all(part is None for part in parts.values()) or num_processes == 1:
+        return
+    _check(parts)
+    if xla_bridge.backends_are_initialized():
+        raise Refused(
+            "connect() came after JAX had touched a device, and would find the devices of this process only: call it "
+            "first, before jax.devices(), jax.random.key() and any array"
+        )
+    if process_id:
+        _await(coordinator, process_id, timeout_seconds)
+    jax.distributed.initialize(
+        coordinator,
+        num_processes,
+        process_id,
+        local_device_ids=_local_device_ids(),
+        initialization_timeout=timeout_seconds,
+        heartbeat_timeout_seconds=heartbeat_seconds,
+    )
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Puts arrays where their shardings say; one path for one process and for many.
+
+    Each process gives its own devices their parts of the arrays that it holds: nothing is sent, compared or gathered,
+    and no device holds more than its part. (`jax.device_put` onto several processes gathers every array on every
+    device first, to compare.) Every process must hold the same values.
+
+    Args:
+      tree: arrays of the host or of this process's devices, random keys too. An array that lies over several processes
+        is moved by a program that every process must run.
+      shardings: a `jax.sharding.Sharding` for each, or for a whole branch of `tree`.
+    """
+    return jax.tree.map(_place, tree, jax.tree.broadcast(shardings, tree))
+
+
+def fetch(tree: Any) -> Any:
+    """The values of arrays as NumPy arrays, whole, on every process; random keys as their data.
+
+    Every process must call it, in the same order: what lies over several of them is sent to all.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in leaves]
+    far = [i for i, leaf in enumerate(leaves) if not (_is_here(leaf) or leaf.is_fully_replicated)]
+    if far:
+        whole = [NamedSharding(leaves[i].sharding.mesh, PartitionSpec()) for i in far]
+        for i, leaf in zip(far, jax.jit(_same, out_shardings=whole)([leaves[i] for i in far]), strict=True):
+            leaves[i] = leaf
+    return treedef.unflatten(np.asarray(leaf if _is_here(leaf) else leaf.addressable_data(0)) for leaf in leaves)
+
+
+def _check(parts: dict[str, Any]) -> None:
+    if missing := [name for name, part in parts.items() if part is None]:
+        known = ", ".join(f"{name}={part!r}" for name, part in parts.items() if part is not None)
+        raise Refused(
+            f"connect() knows {known} but not {', '.join(missing)}: give all three, or set {COORDINATOR}, "
+            f"{NUM_PROCESSES} and {PROCESS_ID}"
+        )
+    host, _, port = parts["coordinator"].rpartition(":")
+    if not host or not port.isdigit():
+        raise Refused(f"coordinator must be host:port of process 0, got {parts['coordinator']!r}")
+    if not 0 <= parts["process_id"] < parts["num_processes"]:
+        raise Refused(
+            f"process_id must be 0 to num_processes - 1, got {parts['process_id']} of {parts['num_processes']}"
+        )
+
+
+def _await(coordinator: str, process_id: int, seconds: float) -> None:
+    """Waits until something listens at the coordinator's address: JAX would abort this process in the end."""
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=max(0.1, end - time.monotonic())):
+                return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise Refused(
+                    f"process {process_id} got no answer from the coordinator at {coordinator} within {seconds} s "
+                    f"({error}): start process 0 there, and let this host reach that port"
+                ) from error
+        time.sleep(min(0.5, seconds / 10))
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable, "")
+    if text and not text.isdigit():
+        raise Refused(f"{variable} must be a number, got {text!r}")
+    return int(text) if text else None
+
+
+def _local_device_ids() -> list[int] | None:
+    """Of this process: [] for all it sees; None leaves it to JAX, which takes the launcher's local rank."""
+    if os.environ.get("JAX_LOCAL_DEVICE_IDS"):
+        return None
+    tasks, nodes = os.environ.get("SLURM_NTASKS", "1"), os.environ.get("SLURM_STEP_NUM_NODES", "1")
+    shares_a_host = int(tasks) > int(nodes) or int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")) > 1
+    has_one = any(os.environ.get(name, ",").count(",") == 0 for name in _VISIBLE)
+    return None if shares_a_host and not has_one else []
+
+
+def _place(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    if not _is_here(leaf):
+        return jax.jit(_same, out_shardings=sharding)(leaf)
+    host = leaf if _is_key(leaf) else np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _is_here(leaf: Any) -> bool:
+    return getattr(leaf, "is_fully_addressable", True)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.prng_key)
+
+
+def _same(x: Any) -> Any:
+    return x
