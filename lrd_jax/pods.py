@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax._src import xla_bridge
 from jax._src.clusters import ClusterEnv  # what jax.distributed detects by: an address is named before it is waited for
@@ -66,7 +67,7 @@ def connect(
     parts = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     if all(part is None for part in parts.values()) or num_processes == 1:
         return
-    _check(parts)
+    coordinator, num_processes, process_id = _checked(parts)
     if xla_bridge.backends_are_initialized():
         raise Refused(
             "connect() came after JAX had touched a device, and would find the devices of this process only: call it "
@@ -108,13 +109,14 @@ def fetch(tree: Any) -> Any:
     leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in leaves]
     far = [i for i, leaf in enumerate(leaves) if not (_is_here(leaf) or leaf.is_fully_replicated)]
     if far:
-        whole = [NamedSharding(leaves[i].sharding.mesh, PartitionSpec()) for i in far]
+        meshes = [sharding.mesh for i in far if isinstance(sharding := leaves[i].sharding, NamedSharding)]
+        whole = [NamedSharding(mesh, PartitionSpec()) for mesh in meshes]
         for i, leaf in zip(far, jax.jit(_same, out_shardings=whole)([leaves[i] for i in far]), strict=True):
             leaves[i] = leaf
     return treedef.unflatten(np.asarray(leaf if _is_here(leaf) else leaf.addressable_data(0)) for leaf in leaves)
 
 
-def _check(parts: dict[str, Any]) -> None:
+def _checked(parts: dict[str, Any]) -> tuple[str, int, int]:
     if missing := [name for name, part in parts.items() if part is None]:
         known = ", ".join(f"{name}={part!r}" for name, part in parts.items() if part is not None)
         raise Refused(
@@ -128,6 +130,7 @@ def _check(parts: dict[str, Any]) -> None:
         raise Refused(
             f"process_id must be 0 to num_processes - 1, got {parts['process_id']} of {parts['num_processes']}"
         )
+    return parts["coordinator"], parts["num_processes"], parts["process_id"]
 
 
 def _await(coordinator: str, process_id: int, seconds: float) -> None:
@@ -178,7 +181,7 @@ def _is_here(leaf: Any) -> bool:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.prng_key)
+    return jnp.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.prng_key)
 
 
 def _same(x: Any) -> Any:

@@ -19,6 +19,8 @@ from pod_decodes import CONFIGS, DECODES, MESHES, prompts
 from lrd_jax.convert.conversion import convert
 from lrd_jax.decoding.loop import make_decode
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 LIMIT = 300  # seconds; a pod that takes longer hangs
 
