@@ -7,7 +7,12 @@
 Names stand in `__init__.pyi` and are imported when first used, so that the command line starts fast.
 """
 
+import os
+
 import lazy_loader
+
+# transformers would tell everybody on standard error that torch is missing, and only tokenizers are wanted of it.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 __version__ = "0.1.0"
 

@@ -49,6 +49,7 @@ def load(
     dtype: DTypeLike | None = None,
     *,
     note: Callable[[str], None] = lambda message: None,
+    look: Callable[[Loaded], None] = lambda empty: None,
 ) -> Loaded:
     """Loads a model with its parameters and tokenizer.
 
@@ -60,26 +61,34 @@ def load(
       dtype: of the parameters. None: the stored one; but float32 for the embedded models, and on a CPU for weights
         stored in bfloat16 where there is room, because a CPU's matmuls take longer in bfloat16 (docs/performance.md)
         and the values are the same.
+      look: called with the model without its parameters, before they are read: what it refuses costs no time.
       note: told, in a sentence, where None became another dtype than the stored one, or should have.
 
     Raises:
       ValueError: there is no such model, or every problem that was found in its folder.
     """
     folder = find_model(path_or_name)
-    dtype = None if dtype is None else weight_dtype(dtype if isinstance(dtype, str) else jnp.dtype(dtype).name).name
+    dtype = None if dtype is None else _weights_in(dtype)
     if dtype is None and folder in embedded_models().values():
         dtype = "float32"  # they are small, and in it padding a prompt cannot tip a close choice
+    found: list[Loaded] = []
+
+    def before(config: ModelConfig) -> None:
+        tokenizer = load_tokenizer(folder, config) if has_tokenizer(folder) else None
+        found.append(Loaded(Model(config), {}, tokenizer))
+        look(found[0])
+
     if is_checkpoint(folder):
         faster = None if dtype is not None else lambda config, stored: _faster_dtype(config, stored, mesh, note)
-        config, params = restore(folder, mesh=mesh, dtype=dtype, choose=faster)
+        _, params = restore(folder, mesh=mesh, dtype=dtype, choose=faster, look=before)
     else:
         source = open_source(folder, uniform=dtype is None)
         config = source.config
+        before(config)
         if dtype is None:
             dtype = _faster_dtype(config, source.dtypes(None), mesh, note)
         params = place_params(config, source.dtypes(dtype), _shardings(config, mesh), source.read)
-    tokenizer = load_tokenizer(folder, config) if has_tokenizer(folder) else None
-    return Loaded(Model(config), params, tokenizer)
+    return dataclasses.replace(found[0], params=params)
 
 
 def restore(
@@ -89,11 +98,13 @@ def restore(
     dtype: str | None = None,
     config: ModelConfig | None = None,
     choose: Callable[[ModelConfig, dict[ParamPath, np.dtype]], str | None] | None = None,
+    look: Callable[[ModelConfig], None] = lambda config: None,
 ) -> tuple[ModelConfig, Params]:
     """Config and parameters of a converted checkpoint, read straight onto the mesh.
 
     Args:
       choose: names a dtype in the place of None, of the config and the stored dtypes.
+      look: called with the config before any parameter is read; what it raises ends all.
       config: what the checkpoint must be of; None takes it as its metadata says, if the config.json beside it agrees.
 
     Raises:
@@ -109,11 +120,21 @@ def restore(
             raise ConversionError(f"{folder} is damaged:", problems)
         _require_same(folder, info.config, beside, "stands in config.json")
     require_whole(folder)
+    look(info.config)
     stored = open_stored(folder, info.config)
     if choose is not None:
         dtype = choose(info.config, stored.dtypes)
     dtypes = stored.dtypes if dtype is None else dict.fromkeys(stored.dtypes, weight_dtype(dtype))
     return info.config, place_params(info.config, dtypes, _shardings(info.config, mesh), stored.read)
+
+
+def _weights_in(dtype: DTypeLike) -> str:
+    """The name of a dtype for weights; raises ValueError for any other."""
+    try:
+        name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+    except TypeError:
+        name = repr(dtype)
+    return weight_dtype(name).name
 
 
 def embedded_models() -> dict[str, Path]:
@@ -128,6 +149,8 @@ def find_model(path_or_name: str | Path) -> Path:
     Raises:
       ValueError: there is neither.
     """
+    if not isinstance(path_or_name, str | os.PathLike) or not str(path_or_name):
+        raise ConversionError(f"there is no model {path_or_name!r}", ["give a name, or the path of a folder"])
     embedded = embedded_models()
     if isinstance(path_or_name, str) and path_or_name in embedded:
         return embedded[path_or_name]

@@ -26,6 +26,7 @@ from lrd_jax.text import (
     UnknownWords,
     answer_lengths,
     check_messages,
+    check_text,
     encode_chat,
     encode_holes,
     encode_text,
@@ -178,6 +179,8 @@ class Generator:
         else:
             messages = check_messages(prompt, name)
             texts = [message["content"] for message in messages]
+        for text in texts:
+            check_text(text, name)
         if not texts[-1].strip():
             raise Refused(f"{name} is empty; at least one word was wanted")
         if words := [word for text in texts for word in unknown_words(self._tokenizer, text)]:

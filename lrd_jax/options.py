@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Fixed, Suppress, arg
@@ -14,6 +15,20 @@ STORED_DTYPE = arg(metavar="DTYPE", help_behavior_hint="(default: the stored one
 def check_seed(seed: int | None) -> None:
     if seed is not None and not 0 <= seed < 2**63:
         raise Refused(f"seed={seed} must be in [0, 2^63)")
+
+
+def check_file(path: Path, name: str) -> None:
+    """Raises ValueError where a file cannot be written: a folder is there, or something above is none."""
+    if path.is_dir():
+        raise Refused(f"{name}={str(path)!r} is a folder; name a file")
+    check_folder(path.parent, name)
+
+
+def check_folder(path: Path, name: str) -> None:
+    """Raises ValueError where a folder can neither be nor be made."""
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise Refused(f"{name}: {there} is a file, where a folder was wanted; name another one")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

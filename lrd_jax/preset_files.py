@@ -79,11 +79,11 @@ def read_preset(path: str | Path) -> PresetFile:
     """
     path = Path(path)
     try:
-        content = (tomllib.loads if path.suffix == ".toml" else json.loads)(path.read_text())
+        content = (tomllib.loads if path.suffix == ".toml" else json.loads)(path.read_text("utf-8-sig"))
         return _preset(content)
     except FileNotFoundError:
         raise Refused(f"{path}: there is no such preset file; `lrd-jax calibrate` writes one") from None
-    except ValueError as error:  # of JSON, TOML and Unicode too
+    except (ValueError, RecursionError) as error:  # of JSON, TOML and Unicode too
         raise Refused(f"preset file {path}: {error}") from None
 
 

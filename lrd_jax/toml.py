@@ -74,7 +74,7 @@ def type_problems(config: Any) -> list[str]:
 
 def _decoded(content: bytes) -> str:
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Refused(f"not UTF-8: byte {content[error.start]:#04x} at offset {error.start}") from None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lrd_jax.cli import COMMANDS
+from lrd_jax.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 HOMES = {"lrd_jax": ROOT / "lrd_jax", "lrd_jax.models": ROOT / "models", "lrd_jax.convert": ROOT / "convert"}

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import jax
 
+from lrd_jax.errors import Refused
+
 _CACHE_BYTES = 2**30
+
+
+def require_device() -> None:
+    """Raises ValueError where JAX has no device to run on, before anything is done."""
+    try:
+        jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # the latter where it knows a platform whose plugin is missing
+        asked = os.environ.get("JAX_PLATFORMS")
+        said = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        hint = f"JAX_PLATFORMS={asked} is asked for; choose one that is there, such as cpu" if asked else "try cpu"
+        raise Refused(f"JAX finds no device to run on{said}; {hint}") from None
 
 
 def use_compile_cache() -> None:
@@ -15,7 +28,11 @@ def use_compile_cache() -> None:
 
     A folder that the user has chosen for JAX stays. Several devices on a CPU go without a cache: JAX can abort when it
     writes their programs to one.
+
+    Raises:
+      ValueError: see `require_device`.
     """
+    require_device()
     if jax.config.jax_compilation_cache_dir is not None:
         return
     if jax.default_backend() == "cpu" and jax.device_count() > 1:

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -30,6 +32,18 @@ def text_of(line: bytes) -> str:
         raise Refused(f"not UTF-8 at byte {error.start}: write the text in UTF-8") from None
 
 
+def argument(text: str) -> str:
+    """A text of the command line, which is UTF-8 whatever the locale says.
+
+    Raises:
+      ValueError: it is not UTF-8.
+    """
+    try:
+        return text_of(os.fsencode(text))
+    except UnicodeEncodeError:  # the locale's characters are not ours
+        return text
+
+
 def prompt_of(line: bytes, *, as_json: bool) -> tuple[Any, str | None]:
     """The prompt or conversation of a line, of a JSON object its "prompt" or "messages", else the line itself; and the
     "canvas" that its answer must fill in, if it has one.
@@ -42,7 +56,7 @@ def prompt_of(line: bytes, *, as_json: bool) -> tuple[Any, str | None]:
         return text, None
     try:
         record = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"not JSON: {error}") from None
     if not isinstance(record, dict) or len(record.keys() & {"prompt", "messages"}) != 1:
         raise Refused('not a JSON object with a "prompt" or with "messages"')
@@ -60,14 +74,25 @@ def output(path: Path | None) -> Iterator[TextIO]:
     """Where answers go: standard output, or a file that is there only once all of them are.
 
     Raises:
-      ValueError: the file's folder does not exist.
+      ValueError: no file can be written there; that is known before the first answer.
     """
     if path is None:
         yield sys.stdout
         sys.stdout.flush()
         return
+    if path.is_dir():
+        raise Refused(f"--output {path} is a folder: name a file")
     if not path.parent.is_dir():
         raise Refused(f"there is no folder {path.parent} for --output {path}: make it first")
     text = io.StringIO()
+    if path.exists() and not path.is_file():  # a pipe or a device is written to, and stays
+        yield text
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text.getvalue())
+        return
+    try:
+        tempfile.TemporaryFile(dir=path.parent, prefix=path.name).close()
+    except OSError as error:
+        raise Refused(f"--output {path} cannot be written: {error.strerror}") from None
     yield text
-    write_whole(path, text.getvalue())
+    write_whole(path, text.getvalue().encode(errors="replace").decode())

@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lrd_jax.cli import INCOMPLETE
-from lrd_jax.cli.files import lines_of, output, prompt_of, text_of
+from lrd_jax.cli.files import argument, lines_of, output, prompt_of, text_of
 from lrd_jax.cli.options import Generate
 from lrd_jax.cli.terminal import ask, open_generator, say, tell
 from lrd_jax.errors import Refused
@@ -21,12 +21,14 @@ def run(options: Generate) -> int:
     if not question.strip():
         raise Refused("the question is empty; ask something, in quotes")
     with output(options.output) as file:
-        generator = open_generator(options)
         from lrd_jax.cli.session import said, seed_for
         from lrd_jax.text import UnknownWords
 
-        seed = seed_for(options, generator.config)
         try:
+            generator = open_generator(
+                options, check=lambda empty: empty.encode(_prompt(question, options), chat=options.chat)
+            )
+            seed = seed_for(options, generator.config)
             canvases = None if options.canvas is None else [_pieces(options.canvas)]
             asked = {"seed": seed, "stop": options.stop_text, "chat": options.chat, "canvases": canvases}
             if options.json or options.output is not None:
@@ -48,7 +50,7 @@ def run(options: Generate) -> int:
 def _question(options: Generate) -> str:
     """The question of the command line, or all of standard input."""
     if options.question != "-":
-        return options.question
+        return argument(options.question)
     if sys.stdin.isatty():
         raise Refused("no question was given; ask something, in quotes, by a pipe, or many with --input FILE")
     return text_of(sys.stdin.buffer.read())
@@ -117,6 +119,8 @@ def _prompt(prompt: Any, options: Generate) -> Any:
     if options.system is None:
         return prompt
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(messages, list):
+        return messages  # no conversation, as the generator will say
     return [{"role": "system", "content": options.system}, *messages]
 
 

@@ -15,6 +15,11 @@ _Seed = arg(help_behavior_hint="(default: a fresh one, which the facts tell)", m
 _System = arg(help_behavior_hint="(default: none)", metavar="TEXT")
 
 
+def _check_stops(texts: tuple[str, ...]) -> None:
+    if "" in texts:
+        raise Refused("stop_text='' is empty: every answer would end where it begins; leave it out")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generate(Decoding):
     """Answer one question, or a file of them: answers on standard output, the facts of the run on standard error.
@@ -47,6 +52,7 @@ class Generate(Decoding):
 
     def __post_init__(self):
         check_seed(self.seed)
+        _check_stops(self.stop_text)
         if self.input is not None and self.question != "-":
             raise Refused("a question and --input were both given; choose one of them")
         if self.batch < 1:
@@ -72,6 +78,7 @@ class Chat(Decoding):
 
     def __post_init__(self):
         check_seed(self.seed)
+        _check_stops(self.stop_text)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

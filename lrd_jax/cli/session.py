@@ -2,8 +2,10 @@
 
 import secrets
 import sys
+from collections.abc import Callable
+from typing import Any
 
-from lrd_jax.checkpoint import load
+from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.cli.compile_cache import use_compile_cache
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.generate import Generator
@@ -13,15 +15,24 @@ from lrd_jax.tasks import TASKS, problems
 from lrd_jax.text import UnknownWords
 
 
-def generator_for(options: Decoding, *, batch: int = 1) -> Generator:
+def generator_for(
+    options: Decoding, *, batch: int = 1, check: Callable[[Generator], Any] = lambda empty: None
+) -> Generator:
     """Loads the model that the options name, for their decoder.
+
+    Args:
+      check: called with a generator without weights, before they are read: what it refuses is known at once.
 
     Raises:
       ValueError: numbers that the decoder refuses, before anything is loaded; or a model that cannot be.
     """
     config = decoder(options)
     use_compile_cache()
-    return Generator(load(options.model, dtype=options.dtype, note=_note), config, batch=batch)
+
+    def look(empty: Loaded) -> None:
+        check(Generator(empty, config, batch=batch))
+
+    return Generator(load(options.model, dtype=options.dtype, note=_note, look=look), config, batch=batch)
 
 
 def seed_for(options: Decoding, config: DecodeConfig) -> int | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
     from lrd_jax.generate import Generator
 
 
-def open_generator(options: Decoding, *, batch: int = 1) -> "Generator":
+def open_generator(
+    options: Decoding, *, batch: int = 1, check: Callable[["Generator"], Any] = lambda empty: None
+) -> "Generator":
     """The generator that the options ask for, with a sign of life on a terminal while it loads."""
     with Console(stderr=True).status(f"loading {options.model}"):
         from lrd_jax.cli.session import generator_for  # JAX and the rest take seconds to import: the user waits in here
 
-        return generator_for(options, batch=batch)
+        return generator_for(options, batch=batch, check=check)
 
 
 def ask(generator: "Generator", prompt: Any, options: Decoding, **asked: Any) -> "Answer":

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from lrd_jax.errors import Refused
+from lrd_jax.options import check_file, check_seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,3 +34,12 @@ class EvalTiny:
     def __post_init__(self):
         if len(self.counts) != len(self.canvases):
             raise Refused(f"counts={self.counts} must have one number for each of canvases={self.canvases}")
+        for field in ("models", "canvases"):
+            if not getattr(self, field):
+                raise Refused(f"{field} must name at least one")
+        for field in ("canvases", "counts", "batch"):
+            values = getattr(self, field)
+            if min(values if isinstance(values, tuple) else (values,)) < 1:
+                raise Refused(f"{field}={values} must be at least 1")
+        check_seed(self.seed)
+        check_file(self.output, "output")

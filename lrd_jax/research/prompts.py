@@ -37,11 +37,12 @@ def read_examples(path: Path) -> list[Example]:
       ValueError: no prompts, broken lines, or tasks on some lines only; every line is named in one message.
     """
     try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
+        content = path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
         raise Refused(f'{path}: no such file; give JSON lines such as {{"prompt": "..."}}') from None
     except UnicodeDecodeError as error:
-        raise Refused(f"{path} is not text: {error}") from None
+        raise Refused(f"{path} is not UTF-8 at byte {error.start}: write it in UTF-8") from None
+    lines = content.split("\n")  # a text may hold any other line break that Unicode has
     examples, problems = [], []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -62,7 +63,7 @@ def read_examples(path: Path) -> list[Example]:
 def _example(line: str) -> Example:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"not JSON ({error})") from None
     if not isinstance(record, dict):
         raise Refused(f"an object was wanted, got {line.strip()[:40]!r}")

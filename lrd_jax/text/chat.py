@@ -45,8 +45,6 @@ def render(
     Raises:
       ValueError: the template refuses the conversation, or cannot be read.
     """
-    from jinja2.exceptions import TemplateError
-
     try:
         return _compiled(template).render(
             messages=[dict(message) for message in messages],
@@ -55,8 +53,9 @@ def render(
             add_generation_prompt=add_generation_prompt,
             **special_tokens,
         )
-    except TemplateError as error:
-        raise Refused(f"the model's chat template refuses the conversation: {error}") from error
+    except Exception as error:  # it is a program of whoever made the model: it may raise anything
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise Refused(f"the model's chat template refuses the conversation: {said:.500}") from error
 
 
 @functools.lru_cache(maxsize=8)

@@ -47,8 +47,11 @@ def dream_tokenizer(folder: Path, settings: dict[str, Any]) -> "tokenizers.Token
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
     from tokenizers.models import BPE
 
-    vocab, merges = BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    tokenizer = Tokenizer(BPE(vocab, merges))
+    try:
+        vocab, merges = BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+        tokenizer = Tokenizer(BPE(vocab, merges))
+    except Exception as error:  # the library raises nothing more specific
+        raise Refused(f"vocab.json and merges.txt in {folder} cannot be read: {error}") from error
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -57,7 +60,7 @@ def dream_tokenizer(folder: Path, settings: dict[str, Any]) -> "tokenizers.Token
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    listed = {int(i): (t["content"], t["special"]) for i, t in settings.get("added_tokens_decoder", {}).items()}
+    listed = _listed_tokens(folder, settings.get("added_tokens_decoder", {}))
     wanted = listed or {len(vocab) + i: (t, t not in _DREAM_PLAIN) for i, t in enumerate(_DREAM_ADDED)}
     for i, (content, special) in sorted(wanted.items()):
         tokenizer.add_tokens([AddedToken(content, special=special, normalized=False)])
@@ -66,3 +69,17 @@ def dream_tokenizer(folder: Path, settings: dict[str, Any]) -> "tokenizers.Token
                 f"{folder}: the added token {content!r} should have id {i}, but the vocabulary makes it {got}"
             )
     return tokenizer
+
+
+def _listed_tokens(folder: Path, listed: Any) -> dict[int, tuple[str, bool]]:
+    """Content and whether it is special, by id, of the settings' "added_tokens_decoder"."""
+    try:
+        tokens = {int(i): (token["content"], token["special"]) for i, token in listed.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        tokens = {-1: ("", False)}
+    if any(i < 0 or not isinstance(text, str) or type(special) is not bool for i, (text, special) in tokens.items()):
+        raise Refused(
+            f'{folder / "tokenizer_config.json"}: added_tokens_decoder must hold {{"ID": {{"content": TEXT, "special": '
+            f"true or false}}}}, got {listed!r:.80}"
+        )
+    return tokens

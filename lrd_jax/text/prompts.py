@@ -3,6 +3,7 @@
 Axes: B batch, P prompt.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,11 +36,18 @@ def encode_prompts(tokenizer: "Tokenizer", texts: list[str], *, chat: bool) -> t
       prompt_mask: bool `[B, P]`, False where a row is padded.
 
     Raises:
-      ValueError: no tokenizer (None), no prompts, an empty one, or a chat without a chat template.
+      ValueError: no tokenizer (None), no list of texts, an empty one, one with words that the model does not know or
+        characters that UTF-8 does not have, or a chat without a chat template.
     """
     require_tokenizer(tokenizer)
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise Refused(f"prompts must be a list of texts, got {texts!r:.80}")
     if not texts:
         raise Refused("no prompts were given; at least one was wanted")
+    for i, text in enumerate(texts):
+        check_text(text, f"prompt {i}")
+        if words := unknown_words(tokenizer, text):
+            raise UnknownWords(words, f"prompt {i}")
     if chat:
         rows = [encode_chat(tokenizer, [{"role": "user", "content": text}]) for text in texts]
     else:
@@ -47,6 +55,14 @@ def encode_prompts(tokenizer: "Tokenizer", texts: list[str], *, chat: bool) -> t
     if empty := [str(i) for i, row in enumerate(rows) if not row]:
         raise Refused(f"prompt {', '.join(empty)} is empty: at least one token was wanted")
     return left_pad(rows, tokenizer.pad_token_id)
+
+
+def check_text(text: str, name: str) -> None:
+    """Raises ValueError for half a surrogate pair, which is no character: tokenizers take UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Refused(f"{name} is no text at character {error.start}: {text[error.start]!r} is half a pair") from None
 
 
 def encode_chat(tokenizer: "Tokenizer", messages: list) -> list[int]:

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +95,9 @@ class Tokenizer:
     @functools.cached_property
     def hf(self) -> "PreTrainedTokenizerFast":
         """The same tokenizer as transformers has it."""
-        return _import_transformers().PreTrainedTokenizerFast(
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast(
             tokenizer_object=self.backend_tokenizer,
             chat_template=self.chat_template,
             clean_up_tokenization_spaces=False,
@@ -150,24 +151,12 @@ def load_tokenizer(folder: str | Path, config: "ModelConfig") -> Tokenizer:
     return Tokenizer(backend, special, _chat_template(folder, settings, config, backend))
 
 
-def _import_transformers():
-    """transformers, without its advice on standard error that torch is missing: only tokenizers are wanted."""
-    name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        import transformers
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-    return transformers
-
-
 def _chat_template(folder: Path, settings: dict[str, Any], config: "ModelConfig", backend) -> str | None:
     if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        try:
+            return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise Refused(f"{folder / 'chat_template.jinja'} is not UTF-8 at byte {error.start}") from None
     if isinstance(settings.get("chat_template"), str):
         return settings["chat_template"]
     known = all(backend.token_to_id(token) is not None for token in CHAT_TOKENS[config.family])
@@ -178,6 +167,9 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise Refused(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Refused(f"{file} must hold an object, got {content!r:.80}; copy it from the model's release")
+    return content

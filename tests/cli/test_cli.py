@@ -19,23 +19,20 @@ import numpy as np
 import pytest
 from byte_model import write_byte_model
 from rich.console import Console
+from word_model import write_word_model
 
 from lrd_jax import Threshold, checkpoint, cli, generate
 from lrd_jax.checkpoint import load
 from lrd_jax.cli import compile_cache, main, session
+from lrd_jax.cli.commands import COMMANDS
 from lrd_jax.cli.live import END, MASKED, SOFT, CanvasView
 from lrd_jax.cli.options import Chat, Generate
 from lrd_jax.cli.session import generator_for
-from lrd_jax.convert import write_hf
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.generate import Generator
-from lrd_jax.models import Model
-from lrd_jax.tasks import TASKS, problems
-from lrd_jax.tasks.tokenizer import build_tokenizer
+from lrd_jax.tasks import problems
 from lrd_jax.text import unknown_words
-from lrd_jax.train.config import Scratch
-from lrd_jax.train.start import new_model_config
 
 COMMAND = str(Path(sys.executable).parent / "lrd-jax")
 QUESTION = problems("words", "held-out", seed=0, count=1, grade=2)[0].prompt
@@ -45,17 +42,7 @@ SHORT = ("--gen-length", "16")
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """A Hugging Face folder of random weights with the embedded models' tokenizer."""
-    return write_model(tmp_path_factory.mktemp("cli"), lambda leaf: leaf)
-
-
-def write_model(root, change):
-    tokenizer = build_tokenizer(tuple(TASKS.values()))
-    tokenizer.save_pretrained(root / "tokenizer")
-    sizes = Scratch(num_layers=1, embed_dim=32, mlp_dim=64, num_heads=2, max_length=128)
-    config = new_model_config(sizes, tokenizer)
-    params = jax.tree.map(change, Model(config).init(jax.random.key(1), jnp.float32))
-    write_hf(params, config, root / "model", tokenizer=root / "tokenizer")
-    return str(root / "model")
+    return write_word_model(tmp_path_factory.mktemp("cli"))
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +56,7 @@ def no_compile_cache(monkeypatch):
 
 @pytest.mark.parametrize(("free", "dtype"), [(10**9, "float32"), (0, "bfloat16")])
 def test_bfloat16_weights_become_float32_on_a_cpu_with_room_for_them(free, dtype, tmp_path, monkeypatch, capsys):
-    stored = write_model(tmp_path, lambda leaf: leaf.astype(jnp.bfloat16))
+    stored = write_word_model(tmp_path, lambda leaf: leaf.astype(jnp.bfloat16))
     monkeypatch.setattr(checkpoint, "_free_bytes", lambda: free)
     got = generator_for(Generate(question=QUESTION, model=stored, gen_length=16)).loaded.params
     wanted = load(stored, dtype="bfloat16").params
@@ -102,7 +89,7 @@ def test_help_imports_nothing_heavy_and_takes_less_than_a_second():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.returncode == 0, result.stderr
-    assert all(name in result.stdout for name in cli.COMMANDS)
+    assert all(name in result.stdout for name in COMMANDS)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
@@ -275,7 +262,7 @@ def test_a_decoder_that_draws_gets_a_seed_which_the_facts_tell(talker, capsys):
 
 
 def test_a_row_that_stops_on_bad_logits_is_told_by_the_exit_status(tmp_path, capsys):
-    broken = write_model(tmp_path, lambda leaf: leaf * jnp.nan)
+    broken = write_word_model(tmp_path, lambda leaf: leaf * jnp.nan)
     assert main(["generate", QUESTION, "--model", broken, *SHORT]) == cli.INCOMPLETE
     assert "non-finite" in capsys.readouterr().err
 

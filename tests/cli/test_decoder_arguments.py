@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from lrd_jax import DecodeConfig, Draw, Dream, DualCache, FirstThen, LowestEntropy, Mix, Threshold, cli
-from lrd_jax.cli import COMMANDS, decoder_arguments, main
+from lrd_jax.cli import decoder_arguments, main
+from lrd_jax.cli.commands import COMMANDS, parsed
 from lrd_jax.cli.decoder_arguments import split
 from lrd_jax.decoding.text_form import all_fields
 from lrd_jax.options import DecoderOptions
@@ -21,7 +22,7 @@ NEEDED = {"eval": ["--model", "m"], "calibrate": ["--data", "d"], "analyze": ["-
 
 
 def options_of(*args):
-    return cli._parsed(list(args))
+    return parsed(list(args))
 
 
 def decoder_of(*args):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import STORED_DTYPE, DecoderOptions
+from lrd_jax.options import STORED_DTYPE, DecoderOptions, check_folder, check_seed
 
 PARTS = ("stops", "trajectories", "domains")
 
@@ -59,3 +59,8 @@ class Analyze(DecoderOptions):
             raise Refused(f"r_f={self.r_f} must ascend within [0, 1]")
         if not 0 <= self.risk < 1:
             raise Refused(f"risk={self.risk} must be in [0, 1)")
+        check_seed(self.seed)
+        check_folder(self.output, "output")
+        for path in self.data:
+            if not path.is_file():
+                raise Refused(f'data={path}: no such file; give JSON lines such as {{"prompt": "..."}}')

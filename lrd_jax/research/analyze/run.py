@@ -47,17 +47,17 @@ def run(options: Analyze, report: Report = lambda words: None) -> dict[str, Any]
     unstopped(options)  # refuses before anything is loaded
     from lrd_jax.research.analyze import pictures
 
-    options.output.mkdir(parents=True, exist_ok=True)
     found = {part: _read(options, part) for part in options.what}
     if missing := [part for part in options.what if found[part] is None]:
         subject = _Subject(options, report)
+        options.output.mkdir(parents=True, exist_ok=True)
         measure = {"stops": subject.stops, "trajectories": subject.trajectories, "domains": subject.domains}
         for part in missing:
             report(f"{part}: measuring")
             found[part] = measure[part]()
             _write(options, part, found[part])
     for part, data in found.items():
-        (options.output / f"{part}.md").write_text(TABLES[part](data))
+        (options.output / f"{part}.md").write_text(TABLES[part](data), encoding="utf-8")
         pictures.DRAW[part](data, options.model, options.output / f"{part}.png")
     return found
 

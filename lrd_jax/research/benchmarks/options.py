@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import Suppress, arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import Decoding
+from lrd_jax.options import Decoding, check_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,3 +46,9 @@ class Eval(Decoding):
         for field in ("batch", "limit"):
             if getattr(self, field) is not None and getattr(self, field) < 1:
                 raise Refused(f"{field}={getattr(self, field)} must be at least 1")
+        names = [name.strip() for name in self.tasks.split(",")]
+        if len(set(names)) < len(names) or "" in names:
+            raise Refused(f"tasks={self.tasks!r}: name one or more with commas between, each once")
+        check_folder(self.output, "output")
+        if self.data is not None and not self.data.is_dir():
+            raise Refused(f"data={self.data}: there is no such folder; give one of the benchmarks as JSON lines")

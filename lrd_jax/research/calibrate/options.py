@@ -56,6 +56,8 @@ class Calibrate(DecoderOptions):
         for field in ("r_f", "tau_refine", "tau_decode", "max_entropy", "reduce", "scope"):
             if not getattr(self, field):
                 raise Refused(f"{field} needs at least one value to scan")
+        if self.risk is None and not 0 < self.confidence < 1:
+            raise Refused(f"confidence={self.confidence} must be above 0 and below 1, as in --confidence 0.95")
         if self.batch < 1:
             raise Refused(f"batch={self.batch} must be at least 1")
         if not 0 <= self.max_loss <= 1:

@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from lrd_jax.errors import Refused
+from lrd_jax.options import check_folder, check_seed
 
 WHAT = ("table1", "table2", "table3", "table4", "figure2", "figure3", "figure4", "figure5", "front")
 
@@ -60,6 +61,9 @@ class Reproduce:
         for field in ("what", "tasks"):
             names = tuple(name for part in getattr(self, field) for name in part.split(",") if name)
             object.__setattr__(self, field, names)
+        for field in ("model", "what", "tasks", "canvases"):
+            if not (given := getattr(self, field)) or len(set(given)) < len(given):
+                raise Refused(f"{field}={', '.join(map(str, given)) or 'none'}: name one or more, each once")
         if unknown := set(self.what) - set(WHAT):
             raise Refused(f"what={', '.join(sorted(unknown))} is unknown; choose of {', '.join(WHAT)}")
         if len(self.counts) != len(self.canvases):
@@ -68,6 +72,12 @@ class Reproduce:
             values = getattr(self, field)
             if min(values if isinstance(values, tuple) else (values,), default=0) < 1:
                 raise Refused(f"{field}={values} must be at least 1")
+        if self.context is not None and self.context < 1:
+            raise Refused(f"context={self.context} must be at least 1")
+        check_seed(self.seed)
+        check_folder(self.output, "output")
+        if self.data is not None and not self.data.is_dir():
+            raise Refused(f"data={self.data}: there is no such folder; give one of the benchmarks as JSON lines")
         if self.plan and self.redraw:
             raise Refused("plan names what would be run and redraw runs nothing; give one of them")
         if absent := [str(path) for path in self.cells if not path.is_file()]:

@@ -124,7 +124,7 @@ def draw(options: Reproduce) -> Path:
                 text += [f"![{title}]({file})", ""]
             text += [shown.markdown, ""]
     (options.output / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
-    (options.output / REPORT).write_text("\n".join(text))
+    (options.output / REPORT).write_text("\n".join(text), encoding="utf-8")
     return options.output / REPORT
 
 

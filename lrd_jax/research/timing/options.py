@@ -59,6 +59,8 @@ class Bench:
     json: bool = False
 
     def __post_init__(self):
+        if not self.decoders or len(set(self.decoders)) < len(self.decoders):
+            raise Refused(f"decoders={', '.join(self.decoders) or 'none'}: name one or more, each once")
         for field in ("prompt_length", "batch", "repeats"):
             if getattr(self, field) < 1:
                 raise Refused(f"{field}={getattr(self, field)} must be at least 1")

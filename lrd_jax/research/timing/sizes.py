@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lrd_jax.convert.reader import weight_dtype
 from lrd_jax.errors import Refused
 from lrd_jax.models import CHECKPOINTS, Model, ModelConfig
 from lrd_jax.models.transformer import Params
@@ -48,15 +49,16 @@ def random_params(config: ModelConfig, *, dtype: str, logit_std: float | None, s
     committed first is a matter of rounding; queries and keys are therefore larger.
 
     Args:
+      dtype: one for weights; any other is refused by a ValueError.
       logit_std: standard deviation of the logits, nats; None leaves the initial one, which is nearly flat.
     """
-    model = Model(config)
+    model, kind = Model(config), weight_dtype(dtype)
     gain = 1.0 if logit_std is None else logit_std / (_INIT_STD * math.sqrt(config.embed_dim))
     special = jnp.asarray(special_ids(config))
 
     @jax.jit
     def draw(key):
-        params = model.init(key, jnp.dtype(dtype))
+        params = model.init(key, kind)
         blocks = params["blocks"] | {name: params["blocks"][name] * _ATTENTION_GAIN for name in ("q", "k")}
         return params | {"blocks": blocks, "head": (params["head"] * gain).at[:, special].set(0)}
 
