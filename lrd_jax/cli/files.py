@@ -62,6 +62,8 @@ def prompt_of(line: bytes, *, as_json: bool) -> tuple[Any, str | None]:
         raise Refused('not a JSON object with a "prompt" or with "messages"')
     if not isinstance(canvas := record.get("canvas"), str | None):
         raise Refused(f'"canvas" must be a text with holes, such as "Tom has {{4}} apples", got {canvas!r:.80}')
+    if isinstance(record.get("messages"), str):
+        raise Refused(f'"messages" must be a list of them, got {record["messages"]!r:.80}; a text is a "prompt"')
     if "messages" in record:
         return record["messages"], canvas
     if not isinstance(record["prompt"], str):

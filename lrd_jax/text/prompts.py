@@ -74,6 +74,7 @@ def encode_chat(tokenizer: "Tokenizer", messages: list) -> list[int]:
     if tokenizer.chat_template is None:
         raise Refused("the model has no chat template: it was not tuned on chats; decode without chat")
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    check_text(text, "what the model's chat template writes")
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
