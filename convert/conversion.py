@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lrd_jax.convert.checksums import write_checksums
-from lrd_jax.convert.folders import SIDE_FILES, appearing, copy_files, require_absent
+from lrd_jax.convert.folders import SIDE_FILES, appearing, as_path, copy_files, require_absent
 from lrd_jax.convert.hub import find_source
 from lrd_jax.convert.reader import Progress, Source, open_source, weight_dtype
 from lrd_jax.convert.safetensors_io import DTYPES, ConversionError
@@ -52,7 +52,7 @@ def convert(
     Raises:
       ConversionError: `dest` exists, the source cannot be had, or every problem that was found in it.
     """
-    dest = Path(dest)
+    dest, _ = as_path(dest, "dest"), as_path(source, "source")
     require_absent(dest)
     if dtype is not None:
         weight_dtype(dtype)
@@ -101,8 +101,10 @@ def export(
     Raises:
       ConversionError: `dest` exists, `checkpoint` is not a converted checkpoint, or it is damaged.
     """
-    checkpoint, dest = Path(checkpoint), Path(dest)
+    checkpoint, dest = as_path(checkpoint, "checkpoint"), as_path(dest, "dest")
     require_absent(dest)
+    if isinstance(max_shard_bytes, bool) or not isinstance(max_shard_bytes, int):
+        raise ConversionError(f"max_shard_bytes={max_shard_bytes!r} is no integer", ["give a number of bytes"])
     if max_shard_bytes < 1:
         raise ConversionError(f"a shard of {max_shard_bytes} bytes holds nothing", ["give a positive number of bytes"])
     info = read_info(checkpoint)

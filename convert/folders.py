@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lrd_jax.convert.safetensors_io import ConversionError
 
@@ -27,6 +28,13 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 SIDE_FILES = (*TOKENIZER_FILES, "generation_config.json")
+
+
+def as_path(value: Any, name: str) -> Path:
+    """A path that was asked for; raises ConversionError for what can be none."""
+    if not isinstance(value, str | os.PathLike) or "\0" in os.fsdecode(value):
+        raise ConversionError(f"{name}={value!r} is no path", ["give the path of a folder"])
+    return Path(value)
 
 
 def require_absent(dest: Path) -> None:

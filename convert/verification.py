@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lrd_jax.convert.checksums import damaged_files
+from lrd_jax.convert.folders import as_path
 from lrd_jax.convert.reader import Progress
 from lrd_jax.convert.safetensors_io import ConversionError
 from lrd_jax.convert.store import CheckpointInfo, open_stored, read_info
@@ -22,7 +23,7 @@ def verify(checkpoint: Path, *, progress: Progress | None = None) -> CheckpointI
     Raises:
       ConversionError: not a converted checkpoint, or all the files and tensors that are damaged.
     """
-    checkpoint = Path(checkpoint)
+    checkpoint = as_path(checkpoint, "checkpoint")
     if not checkpoint.is_dir():
         raise ConversionError(f"there is no folder {checkpoint}", ["give one that `lrd-jax convert` wrote"])
     problems = damaged_files(checkpoint)

@@ -18,6 +18,7 @@ from lrd_jax.convert.placing import place_params
 from lrd_jax.convert.reader import open_source, read_config, weight_dtype
 from lrd_jax.convert.store import is_checkpoint, open_stored, read_info
 from lrd_jax.convert.tables import ParamPath, flatten, param_shapes
+from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
 from lrd_jax.sharding import param_shardings
@@ -68,6 +69,8 @@ def load(
       ValueError: there is no such model, or every problem that was found in its folder.
     """
     folder = find_model(path_or_name)
+    if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
+        raise Refused(f"mesh must be one of lrd_jax.make_mesh, or None, got {mesh!r:.200}")
     dtype = None if dtype is None else _weights_in(dtype)
     if dtype is None and folder in embedded_models().values():
         dtype = "float32"  # they are small, and in it padding a prompt cannot tip a close choice

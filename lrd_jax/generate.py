@@ -5,7 +5,7 @@ Axes: B batch, P prompt, G canvas.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from lrd_jax.batching import filled
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
+from lrd_jax.decoding.setting import check_rows
 from lrd_jax.decoding.state import DecodeState, StopReason, Trace
 from lrd_jax.errors import Refused
 from lrd_jax.text import (
@@ -88,14 +89,18 @@ class Generator:
     def __init__(self, loaded: Loaded, config: DecodeConfig, *, batch: int = 1):
         """
         Raises:
-          ValueError: a model without a tokenizer, no room for the canvas beside a prompt, or a batch below 1.
+          ValueError: no loaded model, or one without a tokenizer; no room for the canvas beside a prompt; a batch below
+            1; numbers one a row, of other rows than the batch's.
         """
+        if not isinstance(loaded, Loaded):
+            raise Refused(f"loaded must be what lrd_jax.load gives, got a {type(loaded).__name__}")
         if loaded.tokenizer is None:
             raise Refused("the model has no tokenizer; copy tokenizer.json into its folder from the model's release")
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise Refused(f"batch={batch!r} must be an integer of at least 1")
         self.loaded, self.config, self.batch = loaded, config, batch
         self.decoder = make_decode(loaded.model, config)
+        check_rows(config, batch)
         self._tokenizer = loaded.tokenizer
 
     @property
@@ -136,6 +141,8 @@ class Generator:
             conversation, naming it; no chat template; both seed and keys; or a decoder that draws, with neither.
         """
         stop = _check_stop(stop)
+        if not callable(cancelled):
+            raise Refused(f"cancelled must be a function, such as an event's is_set, got {cancelled!r:.80}")
         answers: dict[int, Answer] = {}
         for batch in self._batches(prompts, seed, keys, chat, canvases):
             last, asked = None, cancelled()
@@ -219,6 +226,8 @@ class Generator:
 
     def _batches(self, prompts, seed, keys, chat, canvases) -> list[_Batch]:
         """Prompts of like lengths together, the longest first: what is left is overrated rather than underrated."""
+        if not isinstance(chat, bool):
+            raise Refused(f"chat={chat!r} must be True or False")
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise Refused(f"prompts must be a list of texts or conversations, got a {type(prompts).__name__}")
         rows = [self.encode(prompt, chat=chat, name=f"prompt {i}") for i, prompt in enumerate(prompts)]
@@ -382,7 +391,7 @@ class Generator:
 
 
 def _check_stop(stop: Any) -> tuple[str, ...]:
-    if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
+    if isinstance(stop, str) or not isinstance(stop, Iterable) or not all(isinstance(one, str) and one for one in stop):
         raise Refused(f"stop must be a list of texts of at least one character, got {stop!r}")
     return tuple(stop)
 
@@ -397,6 +406,14 @@ def _row_keys(seed: int | None, keys: Sequence[jax.Array] | jax.Array | None, co
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(count))
     if seed is not None:
         raise Refused("seed and keys were both given; a key a prompt takes the seed's place")
-    if len(keys) != count:
-        raise Refused(f"keys must hold one jax.random.key for each of {count} prompts, got {len(keys)}")
-    return keys if isinstance(keys, jax.Array) else jnp.stack(list(keys))
+    is_array = isinstance(keys, jax.Array)
+    each = keys if is_array and keys.ndim == 1 else () if is_array or not isinstance(keys, Sequence) else keys
+    if len(each) != count or not all(_is_key(key) for key in ((keys[0],) if is_array and count else each)):
+        got = len(each) if len(each) != count and isinstance(keys, Sequence) else f"{keys!r:.200}"
+        got = len(each) if len(each) != count and isinstance(keys, Sequence) else f"{keys!r:.200}"
+        raise Refused(f"keys must hold one jax.random.key for each of {count} prompts, got {got}")
+    return keys if is_array else jnp.stack(list(keys)) if count else None
+
+
+def _is_key(key: Any) -> bool:
+    return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0

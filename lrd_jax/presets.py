@@ -73,6 +73,8 @@ def preset(name: str, gen_length: int, **changes: Any) -> DecodeConfig:
       ValueError: an unknown name, a file that cannot be read as a preset, changes that name what the decoder does not
         have, or values that `DecodeConfig` refuses.
     """
+    if not isinstance(name, str):
+        raise Refused(f"preset {name!r} must be a name, one of {', '.join(DECODERS)}, or the name of a file")
     if not is_preset_file(name):
         return _adjusted(*_named(name, gen_length), changes)
     file = read_preset(name)

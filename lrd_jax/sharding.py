@@ -55,8 +55,12 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[A
     """
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
     for axis, size in sizes.items():
-        if size < 1:
-            raise Refused(f"mesh axis {axis}={size} must be at least 1")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise Refused(f"mesh axis {axis}={size!r} must be an integer of at least 1")
+    if devices is not None and (
+        not isinstance(devices, Sequence | np.ndarray) or not all(hasattr(one, "process_index") for one in devices)
+    ):
+        raise Refused(f"devices must be a list of some of jax.devices(), got {devices!r:.200}")
     everywhere = devices is None
     devices = jax.devices() if devices is None else list(devices)
     count = math.prod(sizes.values())
@@ -87,6 +91,7 @@ def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str,
       ValueError: a rule is missing, names an axis that the mesh lacks, or puts one mesh axis twice on a parameter; or
         sizes that do not divide. Every problem is named in one message.
     """
+    _check_mesh(mesh)
     rules = _with_small_kv_heads_whole(model.config, mesh, rules)
     axes, treedef = jax.tree.flatten_with_path(model.param_axes(), is_leaf=lambda x: isinstance(x, tuple))
     shapes = [leaf.shape for leaf in jax.tree.leaves(model.abstract_params())]
@@ -100,12 +105,20 @@ def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str,
 
 
 def shard(model: Model, params: dict[str, Any], mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
-    """Places `params` (host or device arrays) on the mesh: each device receives its own part and no more."""
-    return place(params, param_shardings(model, mesh, rules))
+    """Places `params` (host or device arrays) on the mesh: each device receives its own part and no more.
+
+    Raises:
+      ValueError: parameters of another structure than the model's; or see `param_shardings`.
+    """
+    shardings = param_shardings(model, mesh, rules)
+    if jax.tree.structure(params) != jax.tree.structure(shardings):
+        raise Refused(f"params must be those of the model, {', '.join(shardings)}; got {params!r:.200}")
+    return place(params, shardings)
 
 
 def batch_sharding(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:
     """Splits the leading axis of an array over the mesh axes of `batch`."""
+    _check_mesh(mesh)
     return NamedSharding(mesh, PartitionSpec(rules["batch"]))
 
 
@@ -115,7 +128,10 @@ def shard_batch(batch: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
     Raises:
       ValueError: B is not a multiple of the parts.
     """
+    _check_mesh(mesh)
     parts = _parts(mesh, rules["batch"])
+    if not all(isinstance(leaf, np.ndarray | jax.Array) and leaf.ndim for leaf in jax.tree.leaves(batch)):
+        raise Refused(f"batch must hold arrays [B, ...], got {batch!r:.200}")
     for rows in {np.shape(leaf)[0] for leaf in jax.tree.leaves(batch)}:
         if rows % parts:
             raise Refused(
@@ -123,6 +139,11 @@ def shard_batch(batch: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
                 f"pad it to {-(-rows // parts) * parts} rows, or choose parts that divide {rows}: {_divisors(rows)}"
             )
     return place(batch, batch_sharding(mesh, rules))
+
+
+def _check_mesh(mesh: Any) -> None:
+    if not isinstance(mesh, Mesh | AbstractMesh):
+        raise Refused(f"mesh must be one of make_mesh, got {mesh!r:.200}")
 
 
 def constrain_batch(x: jax.Array, rules: Rules = RULES) -> jax.Array:

@@ -9,17 +9,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from lrd_jax.decoding.compiling import PlatformJit
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.doors import Shapes, check_model, check_params, check_state
 from lrd_jax.decoding.model import Denoiser
-from lrd_jax.decoding.request import Request, check_request
-from lrd_jax.decoding.setting import check_rows
+from lrd_jax.decoding.request import Request, check_request, check_room
 from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.start import init_state
 from lrd_jax.decoding.state import DecodeResult, DecodeState
-from lrd_jax.decoding.step import fresh_parts, observed_step, should_continue, step
+from lrd_jax.decoding.step import observed_step, should_continue, step
 from lrd_jax.errors import Refused
 
 
@@ -62,7 +63,7 @@ class Decoder:
     def __init__(self, model: Denoiser, config: DecodeConfig):
         self.model = model
         self.config = config
-        self._parts = jax.eval_shape(lambda: fresh_parts(config, 1))
+        self._known_states: set[Shapes] = set()
 
     def __call__(
         self,
@@ -91,6 +92,7 @@ class Decoder:
           ValueError: see `lrd_jax.decoding.request.check_request`; or a config of another structure.
         """
         config = self._same_structure(config)
+        check_params(self.model, params)
         return run_decode(self.model, params, self._request(prompt, prompt_mask, key, length, canvas, config), config)
 
     def start(
@@ -106,6 +108,7 @@ class Decoder:
     ) -> DecodeState:
         """The state before the first forward; arguments as in a call."""
         config = self._same_structure(config)
+        check_params(self.model, params)
         state = run_start(self.model, params, self._request(prompt, prompt_mask, key, length, canvas, config), config)
         return _on_device_of(params, state)
 
@@ -115,16 +118,13 @@ class Decoder:
         The state is consumed: its arrays are reused for the state that is returned, so copy what you keep of it.
 
         Raises:
-          ValueError: the state of another decoder.
+          ValueError: the state of another decoder, or an `n` that is no count.
         """
         config = self._same_structure(config)
-        if not isinstance(state, DecodeState):
-            raise Refused(f"state must be a DecodeState of this decoder, got {type(state).__name__}")
-        check_rows(config, len(state.masked))
-        if jax.tree.structure(state.parts) != jax.tree.structure(self._parts) or state.tokens.shape[1:] != (
-            config.gen_length,
-        ):
-            raise Refused("state belongs to a decoder of another structure; advance it with the one that started it")
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 0 <= n < 2**31:
+            raise Refused(f"n={n!r} must be an integer of at least 0: how many forwards to run at most")
+        check_params(self.model, params)
+        check_state(state, self.model, params, config, self._known_states)
         return run_advance(self.model, params, state, jnp.int32(n), config)
 
     def watch(
@@ -152,10 +152,15 @@ class Decoder:
           The result, and the arrays `[B, S, ...]`; 0 from a row's end on.
         """
         config = self._same_structure(config)
+        if not callable(look):
+            raise Refused(f"look must be a function of a Forward, got a {type(look).__name__}")
+        check_params(self.model, params)
         request = self._request(prompt, prompt_mask, key, length, canvas, config)
         return run_watched((self.model, look), params, request, config, args)
 
     def result(self, state: DecodeState, config: DecodeConfig | None = None) -> DecodeResult:
+        if not isinstance(state, DecodeState):
+            raise Refused(f"state must be a DecodeState of this decoder, got {type(state).__name__}")
         return result_of(self._same_structure(config), state)
 
     def lower(
@@ -167,6 +172,10 @@ class Decoder:
           params: concrete, or abstract as from `Model.abstract_params`.
           place: gives an abstract input `[batch, ...]` its sharding.
         """
+        for name, size in (("batch", batch), ("prompt_length", prompt_length)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise Refused(f"{name}={size!r} must be an integer of at least 1")
+        check_room(prompt_length, self.config.gen_length, self.model.config)
         prompt = jax.ShapeDtypeStruct((batch, prompt_length), jnp.int32)
         mask = jax.ShapeDtypeStruct(prompt.shape, bool)
         keys = None
@@ -201,10 +210,11 @@ def make_decode(model: Denoiser, config: DecodeConfig) -> Decoder:
     """A jitted `decode(params, prompt, prompt_mask=None, key=None) -> DecodeResult`, see `Decoder`.
 
     Raises:
-      ValueError: `config` is no DecodeConfig, or its canvas exceeds the model's context.
+      ValueError: `model` is none, `config` is no DecodeConfig, or its canvas exceeds the model's context.
     """
     if not isinstance(config, DecodeConfig):
         raise Refused(f"config must be a DecodeConfig, got {type(config).__name__}; try DecodeConfig.lrd(gen_length)")
+    check_model(model)
     if config.gen_length >= model.config.max_length:
         raise Refused(
             f"gen_length={config.gen_length} leaves no room for a prompt in a context of {model.config.max_length}"

@@ -63,24 +63,35 @@ def check_prompt(prompt: Any, prompt_mask: Any, gen_length: int, model: Vocabula
       ValueError: wrong shape or dtype, prompt + canvas over the model's context, or, where values are known (outside
         jit), a row without a token, padding that is not on the left, or ids outside the vocabulary; naming the row.
     """
-    shape, dtype = np.shape(prompt), _dtype(prompt)
+    dtype = _dtype(prompt)
+    shape = () if dtype is None else np.shape(prompt)
     if len(shape) != 2 or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
         got = f"{dtype} {list(shape)}" if dtype is not None else f"a {type(prompt).__name__}"
         raise Refused(f"prompt must be integer token ids [B, P], got {got}; a single row is prompt[None]")
     if 0 in shape:
         raise Refused(f"prompt must hold at least one row of at least one token, got shape {list(shape)}")
-    if shape[1] + gen_length > model.max_length:
-        raise Refused(
-            f"prompt of {shape[1]} tokens + canvas of {gen_length} exceed the model's context of {model.max_length}; "
-            f"shorten one of them by {shape[1] + gen_length - model.max_length}"
-        )
+    check_room(shape[1], gen_length, model)
     if prompt_mask is None:
         prompt_mask = np.ones(shape, bool)
+    mask_dtype = _dtype(prompt_mask)
+    if mask_dtype is None or mask_dtype.kind not in "biu":
+        raise Refused(f"prompt_mask must hold booleans, or 0 and 1, got {mask_dtype or type(prompt_mask).__name__}")
     if np.shape(prompt_mask) != shape:
         raise Refused(f"prompt_mask must have the prompt's shape {list(shape)}, got {list(np.shape(prompt_mask))}")
+    if _are_known(prompt_mask) and not np.isin(prompt_mask, (0, 1)).all():
+        raise Refused("prompt_mask must hold booleans, or 0 and 1; other numbers are in it")
     if _are_known(prompt, prompt_mask):
         _check_values(np.asarray(prompt), np.asarray(prompt_mask).astype(bool), model.vocab_size)
     return jnp.asarray(prompt, jnp.int32), jnp.asarray(prompt_mask, bool)
+
+
+def check_room(prompt_length: int, gen_length: int, model: Vocabulary) -> None:
+    """Raises ValueError where prompt and canvas exceed the model's context."""
+    if prompt_length + gen_length > model.max_length:
+        raise Refused(
+            f"prompt of {prompt_length} tokens + canvas of {gen_length} exceed the model's context of "
+            f"{model.max_length}; shorten one of them by {prompt_length + gen_length - model.max_length}"
+        )
 
 
 def _check_values(prompt: np.ndarray, mask: np.ndarray, vocab_size: int) -> None:
@@ -103,7 +114,7 @@ def _row_keys(key: Any, rows: int, config: DecodeConfig) -> jax.Array | None:
                 "key=jax.random.key(seed), or one key a row"
             )
         return None
-    dtype = _dtype(key)
+    dtype = getattr(key, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or np.shape(key) not in ((), (rows,)):
         got = type(key).__name__ if dtype is None else f"{dtype} {list(np.shape(key))}"
         raise Refused(f"key must be a jax.random.key or {rows} of them, got {got}")
@@ -144,7 +155,7 @@ def _dtype(x: Any) -> Any:
     """The dtype of an array or of nested numbers; None of anything else."""
     try:
         return x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
-    except ValueError:  # rows of different lengths
+    except (ValueError, TypeError):  # rows of different lengths, random keys in a list
         return None
 
 

@@ -211,7 +211,7 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
     else:
         good = spec.kind == "static"
     if not good:
-        raise Refused(f"{label}={value!r} must be {wish}{' or None' if optional else ''}")
+        raise Refused(f"{label}={value!r:.200} must be {wish}{' or None' if optional else ''}")
     kept: Any = value
     if spec.kind == "count":
         return int(kept)
@@ -224,7 +224,9 @@ def _is_number(value: Any) -> bool:
     """Whether it is a real number, or a list `[B]` of them as an array."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
         return False
-    kind = jnp.result_type(value)
+    if isinstance(value, int) and abs(value) >= 2**1000:  # float() takes no larger ones
+        return False
+    kind = getattr(value, "dtype", np.dtype(type(value)))
     real = jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)
     return bool(real and np.ndim(value) <= 1 and 0 not in np.shape(value))
 

@@ -64,7 +64,11 @@ def to_table(config: Any) -> dict[str, Any]:
     Raises:
       ValueError: a value that no text stands for: of a field that is `static`, or traced.
     """
-    return {} if config is None else dict(_entries(config))
+    if config is None:
+        return {}
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise Refused(f"a decoder or a part of one was wanted, got {config!r:.80}")
+    return dict(_entries(config))
 
 
 def from_table(table: Any) -> DecodeConfig:
@@ -90,6 +94,8 @@ def changed(config: DecodeConfig, changes: Mapping[str, Any], *, texts: bool = T
       ValueError: unknown fields and kinds, values that are not what a field takes, fields of parts that are not there,
         all in one message; or what the decoder as a whole refuses.
     """
+    if not isinstance(config, DecodeConfig):
+        raise Refused(f"config must be a DecodeConfig, got {config!r:.80}")
     return _changed(config, DecodeConfig, _tree(changes), texts=texts)
 
 

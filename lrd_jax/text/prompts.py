@@ -136,4 +136,6 @@ def require_tokenizer(tokenizer: "Tokenizer | None") -> "Tokenizer":
     """
     if tokenizer is None:
         raise Refused("the model's folder has no tokenizer: copy its tokenizer files there to decode text")
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise Refused(f"tokenizer must be that of a loaded model, got a {type(tokenizer).__name__}")
     return tokenizer

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 
+from lrd_jax.errors import Refused
 from lrd_jax.research.sandbox import seccomp
 from lrd_jax.research.sandbox.exam import Exam
 from lrd_jax.research.sandbox.judging import GONE
@@ -70,11 +71,14 @@ class Sandbox:
       isolated: whether bubblewrap is used.
 
     Raises:
+      ValueError: limits that are none.
       SandboxError: bubblewrap is absent or does not work and `unsafe` is not set, or nothing works. Found out by
         running a trial program.
     """
 
     def __init__(self, limits: Limits = Limits(), *, unsafe: bool = False):  # noqa: B008
+        if not isinstance(limits, Limits):
+            raise Refused(f"limits must be Limits, got a {type(limits).__name__}")
         self.limits = limits
         self.isolated = True
         if not sys.platform.startswith("linux"):
