@@ -5,7 +5,7 @@ Axes: B batch, P prompt, G canvas.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -391,7 +391,7 @@ class Generator:
 
 
 def _check_stop(stop: Any) -> tuple[str, ...]:
-    if isinstance(stop, str) or not isinstance(stop, Iterable) or not all(isinstance(one, str) and one for one in stop):
+    if isinstance(stop, str) or not isinstance(stop, Sequence) or not all(isinstance(one, str) and one for one in stop):
         raise Refused(f"stop must be a list of texts of at least one character, got {stop!r}")
     return tuple(stop)
 

@@ -1,6 +1,8 @@
 """What every command that decodes can be told. Imports nothing heavy: `lrd-jax --help` parses these classes alone."""
 
 import dataclasses
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +12,25 @@ from tyro.conf import Fixed, Suppress, arg
 from lrd_jax.errors import Refused
 
 STORED_DTYPE = arg(metavar="DTYPE", help_behavior_hint="(default: the stored one, or float32 where that is faster)")
+
+
+def check_types(options: Any) -> None:
+    """Raises ValueError where a field of options does not hold what its annotation says."""
+    for name, kind in typing.get_type_hints(type(options)).items():
+        if not _fits(value := getattr(options, name), kind):
+            wanted = getattr(kind, "__name__", None) if typing.get_origin(kind) is None else None
+            raise Refused(f"{name}={value!r:.80} must be of type {wanted or kind}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in args)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, args[0]) for item in value)
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, int | float if kind is float else origin or kind)
 
 
 def check_seed(seed: int | None) -> None:
@@ -64,4 +85,5 @@ class Decoding(DecoderOptions):
     live: bool = True
 
     def __post_init__(self):
+        check_types(self)
         check_seed(self.seed)

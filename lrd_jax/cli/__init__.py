@@ -1,11 +1,13 @@
 """The command line. What a command takes and does is imported once Ctrl-C during an import is caught."""
 
 import _thread
+import contextlib
 import importlib
 import os
+import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lrd_jax import __version__
 from lrd_jax.errors import Refused
@@ -24,27 +26,54 @@ def main(args: Sequence[str] | None = None) -> int:
       standard error; 130 after Ctrl-C. Anything else that goes wrong is a bug and keeps its traceback.
     """
     hook, sys.unraisablehook = sys.unraisablehook, _keep_interrupt
-    try:
-        _open_streams()
-        from lrd_jax.cli.commands import module_of, parsed  # in here, where Ctrl-C is caught
+    with _interrupts() as seen:
+        try:
+            return _run(args)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or seen:  # some libraries make another error of it
+                print("interrupted", file=sys.stderr, flush=True)
+                os._exit(INTERRUPTED)  # an ordinary exit waits for what XLA is still compiling, or crashes in it
+            if isinstance(error, BrokenPipeError):  # who read our output has left; the flush at exit must not complain
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return INCOMPLETE
+            if not isinstance(error, Refused | OSError):
+                raise
+            print(f"error: {_words(error)}", file=sys.stderr)
+            return USER_ERROR
+        finally:
+            sys.unraisablehook = hook
 
-        args = list(sys.argv[1:] if args is None else args)
-        if args == ["--version"]:
-            print(f"lrd-jax {__version__}")
-            return 0
-        options = parsed(args)
-        return importlib.import_module(module_of(options)).run(options)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        os._exit(INTERRUPTED)  # an ordinary exit waits for what XLA is still compiling, or crashes in it
-    except BrokenPipeError:  # who read our output has left; the flush at exit must not complain again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return INCOMPLETE
-    except (Refused, OSError) as error:
-        print(f"error: {_words(error)}", file=sys.stderr)
-        return USER_ERROR
+
+def _run(args: Sequence[str] | None) -> int:
+    _open_streams()
+    from lrd_jax.cli.commands import module_of, parsed  # in here, where Ctrl-C is caught
+
+    args = list(sys.argv[1:] if args is None else args)
+    if args == ["--version"]:
+        print(f"lrd-jax {__version__}")
+        return 0
+    options = parsed(args)
+    return importlib.import_module(module_of(options)).run(options)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Yields what is not empty once Ctrl-C has been pressed."""
+    seen: list[int] = []
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield seen
+        return
+
+    def interrupt(number, frame):
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield seen
     finally:
-        sys.unraisablehook = hook
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _words(error: Exception) -> str:

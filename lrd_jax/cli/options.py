@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import Decoding, check_seed
+from lrd_jax.options import Decoding
 
 _Seed = arg(help_behavior_hint="(default: a fresh one, which the facts tell)", metavar="NUMBER")
 _System = arg(help_behavior_hint="(default: none)", metavar="TEXT")
@@ -51,7 +51,7 @@ class Generate(Decoding):
     json: bool = False
 
     def __post_init__(self):
-        check_seed(self.seed)
+        super().__post_init__()
         _check_stops(self.stop_text)
         if self.input is not None and self.question != "-":
             raise Refused("a question and --input were both given; choose one of them")
@@ -77,7 +77,7 @@ class Chat(Decoding):
     seed: Annotated[int | None, _Seed] = None
 
     def __post_init__(self):
-        check_seed(self.seed)
+        super().__post_init__()
         _check_stops(self.stop_text)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import check_file, check_seed
+from lrd_jax.options import check_file, check_seed, check_types
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class EvalTiny:
     output: Path = Path("eval-tiny.jsonl")
 
     def __post_init__(self):
+        check_types(self)
         if len(self.counts) != len(self.canvases):
             raise Refused(f"counts={self.counts} must have one number for each of canvases={self.canvases}")
         for field in ("models", "canvases"):

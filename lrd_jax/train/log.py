@@ -8,6 +8,7 @@ from typing import Self
 
 import jax
 import numpy as np
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lrd_jax.durable import append_lines, open_alone, whole_lines
@@ -34,6 +35,7 @@ class Log:
             TextColumn("{task.fields[facts]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            console=Console(stderr=True),
         )
         return self
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import STORED_DTYPE, DecoderOptions, check_folder, check_seed
+from lrd_jax.options import STORED_DTYPE, DecoderOptions, check_folder, check_seed, check_types
 
 PARTS = ("stops", "trajectories", "domains")
 
@@ -49,6 +49,7 @@ class Analyze(DecoderOptions):
     seed: int = 1
 
     def __post_init__(self):
+        check_types(self)
         if not self.what or (unknown := set(self.what) - set(PARTS)):
             got = ", ".join(sorted(unknown)) if self.what else "nothing"
             raise Refused(f"what={got} is unknown; choose any of {', '.join(PARTS)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import STORED_DTYPE, DecoderOptions
+from lrd_jax.options import STORED_DTYPE, DecoderOptions, check_types
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,7 @@ class Calibrate(DecoderOptions):
     picture: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: beside the output)")] = None
 
     def __post_init__(self):
+        check_types(self)
         for field in ("r_f", "tau_refine", "tau_decode", "max_entropy", "reduce", "scope"):
             if not getattr(self, field):
                 raise Refused(f"{field} needs at least one value to scan")

@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import check_folder, check_seed
+from lrd_jax.options import check_folder, check_seed, check_types
 
 WHAT = ("table1", "table2", "table3", "table4", "figure2", "figure3", "figure4", "figure5", "front")
 
@@ -58,6 +58,7 @@ class Reproduce:
     redraw: bool = False
 
     def __post_init__(self):
+        check_types(self)
         for field in ("what", "tasks"):
             names = tuple(name for part in getattr(self, field) for name in part.split(",") if name)
             object.__setattr__(self, field, names)

@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from lrd_jax.errors import Refused
+from lrd_jax.options import check_types
 
 _Size = arg(help_behavior_hint="(default: that of --sizes)", metavar="NUMBER")
 
@@ -59,6 +60,7 @@ class Bench:
     json: bool = False
 
     def __post_init__(self):
+        check_types(self)
         if not self.decoders or len(set(self.decoders)) < len(self.decoders):
             raise Refused(f"decoders={', '.join(self.decoders) or 'none'}: name one or more, each once")
         for field in ("prompt_length", "batch", "repeats"):

@@ -1,0 +1,209 @@
+"""Faults around a command: Ctrl-C at any moment, closed streams, locales, platforms, terminals, noise of libraries."""
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from lrd_jax.cli import INTERRUPTED, USER_ERROR, main
+
+COMMAND = str(Path(sys.executable).parent / "lrd-jax")
+QUESTION = "Tom has 14 apples. Ann takes 5 apples. How many are left?"
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+SMALL = ["--gen-length", "8"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """`run(args, shell="", **environment)`: status, standard output and error of a command in a process of its own.
+
+    The shell's words, such as >&-, follow the command.
+    """
+
+    def go(*args, shell="", **environment):
+        home = tmp_path / "home"
+        home.mkdir(exist_ok=True)
+        env = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), **environment}
+        process = subprocess.run(
+            ["/bin/sh", "-c", f'exec "$0" "$@" {shell}', COMMAND, *args],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=env,
+            cwd=home,
+            timeout=120,
+        )
+        return process.returncode, process.stdout.decode(), process.stderr.decode()
+
+    return go
+
+
+def one_message(err, words):
+    assert err.startswith("error: ") and err.count("error: ") == 1 and "Traceback" not in err, err
+    assert words in err, err
+
+
+@pytest.mark.parametrize(
+    ("args", "shell", "words"),
+    [
+        (["generate", QUESTION], ">&-", "standard output is closed"),
+        (["generate", QUESTION], "<&- >&-", "standard output is closed"),
+        (["verify", "no"], ">&-", "standard output is closed"),
+        (["generate"], "<&-", "the question is empty"),
+        (["generate", "-"], "<&-", "the question is empty"),
+        (["generate", QUESTION, *SMALL], "> /dev/full", "No space left on device"),
+    ],
+)
+def test_closed_and_full_streams(run, args, shell, words):
+    status, out, err = run(*args, shell=shell)
+    assert (status, out) == (USER_ERROR, "")
+    one_message(err, words)
+
+
+def test_streams_that_nobody_needs_may_be_closed(run):
+    assert run("chat", *SMALL, shell="<&-")[:2] == (0, "")
+    status, out, _ = run("generate", QUESTION, *SMALL, shell="2>&- <&-")
+    assert status == 0 and out.count("\n") == 1
+    assert run("generate", "", shell="2>&-") == (USER_ERROR, "", "")
+
+
+def test_who_stops_reading_ends_it_without_words(run):
+    status, out, err = run("generate", "--help", shell="| head -n 1")
+    assert (status, out.count("\n"), err) == (0, 1, "")
+
+
+@pytest.mark.parametrize("platform", ["bogus", "cuda"])
+@pytest.mark.parametrize("args", [["generate", QUESTION], ["convert", "MODEL", "out"]])
+def test_a_platform_that_is_not_there_gets_one_message(run, models, platform, args):
+    args = [models["word"] if arg == "MODEL" else arg for arg in args]
+    status, out, err = run(*args, JAX_PLATFORMS=platform)
+    assert (status, out) == (USER_ERROR, "")
+    one_message(err, f"JAX_PLATFORMS={platform} is asked for; choose one that is there, such as cpu")
+
+
+def test_files_are_utf_8_and_answers_are_written_in_a_locale_that_is_not(run, models, tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"prompt": "Zwölf\u2028Äpfel"}\n', encoding="utf-8")
+    asked = ["--model", models["byte"], *SMALL]
+    status, out, _ = run("generate", "--input", str(tmp_path / "q.jsonl"), *asked, **ASCII)
+    assert status == 0 and out.isascii() and out.count("\n") == 1
+    given = run("generate", "Zwölf", "--json", "--output", "a.json", *asked, **ASCII)
+    assert given[0] == 0
+    assert run("generate", "Zwölf", "--json", "--output", "b.json", *asked, LC_ALL="C.UTF-8")[0] == 0
+    ascii_, utf_8 = ((tmp_path / "home" / name).read_text(encoding="utf-8") for name in ("a.json", "b.json"))
+    assert ascii_.split(', "tokens"')[0] == utf_8.split(', "tokens"')[0]
+
+
+@pytest.mark.parametrize("columns", ["1", "0", "x"])
+def test_help_and_refusals_fit_the_narrowest_terminal(run, columns):
+    status, out, err = run("generate", "--help", COLUMNS=columns, LINES="1")
+    assert status == 0 and "--gen-length" in out and err == ""
+    assert run("generate", "--gen-length", "x", COLUMNS=columns)[0] == USER_ERROR
+
+
+def test_a_decode_on_a_terminal_of_one_column(run, tmp_path):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 1, 1, 0, 0))
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    env |= {"TERM": "xterm", "XDG_CACHE_HOME": str(tmp_path)}
+    args = [COMMAND, "generate", QUESTION, *SMALL]
+    process = subprocess.Popen(args, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    screen = b""
+    while True:
+        try:
+            screen += os.read(ours, 65536)
+        except OSError:  # how Linux tells that the other side has closed
+            break
+    os.close(ours)
+    assert process.wait() == 0 and b"Traceback" not in screen
+
+
+RECIPE = """
+output = "run"
+steps = 1
+[model]
+num_layers = 1
+embed_dim = 8
+mlp_dim = 16
+num_heads = 2
+max_length = 64
+[data]
+tasks = ["words"]
+[[data.buckets]]
+prompt = 32
+canvas = 20
+batch = 1
+[optimizer]
+peak_lr = 1e-3
+warmup_steps = 0
+"""
+
+
+def test_libraries_make_no_noise(run, tmp_path):
+    (tmp_path / "t.toml").write_text(RECIPE)
+    status, out, err = run("train", str(tmp_path / "t.toml"))
+    assert status == 0 and out.endswith("/run/model\n") and out.count("\n") == 1
+    for noise in ("PyTorch", "not a git repository", "transformers", "Warning", "absl", "TensorFlow"):
+        assert noise not in err, err
+    status, out, err = run("generate", QUESTION, *SMALL)
+    assert status == 0 and err.count("\n") == 1 and "forwards" in err
+
+
+MOMENTS = {  # what must have been imported when Ctrl-C comes
+    "the parser": "tyro",
+    "options": "lrd_jax.options",
+    "numpy": "numpy._core.multiarray",
+    "jax": "jax._src.core",
+    "the model": "lrd_jax.models.transformer",
+    "jinja": "lrd_jax.text.chat",
+    "tensorstore": "tensorstore",
+}
+INTERRUPTING = """
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from lrd_jax.cli import main
+sys.exit(main(["generate", {question!r}, "--gen-length", "8"]))
+"""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_during_an_import(tmp_path, moment):
+    code = INTERRUPTING.format(module=MOMENTS[moment], question=QUESTION)
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
+    assert (result.returncode, result.stdout, result.stderr) == (INTERRUPTED, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 1.6, 2.4, 4.0])
+def test_ctrl_c_at_any_moment(tmp_path, seconds):
+    """Of a decode that takes longer."""
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    args = [COMMAND, "generate", QUESTION, "--model", "lrd-tiny", "--gen-length", "448", "--preset", "plain"]
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored signal would be ignored there too
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    signal.signal(signal.SIGINT, handler)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out, err) == (INTERRUPTED, "", "interrupted\n")
+
+
+def test_an_interrupt_of_the_whole_process_keeps_its_status(monkeypatch, capfd):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr("lrd_jax.cli.commands.parsed", lambda args: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):  # what comes after the end that was put off here
+        main(["generate", QUESTION])
+    assert ended == [INTERRUPTED] and capfd.readouterr().err == "interrupted\n"
