@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import types
 from collections.abc import Iterator, Sequence
 
 from lrd_jax import __version__
@@ -58,7 +59,10 @@ def _run(args: Sequence[str] | None) -> int:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Yields what is not empty once Ctrl-C has been pressed."""
+    """Yields what is not empty once Ctrl-C has been pressed; an import ends before it counts.
+
+    Compiled modules do not survive an exception from inside their import: they print it, or make another of it.
+    """
     seen: list[int] = []
     is_ours = threading.current_thread() is threading.main_thread()
     if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -67,13 +71,24 @@ def _interrupts() -> Iterator[list[int]]:
 
     def interrupt(number, frame):
         seen.append(number)
-        raise KeyboardInterrupt
+        if not _is_importing(frame):
+            raise KeyboardInterrupt
+        threading.Timer(0.05, _thread.interrupt_main).start()
 
     signal.signal(signal.SIGINT, interrupt)
     try:
         yield seen
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_importing(frame: types.FrameType | None) -> bool:
+    """Whether what runs is inside an import that began below `_run`."""
+    while frame is not None and frame.f_code is not _run.__code__:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _words(error: Exception) -> str:
