@@ -37,6 +37,9 @@ def main(args: Sequence[str] | None = None) -> int:
             if isinstance(error, BrokenPipeError):  # who read our output has left; the flush at exit must not complain
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return INCOMPLETE
+            if isinstance(error, MemoryError):
+                print(f"error: not enough memory: {error or 'ask for less at a time'}", file=sys.stderr)
+                return USER_ERROR
             if not isinstance(error, Refused | OSError):
                 raise
             print(f"error: {_words(error)}", file=sys.stderr)

@@ -49,6 +49,8 @@ def split(args: Sequence[str], own: Collection[str], *, decodes: bool = True) ->
         changed, negated = _meant(name, own)
         if changed is None:
             changes[name] = value if is_joined else _next(rest, option)
+        elif is_joined and negated:
+            raise Refused(f"--{option} takes no value; --{changed.replace('_', '-')}={value} takes one")
         elif is_joined:
             changes[changed] = value
         else:

@@ -25,11 +25,16 @@ def run(options: Generate) -> int:
         from lrd_jax.text import UnknownWords
 
         try:
-            generator = open_generator(
-                options, check=lambda empty: empty.encode(_prompt(question, options), chat=options.chat)
-            )
+            pieces = _pieces(options.canvas)
+
+            def check(empty: "Generator") -> None:
+                empty.encode(_prompt(question, options), chat=options.chat)
+                if pieces is not None:
+                    empty.encode_canvas(pieces)
+
+            generator = open_generator(options, check=check)
             seed = seed_for(options, generator.config)
-            canvases = None if options.canvas is None else [_pieces(options.canvas)]
+            canvases = None if pieces is None else [pieces]
             asked = {"seed": seed, "stop": options.stop_text, "chat": options.chat, "canvases": canvases}
             if options.json or options.output is not None:
                 (answer,) = generator.generate([_prompt(question, options)], **asked)

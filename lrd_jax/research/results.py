@@ -74,7 +74,7 @@ class Results(Generic[R]):
     def _parse(self, number: int, line: bytes) -> None:
         try:
             self._hold([self._kind(**json.loads(line))])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise Refused(f"{self.path}, line {number} is no record ({error}); take it out") from error
 
     def _hold(self, results: list[R]) -> None:

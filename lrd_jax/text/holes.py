@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lrd_jax.errors import Refused
+from lrd_jax.text.prompts import check_text
 
 if TYPE_CHECKING:
     from lrd_jax.text.tokenizer import Tokenizer
 
 Piece = str | int  # a given text, or a hole of so many positions
+_MOST = 2**20  # positions of a hole: no canvas has more
 _HOLE = re.compile(r"\{\{|\}\}|\{(\d+)\}|[{}]")
 
 
@@ -32,6 +34,8 @@ def parse_holes(template: str) -> list[Piece]:
         given += found[0][0] if found[1] is None else ""
         pieces[-1] = f"{pieces[-1]}{given}"
         if found[1] is not None:
+            if len(found[1]) > 7:
+                raise Refused(f"the canvas has a hole of {found[1]:.20} positions at {found.start()}, too many for any")
             pieces += [int(found[1]), ""]
     pieces[-1] = f"{pieces[-1]}{template[end:]}"
     return [piece for piece in pieces if piece != ""]
@@ -51,11 +55,14 @@ def encode_holes(tokenizer: "Tokenizer", pieces: Sequence[Piece], name: str) -> 
     ids: list[int] = []
     for piece in pieces:
         if isinstance(piece, str):
+            check_text(piece, name)
             ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
-        elif isinstance(piece, int) and not isinstance(piece, bool) and piece > 0:
+        elif isinstance(piece, int) and not isinstance(piece, bool) and 0 < piece <= _MOST:
             ids += [-1] * piece
         else:
-            raise Refused(f"{name} holds {piece!r:.80}: texts and numbers of at least 1 open position were wanted")
+            raise Refused(
+                f"{name} holds {piece!r:.80}: texts and numbers of open positions, from 1 to {_MOST}, were wanted"
+            )
     if -1 not in ids:
         raise Refused(f"{name} has no hole: nothing is left to generate")
     return np.array(ids, np.int32)

@@ -62,6 +62,8 @@ class Analyze(DecoderOptions):
             raise Refused(f"risk={self.risk} must be in [0, 1)")
         check_seed(self.seed)
         check_folder(self.output, "output")
+        if len(set(self.data)) < len(self.data):
+            raise Refused(f"data={', '.join(map(str, self.data))}: name each file once")
         for path in self.data:
             if not path.is_file():
                 raise Refused(f'data={path}: no such file; give JSON lines such as {{"prompt": "..."}}')

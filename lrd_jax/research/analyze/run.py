@@ -194,7 +194,11 @@ def _read(options: Analyze, part: str) -> dict[str, Any] | None:
     file = options.output / f"{part}.json"
     if not file.exists():
         return None
-    stored = json.loads(file.read_text())
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored["settings"].keys(), stored["data"].keys()
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise Refused(f"{file} is none that was written here ({error}); choose another --output or remove it") from None
     if stored["settings"] != _settings(options):
         differ = [k for k, v in _settings(options).items() if stored["settings"].get(k) != v]
         raise Refused(f"{file} was measured with another {', '.join(differ)}; choose another --output or remove it")
