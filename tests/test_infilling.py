@@ -66,7 +66,7 @@ def test_a_stream_of_a_canvas_is_its_text(loaded):
     ("canvases", "message"),
     [
         ([["no hole"]], "canvas 0 has no hole"),
-        ([[0, "a"]], "canvas 0 holds 0: texts and numbers of at least 1"),
+        ([[0, "a"]], "canvas 0 holds 0: texts and numbers of open positions, from 1 to"),
         ([[True]], "canvas 0 holds True"),
         ([[1.5]], "canvas 0 holds 1.5"),
         (["{4}"], "canvas 0 must be a list of texts and of numbers"),

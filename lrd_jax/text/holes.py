@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lrd_jax.text.tokenizer import Tokenizer
 
 Piece = str | int  # a given text, or a hole of so many positions
-_MOST = 2**20  # positions of a hole: no canvas has more
+_MOST = 2**20  # positions of a hole; no canvas has more
 _HOLE = re.compile(r"\{\{|\}\}|\{(\d+)\}|[{}]")
 
 
