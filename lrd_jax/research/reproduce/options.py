@@ -62,7 +62,7 @@ class Reproduce:
         for field in ("what", "tasks"):
             names = tuple(name for part in getattr(self, field) for name in part.split(",") if name)
             object.__setattr__(self, field, names)
-        for field in ("model", "what", "tasks", "canvases"):
+        for field in ("model", "what", "canvases"):
             if not (given := getattr(self, field)) or len(set(given)) < len(given):
                 raise Refused(f"{field}={', '.join(map(str, given)) or 'none'}: name one or more, each once")
         if unknown := set(self.what) - set(WHAT):
