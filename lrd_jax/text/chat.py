@@ -45,6 +45,8 @@ def render(
     Raises:
       ValueError: the template refuses the conversation, or cannot be read.
     """
+    from jinja2.exceptions import TemplateError
+
     try:
         return _compiled(template).render(
             messages=[dict(message) for message in messages],
@@ -54,7 +56,7 @@ def render(
             **special_tokens,
         )
     except Exception as error:  # it is a program of whoever made the model: it may raise anything
-        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        said = f"{error}" if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
         raise Refused(f"the model's chat template refuses the conversation: {said:.500}") from error
 
 

@@ -254,20 +254,20 @@ BESIDE = {
     "template raises": (
         "chat_template.jinja",
         "{{ raise_exception('roles!') }}",
-        "TemplateError",
+        "refuses the conversation: roles!",
     ),
     "template divides": (TEMPLATE, "{{ 1 // 0 }}", "ZeroDivisionError"),
     "template adds": (TEMPLATE, "{{ 'a' + 1 }}", "TypeError"),
     "template misses": (
         "chat_template.jinja",
         "{{ messages[9].content.x }}",
-        "UndefinedError",
+        "has no element 9",
     ),
     "template includes": (TEMPLATE, "{% include 'other' %}", "refuses the conversation"),
     "template breaks out": (
         "chat_template.jinja",
         "{{ ''.__class__.__mro__ }}",
-        "SecurityError",
+        "is unsafe",
     ),
     "template counts": (TEMPLATE, "{% for i in range(999999999) %}{% endfor %}", "OverflowError"),
     "template nested": (TEMPLATE, "{{ " + "(" * 5000, "refuses the conversation"),
