@@ -11,7 +11,7 @@ from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.generate import Generator
 from lrd_jax.options import Decoding
 from lrd_jax.presets import decoder
-from lrd_jax.tasks import TASKS, problems
+from lrd_jax.tasks import EMBEDDED, problems
 from lrd_jax.text import UnknownWords
 
 
@@ -46,7 +46,7 @@ def said(error: ValueError) -> str:
     """An error's words; beside unknown words, questions that the model knows."""
     if not isinstance(error, UnknownWords):
         return str(error)
-    examples = [problems(task, "held-out", seed=0, count=1, grade=2)[0].prompt for task in TASKS]
+    examples = [problems(task, "held-out", seed=0, count=1, grade=2)[0].prompt for task in EMBEDDED]
     return "\n".join(
         [
             f"the model does not know {', '.join(map(repr, error.words))}; it answers questions such as",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 # Three word problems to one function, as the embedded models were trained.
-TASK_SHARES = {"words": 3, "code": 1}
+TASK_SHARES = {"words": 3, "code": 1, "sudoku4": 1, "sudoku6": 1}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tasks with exact checkers, grades of difficulty and a held-out split, for the embedded models."""
+"""Tasks with exact checkers, grades of difficulty and a held-out split, for small models."""
 
 import itertools
 
@@ -7,10 +7,12 @@ from lrd_jax.tasks.code import CODE
 from lrd_jax.tasks.problem import Problem as Problem
 from lrd_jax.tasks.problem import Task as Task
 from lrd_jax.tasks.problem import stream as stream
+from lrd_jax.tasks.sudoku import SUDOKU_4, SUDOKU_6
 from lrd_jax.tasks.sums import SUMS
 from lrd_jax.tasks.words import WORDS
 
-TASKS: dict[str, Task] = {task.name: task for task in (WORDS, CODE)}
+TASKS: dict[str, Task] = {task.name: task for task in (WORDS, CODE, SUDOKU_4, SUDOKU_6)}
+EMBEDDED = (WORDS.name, CODE.name)  # what the embedded models were trained on
 TRAINABLE: dict[str, Task] = {**TASKS, SUMS.name: SUMS}  # with the drills, which nothing is measured on
 
 

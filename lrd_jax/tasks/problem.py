@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import operator
 import random
 from collections.abc import Callable, Iterator
 
@@ -16,7 +17,7 @@ class Problem:
 
     Attributes:
       task: name of the task that made it, a key of `lrd_jax.tasks.TASKS`.
-      grade: difficulty, the number of steps that the answer takes, from 1.
+      grade: difficulty, from 1: the number of steps that the answer takes, or a band of givens.
     """
 
     prompt: str
@@ -33,20 +34,22 @@ class Task:
       grades: the difficulties that exist, ascending.
       generate: makes a problem of a grade from a random generator.
       check: whether a text answers a problem of this task correctly; never raises on malformed text.
+      split_by: what of a problem decides its split; problems that share it are in the same one.
     """
 
     name: str
     grades: tuple[int, ...]
     generate: Callable[[random.Random, int], Problem]
     check: Callable[[Problem, str], bool]
+    split_by: Callable[[Problem], str] = operator.attrgetter("prompt")
 
 
-def held_out(prompt: str) -> bool:
-    """Whether a problem belongs to the held-out split: a hash of its prompt falls in the lowest sixteenth.
+def held_out(text: str) -> bool:
+    """Whether a problem belongs to the held-out split: a hash of what it is split by falls in the lowest sixteenth.
 
     The split is a property of the problem itself, so no seed of either split can bring one into the other.
     """
-    return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big") < HELD_OUT_SHARE * 2**32
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") < HELD_OUT_SHARE * 2**32
 
 
 def stream(task: Task, split: str, seed: int, grade: int | None = None) -> Iterator[Problem]:
@@ -62,5 +65,5 @@ def stream(task: Task, split: str, seed: int, grade: int | None = None) -> Itera
     rng = random.Random(f"{task.name}/{split}/{seed}/{grade}")
     while True:
         problem = task.generate(rng, rng.choice(task.grades) if grade is None else grade)
-        if held_out(problem.prompt) == (split == "held-out"):
+        if held_out(task.split_by(problem)) == (split == "held-out"):
             yield problem

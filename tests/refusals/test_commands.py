@@ -326,7 +326,7 @@ ROWS = {
         (f"{REPRODUCE} --what x", "what=x is unknown; choose of"),
         (f"{REPRODUCE} --what ''", "what=none: name one or more, each once"),
         (f"{REPRODUCE} --what table1 table1", "each once"),
-        (f"{REPRODUCE} --tasks x", "tasks=x: name one or more of words, code, each once"),
+        (f"{REPRODUCE} --tasks x", "tasks=x: name one or more of words, code, sudoku4, sudoku6, each once"),
         (f"{REPRODUCE} --tasks ''", "tasks=none: name one or more"),
         (f"{REPRODUCE} --tasks words,words", "each once"),
         (f"{REPRODUCE} --plan --redraw", "give one of them"),

@@ -378,7 +378,7 @@ def test_a_recipe_reads_as_a_config(tmp_path):
         ("batch = 4", "batch = 4\nshare = -1", r"data.buckets\[0\].share=-1.0 must be positive"),
         ("prompt = 32", "", r"data.buckets\[0\].prompt is missing"),
         ("[[data.buckets]]", "[data.buckets]", "data.buckets must be a list"),
-        ('["words"]', '["poems"]', "data.tasks: poems unknown; known: words, code, sums"),
+        ('["words"]', '["poems"]', "data.tasks: poems unknown; known: words, code, sudoku4, sudoku6, sums"),
         ('tasks = ["words"]', "", "data: set exactly one of jsonl and tasks"),
         ("peak_lr = 1e-3", "peak_lr = 1e-3\nb2 = 1.5", "optimizer.b2=1.5 must be in"),
         ("warmup_steps = 2", "warmup_steps = 10", "optimizer.warmup_steps=10 must be"),

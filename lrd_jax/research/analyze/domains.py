@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lrd_jax.errors import Refused
 from lrd_jax.research.prompts import read_examples
-from lrd_jax.tasks import TASKS, Problem, Task, check, stream
+from lrd_jax.tasks import EMBEDDED, TASKS, Problem, Task, check, stream
 
 # Longer than training ever saw, and still within a canvas of 64.
 LONGER_GRADES = {"words": (9, 10), "code": (5, 6)}
@@ -35,14 +35,15 @@ class Domain:
 
 
 def task_domains(count: int, seed: int, gen_length: int, tokenizer) -> list[Domain]:
-    """The tasks, then their longer problems: `count` held-out problems each, whose answers fit the canvas.
+    """The embedded models' tasks, then longer problems: `count` held-out ones each, whose answers fit the canvas.
 
     Raises:
       ValueError: no answer of a domain fits.
     """
     domains = []
     for longer in (False, True):
-        for name, task in TASKS.items():
+        for name in EMBEDDED:
+            task = TASKS[name]
             grades = LONGER_GRADES[name] if longer else task.grades
             drawn = list(_fitting(dataclasses.replace(task, grades=grades), count, seed, gen_length, tokenizer))
             if len(drawn) < count:

@@ -15,7 +15,7 @@ class Calibrate(DecoderOptions):
     """Choose the settings of refinement, stop and mixing for a model and its prompts, and write them to a preset file.
 
     Attributes:
-      data: JSON lines with a "prompt" each; with "answer" and "task" (words or code) answers are checked, otherwise
+      data: JSON lines with a "prompt" each; with "answer" and "task" (such as words) answers are checked, otherwise
         they are compared with those of the decode that never stops.
       model: an embedded model, a converted folder or a Hugging Face folder.
       dtype: of the weights.

@@ -19,8 +19,8 @@ class Reproduce:
     Attributes:
       model: embedded models, converted folders or Hugging Face folders.
       what: table1 to table4, figure2 to figure5, and front, accuracy against forwards; with spaces or commas between.
-      tasks: words and code, the held-out problems of the embedded models; or gsm8k, math500, humaneval and mbpp, asked
-        as lrd-jax eval asks them; with spaces or commas between.
+      tasks: words, code, sudoku4 and sudoku6, held-out problems; or gsm8k, math500, humaneval and mbpp, asked as
+        lrd-jax eval asks them; with spaces or commas between.
       canvases: positions to generate.
       counts: problems a cell, one number a canvas.
       replayed: problems whose decode is seen again step by step, for figure2, figure4 and figure5.
