@@ -4,6 +4,7 @@ Axes: B batch, P prompt, G canvas.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -19,7 +20,10 @@ from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.setting import check_rows
 from lrd_jax.decoding.state import DecodeState, StopReason, Trace
+from lrd_jax.decoding.text_form import to_table
 from lrd_jax.errors import Refused
+from lrd_jax.pods import agree, fetch, from_first
+from lrd_jax.sharding import batch_parts, mesh_of, shard_batch
 from lrd_jax.text import (
     Message,
     Piece,
@@ -40,6 +44,8 @@ from lrd_jax.text import (
 )
 
 _PATIENCE_SECONDS = 0.25  # longest wait for Ctrl-C or a cancel, unless one forward takes longer
+
+_SHARED_ROUND = 16  # most forwards a round of several processes, whose clocks would choose different numbers
 
 Prompt = str | Sequence[Message]
 
@@ -71,10 +77,15 @@ class _Round:
         return any(canvas.running for canvas in self.canvases)
 
 
+def _never() -> bool:
+    return False
+
+
 class Generator:
     """Answers prompts with one model and one decoder, which compile once per bucket of prompt lengths.
 
     A bucket is a power of two of tokens. A prompt's answer is that of its batch of one, whatever stands beside it.
+    Where the parameters lie on a mesh over several processes, every process makes the same calls (see `lrd_jax.pods`).
 
         generator = Generator(load("lrd-tiny-soft"), DecodeConfig.lrd(64))
         (answer,) = generator.generate(["Tom has 14 apples. Ann takes 5 apples. How many are left?"])
@@ -82,7 +93,7 @@ class Generator:
     Attributes:
       loaded: the model, its parameters and tokenizer.
       config: of the decoder.
-      batch: rows that are decoded together.
+      batch: rows that are decoded together; on a mesh a multiple of the parts that it splits them into.
       decoder: what runs.
     """
 
@@ -98,6 +109,9 @@ class Generator:
             raise Refused("the model has no tokenizer; copy tokenizer.json into its folder from the model's release")
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise Refused(f"batch={batch!r} must be an integer of at least 1")
+        self._mesh = mesh_of(loaded.params)
+        parts = 1 if self._mesh is None else batch_parts(self._mesh)
+        batch = -(-batch // parts) * parts
         self.loaded, self.config, self.batch = loaded, config, batch
         self.decoder = make_decode(loaded.model, config)
         check_rows(config, batch)
@@ -117,7 +131,7 @@ class Generator:
         stop: Sequence[str] = (),
         chat: bool = False,
         canvases: Sequence[Sequence[Piece] | None] | None = None,
-        cancelled: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] = _never,
     ) -> list[Answer]:
         """Decodes all prompts.
 
@@ -131,18 +145,22 @@ class Generator:
           canvases: for infilling, one a prompt, None where all of it is open: texts that are given and numbers of
             open positions between them, such as `["Answer: ", 3, " apples"]`. Such an answer is as long as its canvas.
           cancelled: asked between forwards, such as an event's `is_set`; once it says so, answers that have not ended
-            are given as far as they are settled, with the stop reason "cancelled".
+            are given as far as they are settled, with the stop reason "cancelled". Of several processes, process 0 is
+            the one that is asked.
 
         Returns:
           The answers, in the prompts' order.
 
         Raises:
           ValueError: not a list; a prompt that is empty, too long, holds words that the model does not know, or is no
-            conversation, naming it; no chat template; both seed and keys; or a decoder that draws, with neither.
+            conversation, naming it; no chat template; both seed and keys; a decoder that draws, with neither; or
+            several processes that were asked for different things, naming what and which.
         """
         stop = _check_stop(stop)
         if not callable(cancelled):
             raise Refused(f"cancelled must be a function, such as an event's is_set, got {cancelled!r:.80}")
+        if cancelled is not _never and self._is_shared:
+            cancelled = functools.partial(from_first, lambda asked=cancelled: bool(asked()))
         answers: dict[int, Answer] = {}
         for batch in self._batches(prompts, seed, keys, chat, canvases):
             last, asked = None, cancelled()
@@ -233,6 +251,8 @@ class Generator:
         rows = [self.encode(prompt, chat=chat, name=f"prompt {i}") for i, prompt in enumerate(prompts)]
         given = None if canvases is None else self._given(canvases, len(rows))
         row_keys = _row_keys(seed, keys, len(rows))
+        if self._is_shared:
+            self._agree(rows, given, row_keys)
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         batches = []
         for start in range(0, len(rows), self.batch):
@@ -242,6 +262,21 @@ class Generator:
             batch_given = None if given is None else [given[i] for i in places]
             batches.append(_Batch(indices, [rows[i] for i in places], batch_given, batch_keys))
         return batches
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether other processes hold a part of the model."""
+        return self._mesh is not None and self._mesh.is_multi_process
+
+    def _agree(self, rows: list[list[int]], given: list[np.ndarray | None] | None, keys: jax.Array | None) -> None:
+        """Refuses, on every process, what the processes were not asked for alike."""
+        facts: dict[str, Any] = {"decoder": to_table(self.config), "batch": self.batch}
+        facts |= {f"prompt {i}": [self._tokenizer.decode(row), row] for i, row in enumerate(rows)}
+        if given is not None:
+            facts |= {f"canvas {i}": None if one is None else one.tolist() for i, one in enumerate(given)}
+        if keys is not None:
+            facts |= {f"key {i}": data.tolist() for i, data in enumerate(np.asarray(jax.random.key_data(keys)))}
+        agree("requests", facts)
 
     def _given(self, canvases, count: int) -> list[np.ndarray | None]:
         if isinstance(canvases, str) or not isinstance(canvases, Sequence) or len(canvases) != count:
@@ -272,14 +307,19 @@ class Generator:
         prompt, mask = left_pad(batch.rows, self._tokenizer.pad_token_id)
         prompt, mask = pad_to_bucket(prompt, mask, self.room)
         if batch.canvases is None:
-            return self.decoder.start(self.loaded.params, prompt, mask, batch.keys)
+            return self.decoder.start(self.loaded.params, *self._placed(prompt, mask, batch.keys))
         G = self.config.gen_length
         lengths = np.array([G if given is None else len(given) for given in batch.canvases])
         canvas = np.full((len(prompt), G), -1, np.int32)
         for row, given in enumerate(batch.canvases):
             if given is not None:
                 canvas[row, : len(given)] = given
-        return self.decoder.start(self.loaded.params, prompt, mask, batch.keys, length=lengths, canvas=canvas)
+        prompt, mask, keys, lengths, canvas = self._placed(prompt, mask, batch.keys, lengths, canvas)
+        return self.decoder.start(self.loaded.params, prompt, mask, keys, length=lengths, canvas=canvas)
+
+    def _placed(self, *rows: Any) -> tuple:
+        """Arrays `[B, ...]` where the parameters are: on a mesh their rows are split."""
+        return rows if self._mesh is None else shard_batch(rows, self._mesh)
 
     def _end_ids(self, batch: _Batch, row: int) -> tuple[int, ...]:
         """What ends a row's text; nothing ends one whose canvas was given, as its last words are."""
@@ -306,7 +346,7 @@ class Generator:
             state = jax.block_until_ready(self.decoder.advance(params, state, count))
             took = time.perf_counter() - began
             seconds += took
-            if every is None and 2 * took < _PATIENCE_SECONDS:
+            if every is None and (count < _SHARED_ROUND if self._is_shared else 2 * took < _PATIENCE_SECONDS):
                 count *= 2
             seen = self._read(state, seconds, compile_seconds)
             running = seen.running
@@ -316,10 +356,11 @@ class Generator:
         """Everything that is read of a state, copied."""
         config = self.config
         result = self.decoder.result(state)
-        tokens, masked = np.array(state.tokens), np.array(state.masked)
-        running, committing = np.array(state.running), np.array(state.committing)
-        steps, block, block_steps = np.array(state.forwards), np.array(state.block), np.array(state.block_forwards)
-        guesses, likeliest = np.full(tokens.shape, -1), np.array(state.belief.token)
+        wanted = (state.masked, state.committing, state.block, state.block_forwards, state.forwards, state.belief.token)
+        wanted = (result.replace(trace=None), *wanted)
+        seen, masked, committing, block, block_steps, steps, likeliest = jax.tree.map(np.array, fetch(wanted))
+        tokens, running = seen.tokens, seen.stop_reason == StopReason.RUNNING
+        guesses = np.full(tokens.shape, -1)
         for row in np.flatnonzero(block_steps > 0):  # before: the belief is of another block
             start = block[row] * config.window
             guesses[row, start : start + config.window] = likeliest[row]
@@ -337,10 +378,10 @@ class Generator:
         ended = not running.any()
         return _Round(
             canvases=canvases,
-            trace=jax.tree.map(np.array, result.trace) if ended else None,
-            forwards=np.array(result.forwards),
-            refine_forwards=np.array(result.refine_forwards),
-            reasons=np.array(result.stop_reason),
+            trace=jax.tree.map(np.array, fetch(result.trace)) if ended else None,
+            forwards=seen.forwards,
+            refine_forwards=seen.refine_forwards,
+            reasons=seen.stop_reason,
             seconds=seconds,
             compile_seconds=compile_seconds,
         )

@@ -11,6 +11,8 @@ from tyro.conf import Fixed, Suppress, arg
 
 from lrd_jax.errors import Refused
 
+_NONE = "(default: what launched it, if anything)"
+MESH_AXES = ("data", "fsdp", "tensor")
 STORED_DTYPE = arg(metavar="DTYPE", help_behavior_hint="(default: the stored one, or float32 where that is faster)")
 
 
@@ -53,6 +55,60 @@ def check_folder(path: Path, name: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Processes:
+    """Which processes are one program, for a command that was started on every host; see docs/pods.md.
+
+    Attributes:
+      coordinator: of several processes that are one program, the address of process 0.
+      num_processes: how many they are.
+      process_id: which of them this is, from 0; process 0 prints and writes.
+    """
+
+    coordinator: Annotated[str | None, arg(metavar="HOST:PORT", help_behavior_hint=_NONE)] = None
+    num_processes: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint=_NONE)] = None
+    process_id: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint=_NONE)] = None
+
+    def __post_init__(self):
+        check_types(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnMesh(Processes):
+    """Processes, and how the model lies over their devices.
+
+    Attributes:
+      mesh: sizes of data (copies of the model), fsdp and tensor (parts of it) over all devices of all processes.
+    """
+
+    mesh: Annotated[str | None, arg(metavar="data=N,fsdp=N,tensor=N", help_behavior_hint="(default: one device)")] = (
+        None
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.mesh is not None:
+            mesh_sizes(self.mesh)
+
+
+def mesh_sizes(text: str) -> dict[str, int]:
+    """The sizes of a mesh by axis, of a text such as "data=2,tensor=4".
+
+    Raises:
+      ValueError: it is none.
+    """
+    sizes = {}
+    for part in text.split(","):
+        axis, _, size = (word.strip() for word in part.partition("="))
+        if axis not in MESH_AXES or axis in sizes or not (size.isascii() and size.isdigit() and int(size)):
+            raise Refused(
+                f"mesh={text!r}: {part.strip()!r} is no size; give sizes of {', '.join(MESH_AXES)}, each at most once, "
+                "as in --mesh data=2,tensor=4"
+            )
+        sizes[axis] = int(size)
+    return sizes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderOptions:
     """A decoder, as every command names one; `lrd_jax.presets.decoder` makes it.
 
@@ -69,7 +125,7 @@ class DecoderOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Decoding(DecoderOptions):
+class Decoding(DecoderOptions, OnMesh):
     """Which model decodes, and how.
 
     Attributes:
@@ -85,5 +141,5 @@ class Decoding(DecoderOptions):
     live: bool = True
 
     def __post_init__(self):
-        check_types(self)
+        super().__post_init__()
         check_seed(self.seed)

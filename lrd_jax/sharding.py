@@ -17,11 +17,10 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from lrd_jax.errors import Refused
 from lrd_jax.models import KeyValues, Model, ModelConfig
+from lrd_jax.options import MESH_AXES, mesh_sizes
 from lrd_jax.pods import place
 
 Rules = Mapping[str, str | tuple[str, ...] | None]
-
-MESH_AXES = ("data", "fsdp", "tensor")
 
 RULES: Rules = {
     "batch": ("data", "fsdp"),
@@ -81,6 +80,22 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[A
     return Mesh(grid, MESH_AXES, axis_types=axis_types)
 
 
+def mesh_asked(text: str | None) -> Mesh | None:
+    """The mesh that a command's `--mesh` names, such as "data=2,tensor=4"; None where it names none.
+
+    Raises:
+      ValueError: see `make_mesh`; or nothing is named, and several processes would each decode everything.
+    """
+    if text is not None:
+        return make_mesh(**mesh_sizes(text))
+    if jax.process_count() > 1:
+        raise Refused(
+            f"{jax.process_count()} processes with {jax.device_count()} devices in all were given no mesh: say how the "
+            f"model lies over them, as in --mesh data={jax.device_count()} or --mesh tensor={jax.device_count()}"
+        )
+    return None
+
+
 def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
     """The `NamedSharding` of every parameter, in the structure of `params`.
 
@@ -114,6 +129,21 @@ def shard(model: Model, params: dict[str, Any], mesh: Mesh, rules: Rules = RULES
     if jax.tree.structure(params) != jax.tree.structure(shardings):
         raise Refused(f"params must be those of the model, {', '.join(shardings)}; got {params!r:.200}")
     return place(params, shardings)
+
+
+def mesh_of(tree: Any) -> Mesh | None:
+    """The mesh that an array of the tree lies on; None where none lies on any."""
+    for leaf in jax.tree.leaves(tree):
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+            return sharding.mesh
+    return None
+
+
+def batch_parts(mesh: Mesh, rules: Rules = RULES) -> int:
+    """Into how many parts a mesh splits the rows of a batch."""
+    _check_mesh(mesh)
+    return _parts(mesh, rules["batch"])
 
 
 def batch_sharding(mesh: Mesh, rules: Rules = RULES) -> NamedSharding:

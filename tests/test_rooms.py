@@ -35,7 +35,7 @@ FLOORS = (  # top to bottom; a room imports rooms of lower floors alone
 ONLY = {  # what these import of ours, and no more
     "decoding": {"models", "sharding", "errors"},
     "convert": {"models", "errors"},
-    "sharding": {"models", "pods", "errors"},
+    "sharding": {"models", "options", "pods", "errors"},
     "pods": {"errors"},
     "options": {"errors"},
     "toml": {"durable", "errors"},

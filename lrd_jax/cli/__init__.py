@@ -37,10 +37,11 @@ def main(args: Sequence[str] | None = None) -> int:
             if isinstance(error, BrokenPipeError):  # who read our output has left; the flush at exit must not complain
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return INCOMPLETE
-            if isinstance(error, MemoryError):
-                print(f"error: not enough memory: {error or 'ask for less at a time'}", file=sys.stderr)
-                return USER_ERROR
-            if not isinstance(error, Refused | OSError):
+            if not isinstance(error, SystemExit):
+                from lrd_jax.cli.pod import leave
+
+                leave(error, _words(error), INCOMPLETE if _words(error) is None else USER_ERROR)
+            if _words(error) is None:
                 raise
             print(f"error: {_words(error)}", file=sys.stderr)
             return USER_ERROR
@@ -51,13 +52,15 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(args: Sequence[str] | None) -> int:
     _open_streams()
     from lrd_jax.cli.commands import module_of, parsed  # in here, where Ctrl-C is caught
+    from lrd_jax.cli.pod import joined
 
     args = list(sys.argv[1:] if args is None else args)
     if args == ["--version"]:
         print(f"lrd-jax {__version__}")
         return 0
     options = parsed(args)
-    return importlib.import_module(module_of(options)).run(options)
+    with joined(options) as options:
+        return importlib.import_module(module_of(options)).run(options)
 
 
 @contextlib.contextmanager
@@ -94,8 +97,12 @@ def _is_importing(frame: types.FrameType | None) -> bool:
     return False
 
 
-def _words(error: Exception) -> str:
-    """An error's words; the system's are those of the file."""
+def _words(error: BaseException) -> str | None:
+    """An error's words, the system's are those of the file; None of what is no user's error."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error or 'ask for less at a time'}"
+    if not isinstance(error, Refused | OSError):
+        return None
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     return str(error)

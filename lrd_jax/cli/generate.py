@@ -56,6 +56,12 @@ def _question(options: Generate) -> str:
     """The question of the command line, or all of standard input."""
     if options.question != "-":
         return argument(options.question)
+    from lrd_jax.pods import from_first
+
+    return from_first(_piped)
+
+
+def _piped() -> str:
     if sys.stdin.isatty():
         raise Refused("no question was given; ask something, in quotes, by a pipe, or many with --input FILE")
     return text_of(sys.stdin.buffer.read())

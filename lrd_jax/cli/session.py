@@ -10,7 +10,9 @@ from lrd_jax.cli.compile_cache import use_compile_cache
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.generate import Generator
 from lrd_jax.options import Decoding
+from lrd_jax.pods import from_first
 from lrd_jax.presets import decoder
+from lrd_jax.sharding import mesh_asked
 from lrd_jax.tasks import EMBEDDED, problems
 from lrd_jax.text import UnknownWords
 
@@ -32,14 +34,15 @@ def generator_for(
     def look(empty: Loaded) -> None:
         check(Generator(empty, config, batch=batch))
 
-    return Generator(load(options.model, dtype=options.dtype, note=_note, look=look), config, batch=batch)
+    loaded = load(options.model, mesh_asked(options.mesh), options.dtype, note=_note, look=look)
+    return Generator(loaded, config, batch=batch)
 
 
 def seed_for(options: Decoding, config: DecodeConfig) -> int | None:
     """The seed that was given; else a fresh one where the decoder draws, and None where it does not."""
     if options.seed is not None or config.draws is False:
         return options.seed
-    return secrets.randbelow(2**32)
+    return from_first(lambda: secrets.randbelow(2**32))
 
 
 def said(error: ValueError) -> str:

@@ -30,8 +30,10 @@ def ask(generator: "Generator", prompt: Any, options: Decoding, **asked: Any) ->
     Args:
       asked: what `Generator.generate` and `stream` can be asked beside the prompt.
     """
+    from lrd_jax.pods import from_first
+
     console = Console()
-    if not options.live or not sys.stdout.isatty() or console.is_dumb_terminal:
+    if not from_first(lambda: options.live and sys.stdout.isatty() and not console.is_dumb_terminal):
         return generator.generate([prompt], **asked)[0]
     from lrd_jax.cli.live import CanvasView
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+
+from lrd_jax.sharding import mesh_of
 
 # Left to itself, XLA's CPU backend fuses the head's product with the reduction that reads the logits, and the fused
 # product leaves the fast matmul. Products by themselves keep it. Reductions stay with XLA: given them, the library of
@@ -87,10 +88,9 @@ class PlatformJit:
 def _mesh_of(args: Any) -> contextlib.AbstractContextManager:
     """`jax.set_mesh` of the first mesh that an argument lies on."""
     if not _inside_another():
-        for leaf in jax.tree.leaves(args):
-            sharding = getattr(leaf, "sharding", None)
-            if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
-                return jax.set_mesh(sharding.mesh)
+        mesh = mesh_of(args)
+        if mesh is not None:
+            return jax.set_mesh(mesh)
     return contextlib.nullcontext()
 
 

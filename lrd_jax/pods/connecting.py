@@ -1,10 +1,4 @@
-"""Several processes that are one JAX program: they find each other, place arrays and read them back.
-
-Every process runs the same Python on the same arguments: `connect` first, then the code of one process, with `place`
-where arrays go onto a mesh of all devices and `fetch` where their values are wanted.
-
-JAX's own runtime does the work (https://docs.jax.dev/en/latest/multi_process.html).
-"""
+"""How processes find each other, by JAX's own runtime (https://docs.jax.dev/en/latest/multi_process.html)."""
 
 import os
 import socket
@@ -12,17 +6,18 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax._src import xla_bridge
 from jax._src.clusters import ClusterEnv  # what jax.distributed detects by: an address is named before it is waited for
-from jax.sharding import NamedSharding, PartitionSpec
 
 from lrd_jax.errors import Refused
+from lrd_jax.pods.agreement import agree
+from lrd_jax.pods.versions import versions
 
 NUM_PROCESSES = "LRD_JAX_NUM_PROCESSES"
 PROCESS_ID = "LRD_JAX_PROCESS_ID"
-COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # JAX's own; it has none for the other two
+COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # JAX's own; it has none for the others
+HEARTBEAT_SECONDS = "LRD_JAX_HEARTBEAT_SECONDS"
+TIMEOUT_SECONDS = "LRD_JAX_TIMEOUT_SECONDS"
 
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
@@ -32,8 +27,8 @@ def connect(
     num_processes: int | None = None,
     process_id: int | None = None,
     *,
-    heartbeat_seconds: int = 100,
-    timeout_seconds: int = 300,
+    heartbeat_seconds: int | None = None,
+    timeout_seconds: int | None = None,
 ) -> None:
     """Joins this process to the others; call it on every one, before JAX touches a device.
 
@@ -47,19 +42,22 @@ def connect(
     Args:
       coordinator: host:port of process 0.
       process_id: 0 to num_processes - 1.
-      heartbeat_seconds: a process that is not heard of for so long counts as dead, and all others end too.
-      timeout_seconds: how long the processes wait for each other here. JAX itself ends process 0 after it, with the
-        processes that are missing.
+      heartbeat_seconds: a process that is not heard of for so long counts as dead, and all others end too; None:
+        `LRD_JAX_HEARTBEAT_SECONDS`, or 100.
+      timeout_seconds: how long the processes wait for each other here; None: `LRD_JAX_TIMEOUT_SECONDS`, or 300. JAX
+        itself ends process 0 after it, with the processes that are missing.
 
     Raises:
-      ValueError: a part of the three is missing, or out of range; a device was touched before; or the coordinator
-        does not answer.
+      ValueError: a part of the three is missing, or out of range; a device was touched before; the coordinator does
+        not answer; or the processes differ in the versions of Python, jax, jaxlib or this package's code.
     """
     if jax.distributed.is_initialized():
         return
     coordinator = coordinator or os.environ.get(COORDINATOR)
     num_processes = _number(NUM_PROCESSES) if num_processes is None else num_processes
     process_id = _number(PROCESS_ID) if process_id is None else process_id
+    heartbeat_seconds = heartbeat_seconds or _number(HEARTBEAT_SECONDS) or 100
+    timeout_seconds = timeout_seconds or _number(TIMEOUT_SECONDS) or 300
     if None in (coordinator, num_processes, process_id):
         coordinator, num_processes, process_id, _ = ClusterEnv.auto_detect_unset_distributed_params(
             coordinator, num_processes, process_id, [], None, timeout_seconds
@@ -75,6 +73,7 @@ def connect(
         )
     if process_id:
         _await(coordinator, process_id, timeout_seconds)
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for a notice and go on
     jax.distributed.initialize(
         coordinator,
         num_processes,
@@ -83,37 +82,7 @@ def connect(
         initialization_timeout=timeout_seconds,
         heartbeat_timeout_seconds=heartbeat_seconds,
     )
-
-
-def place(tree: Any, shardings: Any) -> Any:
-    """Puts arrays where their shardings say; one path for one process and for many.
-
-    Each process gives its own devices their parts of the arrays that it holds: nothing is sent, compared or gathered,
-    and no device holds more than its part. (`jax.device_put` onto several processes gathers every array on every
-    device first, to compare.) Every process must hold the same values.
-
-    Args:
-      tree: arrays of the host or of this process's devices, random keys too. An array that lies over several processes
-        is moved by a program that every process must run.
-      shardings: a `jax.sharding.Sharding` for each, or for a whole branch of `tree`.
-    """
-    return jax.tree.map(_place, tree, jax.tree.broadcast(shardings, tree))
-
-
-def fetch(tree: Any) -> Any:
-    """The values of arrays as NumPy arrays, whole, on every process; random keys as their data.
-
-    Every process must call it, in the same order: what lies over several of them is sent to all.
-    """
-    leaves, treedef = jax.tree.flatten(tree)
-    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in leaves]
-    far = [i for i, leaf in enumerate(leaves) if not (_is_here(leaf) or leaf.is_fully_replicated)]
-    if far:
-        meshes = [sharding.mesh for i in far if isinstance(sharding := leaves[i].sharding, NamedSharding)]
-        whole = [NamedSharding(mesh, PartitionSpec()) for mesh in meshes]
-        for i, leaf in zip(far, jax.jit(_same, out_shardings=whole)([leaves[i] for i in far]), strict=True):
-            leaves[i] = leaf
-    return treedef.unflatten(np.asarray(leaf if _is_here(leaf) else leaf.addressable_data(0)) for leaf in leaves)
+    agree("versions", versions())
 
 
 def _checked(parts: dict[str, Any]) -> tuple[str, int, int]:
@@ -165,24 +134,3 @@ def _local_device_ids() -> list[int] | None:
     shares_a_host = int(tasks) > int(nodes) or int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")) > 1
     has_one = any(os.environ.get(name, ",").count(",") == 0 for name in _VISIBLE)
     return None if shares_a_host and not has_one else []
-
-
-def _place(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
-        return leaf
-    if not _is_here(leaf):
-        return jax.jit(_same, out_shardings=sharding)(leaf)
-    host = leaf if _is_key(leaf) else np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-
-def _is_here(leaf: Any) -> bool:
-    return getattr(leaf, "is_fully_addressable", True)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.prng_key)
-
-
-def _same(x: Any) -> Any:
-    return x

@@ -1,0 +1,60 @@
+"""Arrays onto a mesh of all processes' devices, and their values back."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Puts arrays where their shardings say; one path for one process and for many.
+
+    Each process gives its own devices their parts of the arrays that it holds: nothing is sent, compared or gathered,
+    and no device holds more than its part. (`jax.device_put` onto several processes gathers every array on every
+    device first, to compare.) Every process must hold the same values.
+
+    Args:
+      tree: arrays of the host or of this process's devices, random keys too. An array that lies over several processes
+        is moved by a program that every process must run.
+      shardings: a `jax.sharding.Sharding` for each, or for a whole branch of `tree`.
+    """
+    return jax.tree.map(_place, tree, jax.tree.broadcast(shardings, tree))
+
+
+def fetch(tree: Any) -> Any:
+    """The values of arrays as NumPy arrays, whole, on every process; random keys as their data.
+
+    Every process must call it, in the same order: what lies over several of them is sent to all.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in leaves]
+    far = [i for i, leaf in enumerate(leaves) if not (_is_here(leaf) or leaf.is_fully_replicated)]
+    if far:
+        meshes = [sharding.mesh for i in far if isinstance(sharding := leaves[i].sharding, NamedSharding)]
+        whole = [NamedSharding(mesh, PartitionSpec()) for mesh in meshes]
+        for i, leaf in zip(far, jax.jit(_same, out_shardings=whole)([leaves[i] for i in far]), strict=True):
+            leaves[i] = leaf
+    return treedef.unflatten(np.asarray(leaf if _is_here(leaf) else leaf.addressable_data(0)) for leaf in leaves)
+
+
+def _place(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    if not _is_here(leaf):
+        return jax.jit(_same, out_shardings=sharding)(leaf)
+    host = leaf if _is_key(leaf) else np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _is_here(leaf: Any) -> bool:
+    return getattr(leaf, "is_fully_addressable", True)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(getattr(leaf, "dtype", np.int32), jax.dtypes.prng_key)
+
+
+def _same(x: Any) -> Any:
+    return x
