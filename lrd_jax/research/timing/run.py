@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import platform
 import tempfile
 from collections.abc import Callable
@@ -10,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
 
+import lrd_jax
 from lrd_jax.checkpoint import load
 from lrd_jax.convert import write_hf
 from lrd_jax.decoding.loop import make_decode
@@ -172,7 +173,7 @@ def _hand_over(params: Params, config: ModelConfig, dtype: str, references: list
 
 def _machine(references: list[Reference]) -> dict[str, Any]:
     """Where this ran, and with what."""
-    ours = {name: importlib.metadata.version(name) for name in ("lrd-jax", "jax", "jaxlib")}
+    ours = {"lrd-jax": lrd_jax.__version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__}
     return {
         "device": jax.devices()[0].device_kind,
         "system": f"{platform.system()} {platform.machine()}",
