@@ -109,19 +109,39 @@ def mesh_sizes(text: str) -> dict[str, int]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DecoderOptions:
-    """A decoder, as every command names one; `lrd_jax.presets.decoder` makes it.
+class Changes:
+    """Of a command whose decoder can be changed by every field that decoders have.
+
+    Attributes:
+      changes: what is changed in the preset, by dotted or short name: see `lrd_jax.presets.preset`.
+    """
+
+    changes: Annotated[Mapping[str, Any], Fixed, Suppress] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderOptions(Changes):
+    """A decoder, as every command that has one names it; `lrd_jax.presets.decoder` makes it.
 
     Attributes:
       preset: lrd, paper, plain, fast, llada, dream, the paper's settings as paper/CHECKPOINT/BENCHMARK, or a preset
         file, such as `lrd-jax calibrate` writes.
       gen_length: positions to generate.
-      changes: what is changed in the preset, by dotted or short name: see `lrd_jax.presets.preset`.
     """
 
     preset: str = "lrd"
     gen_length: int = 64
-    changes: Annotated[Mapping[str, Any], Fixed, Suppress] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Yours(Changes):
+    """A decoder of the user's beside those that a command compares; `lrd_jax.presets.yours` makes it.
+
+    Attributes:
+      preset: of a decoder of yours beside those; it is lrd where only changes are given.
+    """
+
+    preset: Annotated[str | None, arg(help_behavior_hint="(default: none)", metavar="NAME")] = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

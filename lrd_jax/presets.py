@@ -9,7 +9,7 @@ from lrd_jax.decoding.setting import specs
 from lrd_jax.decoding.text_form import changed, from_table
 from lrd_jax.errors import Refused
 from lrd_jax.models.checkpoints import CHECKPOINTS
-from lrd_jax.options import DecoderOptions
+from lrd_jax.options import DecoderOptions, Yours
 from lrd_jax.preset_files import SUFFIXES, PresetFile, is_preset_file, read_preset
 
 DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
@@ -94,6 +94,19 @@ def decoder(options: DecoderOptions, **defaults: Any) -> DecodeConfig:
       ValueError: see `preset`.
     """
     return preset(options.preset, options.gen_length, **{**defaults, **options.changes})
+
+
+def yours(options: Yours) -> dict[str, Callable[..., DecodeConfig]]:
+    """The decoder of the user's, if there is one: its name in tables, and the config for a canvas and defaults."""
+    if options.preset is None and not options.changes:
+        return {}
+    name = options.preset or "lrd"
+    said = (f"{field.replace('_', '-')} {value}" for field, value in options.changes.items())
+    return {
+        "yours: " + ", ".join([name, *said]): lambda gen_length, **defaults: preset(
+            name, gen_length, **{**defaults, **options.changes}
+        )
+    }
 
 
 def _named(name: str, gen_length: int) -> tuple[DecodeConfig, int | None]:

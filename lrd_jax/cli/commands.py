@@ -9,11 +9,11 @@ import tyro
 
 from lrd_jax.cli.decoder_arguments import print_help, split
 from lrd_jax.cli.options import Chat, Convert, Export, Generate, Train, Verify
-from lrd_jax.options import DecoderOptions
+from lrd_jax.errors import Refused
+from lrd_jax.options import Changes
 from lrd_jax.research.analyze.options import Analyze
 from lrd_jax.research.benchmarks.options import Eval
 from lrd_jax.research.calibrate.options import Calibrate
-from lrd_jax.research.options import EvalTiny
 from lrd_jax.research.reproduce.options import Reproduce
 from lrd_jax.research.timing.options import Bench
 
@@ -27,7 +27,6 @@ COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
     "verify": Verify,
     "train": Train,
     "eval": Eval,
-    "eval-tiny": EvalTiny,
     "bench": Bench,
     "reproduce": Reproduce,
     "calibrate": Calibrate,
@@ -42,8 +41,10 @@ def parsed(args: list[str]) -> Any:
       ValueError: an option that neither the command nor a decoder has.
       SystemExit: help was asked for, or tyro refuses the arguments.
     """
+    if args[:1] == ["eval-tiny"]:
+        raise Refused("eval-tiny is a part of reproduce: lrd-jax reproduce --what table1, scan or caches")
     command = COMMANDS.get(args[0]) if args else None
-    decodes = command is not None and issubclass(command, DecoderOptions)
+    decodes = command is not None and issubclass(command, Changes)
     changes: dict[str, str] = {}
     if command is not None:
         own = {field.name for field in dataclasses.fields(command)} - {"changes"}

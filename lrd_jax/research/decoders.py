@@ -153,5 +153,3 @@ SCAN: Decoders = {
 }
 
 CACHES: Decoders = in_blocks(8) | in_blocks(32)
-
-DECODER_SETS: dict[str, Decoders] = {"table": TABLE, "scan": SCAN, "caches": CACHES}

@@ -1,17 +1,20 @@
 """Accuracy against forwards: decoders on the questions of some tasks, the embedded models' held-out problems at first.
 
-One cell is one (model, canvas, decoder, number of problems, seed, tasks). Cells are appended to a JSON-lines file as
-they come, and a cell that is there already is not run again, so that a run which was cut short goes on. A cell holds,
-beside what it is of: accuracy with its 95 % Wilson interval (low, high), by group as [right, asked] (grades), and one 0
-or 1 a problem (right), in the same order for all decoders of a model, canvas, number, seed and tasks; means
-of a problem of forwards, refine_forwards and effective_tokens (those before the end of the text); seconds, of all
-problems; stop_reasons; and where they were asked for, refinements, how many took so many forwards, and steps, a
-`lrd_jax.research.replay.summary`. Cells without a list of tasks are of words and code.
+One cell is one (model, canvas, decoder, number of problems, seed, tasks, dtype). A decoder is its name in tables and
+its config, in the text form. Cells are appended to a JSON-lines file as they come, and a cell that is there already is
+not run again, so that a run which was cut short goes on; where a name comes to mean another config, its cells are no
+longer there. A cell holds, beside what it is of: accuracy with its 95 % Wilson interval (low, high), by group as
+[right, asked] (grades), and one 0 or 1 a problem (right), in the same order for all decoders of a model, canvas,
+number, seed and tasks; means of a problem of forwards, refine_forwards and effective_tokens (those before the end of
+the text); seconds, of all problems; stop_reasons; and where they were asked for, refinements, how many took so many
+forwards, and steps, a `lrd_jax.research.replay.summary`. Cells without a list of tasks are of words and code, those
+without a dtype of the one that a model is loaded with where none is named.
 """
 
 import collections
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +25,10 @@ from lrd_jax.answer import Answer
 from lrd_jax.batching import batches
 from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.text_form import from_table, to_table
 from lrd_jax.errors import Refused
 from lrd_jax.generate import Generator
 from lrd_jax.models import Model
-from lrd_jax.research.decoders import DECODER_SETS
-from lrd_jax.research.markdown import percent, table, tally
-from lrd_jax.research.options import EvalTiny
 from lrd_jax.research.questions import Question, Source, source_of
 from lrd_jax.research.replay import replay, summary
 from lrd_jax.research.results import Results
@@ -35,30 +36,6 @@ from lrd_jax.research.statistics import wilson
 from lrd_jax.text import encode_prompts, pad_to_bucket
 
 TASKS_BY_DEFAULT = ("words", "code")
-
-
-def run(config: EvalTiny, report: Callable[[dict], None] = lambda cell: None) -> list[dict]:
-    """Runs every cell that the output file does not hold yet; calls `report` with each; returns all of them."""
-    _refuse_unknown(config)
-    wanted = [
-        Wanted(decoder=name, make=make, canvas=canvas, problems=count)
-        for canvas, count in zip(config.canvases, config.counts, strict=True)
-        for name, make in DECODER_SETS[config.decoders].items()
-        if not config.only or name in config.only
-    ]
-    asked = {"batch": config.batch, "seed": config.seed, "output": config.output, "report": report}
-    return [cell for model in config.models for cell in measure(model, wanted, **asked)]
-
-
-def _refuse_unknown(config: EvalTiny) -> None:
-    if config.decoders not in DECODER_SETS:
-        raise Refused(f"decoders={config.decoders!r} is unknown; choose one of {', '.join(DECODER_SETS)}")
-    unknown = set(config.only) - set(DECODER_SETS[config.decoders])
-    if unknown:
-        raise Refused(
-            f"only={', '.join(sorted(unknown))} is not in the set {config.decoders!r}; "
-            f"it holds {', '.join(DECODER_SETS[config.decoders])}"
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +55,12 @@ class Wanted:
     problems: int
     needs: tuple[str, ...] = ()
 
+    def cell(self, model: str, *, seed: int, tasks: tuple[str, ...], dtype: str | None) -> dict[str, Any]:
+        """What the cell is of."""
+        cell = {"model": model, "canvas": self.canvas, "decoder": self.decoder}
+        cell |= {"config": to_table(self.make(self.canvas)), "problems": self.problems, "seed": seed}
+        return cell | {"tasks": list(tasks)} | ({} if dtype is None else {"dtype": dtype})
+
     def is_held(self, cell: dict | None) -> bool:
         """Whether a cell of the same key, None if there is none, is all that is wanted."""
         return cell is not None and set(self.needs) <= set(cell)
@@ -93,7 +76,7 @@ def measure(
     batch: int = 50,
     seed: int = 1,
     context: int | None = None,
-    dtype: str | None = "float32",
+    dtype: str | None = None,
     report: Callable[[dict], None] = lambda cell: None,
 ) -> list[dict]:
     """The wanted cells of one model: those that `output` holds are read, the others measured and appended.
@@ -104,24 +87,23 @@ def measure(
       tasks: what the questions are of.
       source: gives the questions; None: `lrd_jax.research.questions.source_of` the tasks.
       batch: rows decoded together.
-      seed: of the questions.
+      seed: of the questions, and of the draws of decoders that draw.
       context: prompt + canvas that may be decoded where it is more than the model's own limit.
-      dtype: of the weights; None: the stored one.
+      dtype: of the weights; None: the one that `lrd_jax.load` gives.
       report: called with every cell that was measured.
     """
     loaded, cells = None, []
     ask = functools.cache(source or source_of(tasks))  # decoders are asked the same, and some sources are slow
     with cells_in(output) as results:
         for one in wanted:
-            cell = {"model": model_name, "canvas": one.canvas, "decoder": one.decoder, "problems": one.problems}
-            cell |= {"seed": seed, "tasks": list(tasks)}
+            cell = one.cell(model_name, seed=seed, tasks=tasks, dtype=dtype)
             key = cell_key(cell)
             if not one.is_held(results.held.get(key)):
                 loaded = loaded or open_model(model_name, context, dtype)
                 config = one.make(one.canvas)
                 generator = Generator(loaded, config.replace(trace=True) if one.needs else config, batch=batch)
                 asked = ask(one.problems, seed, one.canvas, loaded.tokenizer)
-                results.append([cell | _measure(generator, asked, replayed="steps" in one.needs)])
+                results.append([cell | _measure(generator, asked, seed, replayed="steps" in one.needs)])
                 report(results.held[key])
             cells.append(results.held[key])
     return cells
@@ -134,8 +116,18 @@ def cells_in(path: Path) -> Results[dict]:
 
 def cell_key(cell: dict) -> tuple:
     """What a cell is of; cells of equal keys measure the same, and the newer counts."""
-    tasks = tuple(cell.get("tasks", TASKS_BY_DEFAULT))
-    return (*(cell[field] for field in ("model", "canvas", "decoder", "problems", "seed")), tasks)
+    of = tuple(cell[field] for field in ("model", "canvas", "decoder", "problems", "seed"))
+    return (*of, tuple(cell.get("tasks", TASKS_BY_DEFAULT)), cell.get("dtype"), config_key(cell))
+
+
+def config_key(cell: dict) -> str | None:
+    """A cell's config as one text, with the fields that it leaves at their defaults; None where it has none."""
+    return _whole(json.dumps(cell["config"])) if "config" in cell else None
+
+
+@functools.cache
+def _whole(config: str) -> str:
+    return json.dumps(to_table(from_table(json.loads(config))), sort_keys=True)
 
 
 def open_model(name: str, context: int | None = None, dtype: str | None = None) -> Loaded:
@@ -149,11 +141,12 @@ def open_model(name: str, context: int | None = None, dtype: str | None = None) 
     return loaded
 
 
-def _measure(generator: Generator, questions: list[Question], *, replayed: bool) -> dict[str, Any]:
+def _measure(generator: Generator, questions: list[Question], seed: int, *, replayed: bool) -> dict[str, Any]:
     """Decodes all questions; wall time leaves out compiling, padding rows, replays and turning tokens into text."""
     tokenizer = generator.loaded.tokenizer
     questions = sorted(questions, key=lambda q: len(tokenizer(q.prompt)["input_ids"]))
-    answers = generator.generate([question.prompt for question in questions])
+    draws = seed if generator.config.draws is not False else None
+    answers = generator.generate([question.prompt for question in questions], seed=draws)
     checks = [question.check(answer.text) for question, answer in zip(questions, answers, strict=True)]
     right = collections.defaultdict(list)
     for question, ok in zip(questions, checks, strict=True):
@@ -196,24 +189,3 @@ def refinement_lengths(refining: np.ndarray) -> list[int]:
     """How many forwards each refinement of each row took; refining bool `[B, S]`, as `Trace` has it."""
     edges = np.diff(np.pad(refining.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     return (np.argwhere(edges == -1)[:, 1] - np.argwhere(edges == 1)[:, 1]).tolist()
-
-
-def markdown(cells: list[dict]) -> str:
-    """The cells as Markdown tables, one a (model, canvas)."""
-    head = ["decoder", "accuracy % (95 %)", "forwards", "refine", "ms a problem", "ends"]
-    text = []
-    for model, canvas in dict.fromkeys((c["model"], c["canvas"]) for c in cells):
-        group = [c for c in cells if (c["model"], c["canvas"]) == (model, canvas)]
-        lines = [
-            [
-                c["decoder"],
-                percent(c["accuracy"], c["low"], c["high"]),
-                f"{c['forwards']:.1f}",
-                f"{c['refine_forwards']:.1f}",
-                f"{1000 * c['seconds'] / c['problems']:.1f}",
-                tally(c["stop_reasons"]),
-            ]
-            for c in group
-        ]
-        text += [f"**{model}, canvas {canvas}, {group[0]['problems']} problems**", "", table(head, lines), ""]
-    return "\n".join(text)

@@ -14,10 +14,10 @@ from lrd_jax.cli import decoder_arguments, main
 from lrd_jax.cli.commands import COMMANDS, parsed
 from lrd_jax.cli.decoder_arguments import split
 from lrd_jax.decoding.text_form import all_fields
-from lrd_jax.options import DecoderOptions
-from lrd_jax.presets import SHORT_NAMES, decoder
+from lrd_jax.options import Changes, DecoderOptions
+from lrd_jax.presets import SHORT_NAMES, decoder, yours
 
-DECODES = [name for name, kind in COMMANDS.items() if issubclass(kind, DecoderOptions)]
+DECODES = [name for name, kind in COMMANDS.items() if issubclass(kind, Changes)]
 NEEDED = {"eval": ["--model", "m"], "calibrate": ["--data", "d"], "analyze": ["--output", "o"], "generate": ["q"]}
 
 
@@ -30,16 +30,22 @@ def decoder_of(*args):
 
 
 def test_the_commands_that_take_a_decoder():
-    assert DECODES == ["generate", "chat", "eval", "calibrate", "analyze"]
+    assert DECODES == ["generate", "chat", "eval", "bench", "reproduce", "calibrate", "analyze"]
 
 
 @pytest.mark.parametrize("command", DECODES)
 def test_every_command_that_decodes_takes_every_field(command):
     args = ["--commit", "threshold", "--commit.threshold", "0.8", "--cache=dual", "--cache.refresh-every", "8"]
     args += ["--mix.top_p", "0.5", "--draw.top-k=20", "--no-suppress-mask", "--end-of-text", "--max-forwards", "10"]
-    options = options_of(command, *NEEDED.get(command, []), "--preset", "lrd", "--gen-length", "64", *args)
+    options = options_of(command, *NEEDED.get(command, []), "--preset", "lrd", *args)
     assert type(options) is COMMANDS[command]
-    assert decoder(options) == DecodeConfig.lrd(
+    if isinstance(options, DecoderOptions):
+        found = decoder(dataclasses.replace(options, gen_length=64))
+    else:
+        ((name, make),) = yours(options).items()
+        assert name.startswith("yours: lrd, commit threshold, commit.threshold 0.8, cache dual, cache.refresh-every 8")
+        found = make(64)
+    assert found == DecodeConfig.lrd(
         64,
         commit=Threshold(0.8),
         cache=DualCache(8),
@@ -49,6 +55,13 @@ def test_every_command_that_decodes_takes_every_field(command):
         end_of_text=True,
         max_forwards=10,
     )
+
+
+@pytest.mark.parametrize("command", ["bench", "reproduce"])
+def test_a_decoder_of_yours_is_there_where_something_is_said_of_it(command):
+    assert yours(options_of(command)) == {}
+    assert list(yours(options_of(command, "--preset", "plain"))) == ["yours: plain"]
+    assert list(yours(options_of(command, "--r-f", "0.4"))) == ["yours: lrd, r-f 0.4"]
 
 
 def test_options_stand_around_the_question_in_any_order():
@@ -75,9 +88,10 @@ def test_the_last_of_several_counts():
 
 @pytest.mark.parametrize("command", DECODES)
 def test_without_changes_a_commands_own_options_stay(command):
-    args = [command, *NEEDED.get(command, []), "--gen_length", "32"]
-    assert options_of(*args).gen_length == 32
-    assert options_of(*args).changes == {}
+    name, value = ("canvases", (32,)) if command == "reproduce" else ("gen_length", 32)
+    options = options_of(command, *NEEDED.get(command, []), f"--{name}", "32")
+    assert getattr(options, name) == value
+    assert options.changes == {}
 
 
 def test_own_options_go_before_short_names():

@@ -8,7 +8,6 @@ GENERATE = f"generate Q {W}"
 CALIBRATE = f"calibrate --data good.jsonl {W}"
 ANALYZE = f"analyze --output out {W}"
 GOLD = "eval --model gold --settings llada-8b-base"
-TINY = "eval-tiny --canvases 16 --counts 1"
 BENCH = "bench --gen-length 8"
 REPRODUCE = "reproduce --canvases 64 --counts 1"
 
@@ -265,23 +264,8 @@ ROWS = {
         (f"eval {W} --settings llada-8b-base --preset paper/x/y", "checkpoint 'x' is not one of the paper's"),
     ],
     "eval-tiny": [
-        ("eval-tiny --models", "models must name at least one"),
-        ("eval-tiny --canvases --counts", "canvases must name at least one"),
-        (f"{TINY} --models no", "there is no model 'no'"),
-        (f"{TINY} --models ''", "there is no model ''"),
-        (f"{TINY} --counts 0", "counts=(0,) must be at least 1"),
-        (f"{TINY} --canvases 0", "canvases=(0,) must be at least 1"),
-        (f"{TINY} --canvases 16 32", "must have one number for each of canvases=(16, 32)"),
-        (f"{TINY} --canvases many", "Error parsing --canvases"),
-        (f"{TINY} --batch 0", "batch=0 must be at least 1"),
-        (f"{TINY} --seed -1", "seed=-1 must be in"),
-        (f"{TINY} --decoders x", "decoders='x' is unknown; choose one of"),
-        (f"{TINY} --only x", "only=x is not in the set 'table'"),
-        (f"{TINY} --output folder", "output='folder' is a folder; name a file"),
-        (f"{TINY} --output file/x", "file is a file, where a folder was wanted"),
-        (f"{TINY} --output ''", "is a folder; name a file"),
-        (f"{TINY} more", "Error parsing --counts"),
-        (f"{TINY} --bogus", "--bogus is unknown"),
+        ("eval-tiny", "eval-tiny is a part of reproduce: lrd-jax reproduce --what table1, scan or caches"),
+        ("eval-tiny --decoders scan", "eval-tiny is a part of reproduce"),
     ],
     "bench": [
         ("bench --bogus", "--bogus is unknown"),
@@ -308,6 +292,9 @@ ROWS = {
         (f"{BENCH} --threshold 7", "threshold=7.0 must be in [0, 1]"),
         (f"{BENCH} --threshold nan", "threshold=nan must be in [0, 1]"),
         (f"{BENCH} --seed -1", "seed=-1 must be in [0, 2^31)"),
+        (f"{BENCH} --preset x", "preset 'x' is unknown; choose one of"),
+        (f"{BENCH} --cache x", "cache='x' is unknown"),
+        (f"{BENCH} --preset plain --r-f 0.1", "r_f changes the mixing, which this decoder does not have"),
         (f"{BENCH} --logit-std 0", "logit_std=0.0 must be in (0, 1000)"),
         (f"{BENCH} --logit-std nan", "logit_std=nan must be in (0, 1000)"),
         (f"{BENCH} --dtype int8", "dtype 'int8' is not one for weights"),
@@ -337,6 +324,13 @@ ROWS = {
         (f"{REPRODUCE} --replayed 0", "replayed=0 must be at least 1"),
         (f"{REPRODUCE} --batch 0", "batch=0 must be at least 1"),
         (f"{REPRODUCE} --seed -1", "seed=-1 must be in"),
+        (f"{REPRODUCE} --dtype int8", "dtype 'int8' is not one for weights"),
+        (f"{REPRODUCE} --preset x", "preset 'x' is unknown; choose one of"),
+        (f"{REPRODUCE} --preset no.toml", "no.toml: "),
+        (f"{REPRODUCE} --cache x", "cache='x' is unknown"),
+        (f"{REPRODUCE} --r-f 2", "mix.r_f=2.0 must be in"),
+        ("reproduce --canvases 64 65 --counts 1 1 --block-length 64", "gen_length=65 must be a multiple of"),
+        (f"{REPRODUCE} --gen-length 8", "gen_length is that of every decoder here: name it with --canvases"),
         (f"{REPRODUCE} --context 0", "context=0 must be at least 1"),
         (f"{REPRODUCE} --only zzz", "only=zzz names no decoder"),
         (f"{REPRODUCE} --cells no", "cells=no: no such file"),

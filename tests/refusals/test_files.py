@@ -110,8 +110,7 @@ def test_a_line_that_is_no_conversation_gets_its_error(desk, models, capsys, rec
         ("reproduce --redraw --output out", "out/cells.jsonl", "[1]\n", "line 1 is no record"),
         ("reproduce --redraw --output out", "out/cells.jsonl", b"\xff\n", "line 1 is no record"),
         ("reproduce --redraw --cells out/c", "out/c", '{"model": 1}\n', "out/c, line 1 is no record"),
-        ("eval-tiny --canvases 16 --counts 1 --output out/c", "out/c", '{"model": 1}\n', "line 1 is no record"),
-        ("eval-tiny --canvases 16 --counts 1 --output out/c", "out/c", f"{DEEP}\n", "line 1 is no record"),
+        ("reproduce --redraw --cells out/c", "out/c", f"{DEEP}\n", "line 1 is no record"),
     ],
 )
 def test_what_an_earlier_run_cannot_have_left_is_named(refuses, desk, line, file, content, words):

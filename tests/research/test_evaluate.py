@@ -1,12 +1,12 @@
-"""The evaluation: intervals, cells that are not run twice, and the options that it refuses."""
+"""The evaluation: intervals, and cells that are not run twice."""
 
-import dataclasses
 import json
 
 import pytest
 
 from lrd_jax.research import evaluate
-from lrd_jax.research.options import EvalTiny
+from lrd_jax.research.decoders import TABLE
+from lrd_jax.research.evaluate import Wanted
 from lrd_jax.research.statistics import wilson
 
 
@@ -16,14 +16,14 @@ def test_wilson_intervals_are_the_published_ones():
     assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
 
 
-def small(tmp_path, **changes):
-    options = {"models": ("lrd-tiny",), "canvases": (32,), "counts": (6,), "batch": 4, "only": ("plain, 8 a step",)}
-    return EvalTiny(**{**options, "output": tmp_path / "cells.jsonl", **changes})
+def measured(file, *names, problems=6, report=lambda cell: None, **changes):
+    wanted = [Wanted(decoder=name, make=TABLE[name], canvas=32, problems=problems) for name in names]
+    return evaluate.measure("lrd-tiny", wanted, output=file, batch=4, report=report, **changes)
 
 
 def test_cells_are_appended_and_not_run_again(tmp_path):
-    config, reported = small(tmp_path), []
-    cells = evaluate.run(config, reported.append)
+    file, reported = tmp_path / "cells.jsonl", []
+    cells = measured(file, "plain, 8 a step", report=reported.append)
     assert reported == cells
     assert cells[0]["forwards"] == 4.0
     assert cells[0]["right"].count("1") == sum(right for right, _ in cells[0]["grades"].values())
@@ -33,36 +33,27 @@ def test_cells_are_appended_and_not_run_again(tmp_path):
         == sum(n for _, n in cells[0]["grades"].values())
         == 6
     )
-    with config.output.open("a") as file:
-        file.write('{"model": "lrd-ti')  # as a run leaves it that was killed while writing
-    assert evaluate.run(config, pytest.fail) == cells
-    more = evaluate.run(dataclasses.replace(config, only=("plain, 8 a step", "threshold 0.9")), reported.append)
+    with file.open("a") as opened:
+        opened.write('{"model": "lrd-ti')  # as a run leaves it that was killed while writing
+    assert measured(file, "plain, 8 a step", report=pytest.fail) == cells
+    more = measured(file, "plain, 8 a step", "threshold 0.9", report=reported.append)
     assert [cell["decoder"] for cell in more] == ["plain, 8 a step", "threshold 0.9"]
     assert more[0] == cells[0]
-    held = evaluate.cells_in(config.output).read().held
+    held = evaluate.cells_in(file).read().held
     assert list(held.values()) == more  # the line that was cut short took none with it
 
 
-def test_the_table_says_what_was_counted():
-    cell = {"model": "m", "canvas": 64, "decoder": "d", "problems": 20, "accuracy": 0.5, "low": 0.3, "high": 0.7}
-    cell |= {"forwards": 3.25, "refine_forwards": 1.0, "seconds": 2.0, "stop_reasons": {"settled": 15, "finished": 5}}
-    assert "| d | 50.0 (30.0-70.0) | 3.2 | 1.0 | 100.0 | finished 5, settled 15 |" in evaluate.markdown([cell])
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"counts": (1, 2)}, "one number for each"),
-        ({"decoders": "all"}, "decoders='all' is unknown; choose one of table, scan"),
-        ({"only": ("best",)}, "only=best is not in the set 'table'"),
-    ],
-)
-def test_bad_options_are_named(tmp_path, changes, words):
-    with pytest.raises(ValueError, match=words):
-        evaluate.run(small(tmp_path, **changes))
+def test_a_cell_is_of_a_config_and_a_dtype_not_of_a_name_alone():
+    (four, eight) = (Wanted(decoder="d", make=TABLE[f"plain, {k} a step"], canvas=32, problems=6) for k in (4, 8))
+    asked = {"seed": 1, "tasks": ("words", "code"), "dtype": None}
+    keys = [evaluate.cell_key(one.cell("m", **asked)) for one in (four, eight)]
+    keys.append(evaluate.cell_key(four.cell("m", **{**asked, "dtype": "bfloat16"})))
+    assert len(set(keys)) == 3
+    cell = four.cell("m", **asked)
+    del cell["config"]["trace"]  # as one was written before the field was there
+    assert evaluate.cell_key(cell) == keys[0]
 
 
 def test_cells_are_json_lines(tmp_path):
-    config = small(tmp_path, counts=(2,))
-    evaluate.run(config)
-    assert json.loads(config.output.read_text())["problems"] == 2
+    measured(tmp_path / "cells.jsonl", "plain, 8 a step", problems=2)
+    assert json.loads((tmp_path / "cells.jsonl").read_text())["problems"] == 2

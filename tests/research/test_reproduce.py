@@ -9,14 +9,14 @@ import pytest
 
 from lrd_jax.cli import main
 from lrd_jax.decoding.parts.part import Part
-from lrd_jax.research.decoders import DECODER_SETS
+from lrd_jax.decoding.text_form import to_table
 from lrd_jax.research.evaluate import cells_in
 from lrd_jax.research.questions import source_of
 from lrd_jax.research.reproduce import decoders
-from lrd_jax.research.reproduce.exhibits import EXHIBITS, wanted
+from lrd_jax.research.reproduce.exhibits import EXHIBITS, KNOWN, wanted
 from lrd_jax.research.reproduce.figures import settled_by
 from lrd_jax.research.reproduce.folder import Setting, settings
-from lrd_jax.research.reproduce.options import WHAT, Reproduce
+from lrd_jax.research.reproduce.options import PAPER, WHAT, Reproduce
 from lrd_jax.research.reproduce.run import missing, run
 from lrd_jax.research.reproduce.show import SHOWS
 from lrd_jax.research.reproduce.tables import table1, table3
@@ -25,7 +25,7 @@ from lrd_jax.research.statistics import difference, front, wilson
 
 GROUPS = (decoders.FRONTS, decoders.FEEDBACK, decoders.NUCLEUS)
 SETS = [
-    *DECODER_SETS.values(),
+    *(exhibit.measured | exhibit.replayed for exhibit in EXHIBITS.values()),
     *(value for name, value in vars(decoders).items() if isinstance(value, dict) and name.isupper()),
     *(group for groups in GROUPS for group in groups.values()),
 ]
@@ -53,12 +53,14 @@ def every_cell(options):
     costly = {"effective_tokens": 20.0, "refinements": {"2": 7, "3": 2, "20": 1}, "steps": steps(12)}
     for one in wanted(options):
         numbers = {"accuracy": rng.uniform(0.5, 0.9), "forwards": rng.uniform(2, 64)}
-        yield cell(one.decoder, canvas=one.canvas, problems=one.problems, **costly, **numbers)
+        config = to_table(one.make(one.canvas))
+        yield cell(one.decoder, canvas=one.canvas, problems=one.problems, config=config, **costly, **numbers)
 
 
 @pytest.fixture
 def options(tmp_path):
-    return Reproduce(model=("m",), output=tmp_path / "out", cells=(tmp_path / "cells.jsonl",), redraw=True)
+    cells = (tmp_path / "cells.jsonl",)
+    return Reproduce(model=("m",), what=WHAT, output=tmp_path / "out", cells=cells, redraw=True)
 
 
 @pytest.fixture(autouse=True)
@@ -84,12 +86,15 @@ def test_every_cell_of_the_docs_is_of_a_decoder_that_is_there():
     known = {name for decoder_set in SETS for name in decoder_set}
     cells = cells_in(DOCS / "cells.jsonl").read().held.values()
     assert len(cells) > 200
+    shown = settings(cells, {}, ("lrd-tiny-soft", "lrd-tiny"), ("words", "code"))
+    assert sum(len(found) for setting in shown for found in setting.cells.values()) == len(cells)  # no name has moved
     assert {cell["decoder"] for cell in cells} <= known
     assert {name for times in times_of(DOCS / "times.jsonl").values() for name in times} <= known
 
 
 def test_everything_that_can_be_asked_for_is_measured_and_shown():
     assert tuple(EXHIBITS) == WHAT
+    assert set(PAPER) < set(WHAT)
     assert set(SHOWS) == {*WHAT, "claims"}
 
 
@@ -114,7 +119,7 @@ def test_everything_is_drawn_from_the_folder_alone(options, cells_file):
     report = run(options).read_text()
     for name in WHAT:
         assert f"## {name}: " in report
-        assert (options.output / f"{name}-m-64.png").is_file() == (not name.startswith("table"))
+        assert (options.output / f"{name}-m-64.png").is_file() == name.startswith(("figure", "front"))
     results = json.loads((options.output / "results.json").read_text())
     assert set(results) == set(SHOWS)
     cells_file.unlink()
@@ -134,7 +139,7 @@ def test_cells_of_other_runs_are_not_missing(options, cells_file):
 
 def test_a_table_compares_with_the_baseline_and_with_the_first_of_its_group():
     cells = [cell("plain, 1 a step", forwards=64.0), cell(decoders.PAPER, 0.7, forwards=4.0)]
-    times = {("m", 64): {"plain, 1 a step": 1.0, decoders.PAPER: 2.0}}
+    times = {("m", 64, None): {"plain, 1 a step": 1.0, decoders.PAPER: 2.0}}
     (setting,) = settings([*cells, cell("paper, no mixing", 0.8, forwards=3.0)], times, ("m",), ("words", "code"))
     row = table1(setting).data["the paper's comparison"][1]
     assert (row["fewer"], row["faster"], row["milliseconds"]) == (16.0, 8.0, 8.0)
@@ -205,10 +210,31 @@ def test_what_is_missing_is_measured_and_timed_once(tmp_path):
     (measured,) = cells_in(tmp_path / "cells.jsonl").read().held.values()
     assert 0 < measured["effective_tokens"] < 32
     assert measured["tasks"] == ["words", "code"]
-    assert times_of(tmp_path / "times.jsonl")["lrd-tiny-soft", 32]["threshold 0.9"] > 0
+    assert times_of(tmp_path / "times.jsonl")["lrd-tiny-soft", 32, None]["threshold 0.9"] > 0
     before = [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")]
     run(options)
     assert [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")] == before
+
+
+def test_a_decoder_of_yours_is_measured_and_shown_beside_the_others(tmp_path):
+    asked = ["--canvases", "32", "--counts", "4", "--what", "table1,front", "--only", "threshold 0.9"]
+    asked += ["--output", str(tmp_path), "--cache", "dual", "--commit.threshold", "0.8", "--temperature", "0.5"]
+    assert main(["reproduce", *asked, "--dtype", "bfloat16"]) == 0
+    cells = list(cells_in(tmp_path / "cells.jsonl").read().held.values())
+    name = "yours: lrd, cache dual, commit.threshold 0.8, temperature 0.5"
+    assert [(c["decoder"], c["dtype"]) for c in cells] == [(name, "bfloat16"), ("threshold 0.9", "bfloat16")]
+    assert cells[0]["config"]["cache"]["kind"] == "dual"
+    assert set(times_of(tmp_path / "times.jsonl")["lrd-tiny-soft", 32, "bfloat16"]) == {name, "threshold 0.9"}
+    report = (tmp_path / "report.md").read_text()
+    assert f"| *yours* |  |  |  |  |  |  |\n| {name} |" in report
+    assert f"| yours | **{name}** |" in report or f"| yours | {name} |" in report
+
+
+def test_what_a_name_meant_once_is_not_shown():
+    now, once = (to_table(KNOWN[name](64)) for name in ("threshold 0.9", "threshold 0.5"))
+    cells = [cell("threshold 0.9", 0.8, 400, config=now), cell("threshold 0.9", 0.9, 1000, config=once)]
+    (setting,) = settings(cells, {}, ("m",), ("words", "code"))
+    assert setting.pick("threshold 0.9")["accuracy"] == 0.8
 
 
 def test_tasks_come_alone_or_together():

@@ -8,7 +8,8 @@ import fnmatch
 from collections.abc import Iterator
 
 from lrd_jax.errors import Refused
-from lrd_jax.research.decoders import SCAN, TABLE, Decoders
+from lrd_jax.presets import yours
+from lrd_jax.research.decoders import CACHES, SCAN, TABLE, Decoders
 from lrd_jax.research.evaluate import Wanted
 from lrd_jax.research.reproduce.decoders import (
     ABLATION,
@@ -62,7 +63,11 @@ EXHIBITS: dict[str, Exhibit] = {
         "Accuracy against forwards: the front of every kind of decoder",
         {name: make for name, make in of_all(FRONTS).items() if name not in SCAN},
     ),
+    "scan": Exhibit("LRD's stop, its guards, r_f and the commit rule varied", SCAN),
+    "caches": Exhibit("Caches", CACHES),
 }
+
+KNOWN: Decoders = of_all({name: one.measured | one.replayed for name, one in EXHIBITS.items()})
 
 
 def wanted(options: Reproduce) -> list[Wanted]:
@@ -84,6 +89,9 @@ def selected(decoders: Decoders, options: Reproduce) -> Decoders:
 
 def _all(options: Reproduce) -> Iterator[Wanted]:
     for canvas, count in zip(options.canvases, options.counts, strict=True):
+        for name, make in yours(options).items():
+            make(canvas)  # refuses what cannot be
+            yield Wanted(decoder=name, make=make, canvas=canvas, problems=count)
         for exhibit in (EXHIBITS[name] for name in options.what):
             for name, make in selected(exhibit.measured, options).items():
                 yield Wanted(decoder=name, make=make, canvas=canvas, problems=count, needs=exhibit.needs)

@@ -1,10 +1,13 @@
 """The cells of a results folder, as tables and pictures ask for them."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from lrd_jax.research.evaluate import TASKS_BY_DEFAULT
+from lrd_jax.decoding.text_form import to_table
+from lrd_jax.research.evaluate import TASKS_BY_DEFAULT, config_key
+from lrd_jax.research.reproduce.exhibits import KNOWN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +36,11 @@ class Setting:
     cells: dict[str, list[dict]]
     times: dict[str, float]
 
+    @property
+    def yours(self) -> tuple[str, ...]:
+        """Decoders that are none of the package's."""
+        return tuple(name for name in self.cells if name not in KNOWN)
+
     def pick(self, decoder: str, field: str = "accuracy") -> dict | None:
         """The decoder's cell of the most problems that holds the field."""
         held = [cell for cell in self.cells.get(decoder, ()) if field in cell]
@@ -59,17 +67,36 @@ class Setting:
 
 def settings(
     cells: Iterable[dict],
-    times: dict[tuple[str, int], dict[str, float]],
+    times: dict[tuple[str, int, str | None], dict[str, float]],
     models: tuple[str, ...],
     tasks: tuple[str, ...],
+    dtype: str | None = None,
 ) -> list[Setting]:
-    """The cells of these models and tasks by model and canvas."""
-    mine = [c for c in cells if c["model"] in models and tuple(c.get("tasks", TASKS_BY_DEFAULT)) == tasks]
+    """The cells of these models, tasks and dtype by model and canvas; not those of what a name meant once."""
+    mine = [
+        cell
+        for cell in cells
+        if cell["model"] in models
+        and tuple(cell.get("tasks", TASKS_BY_DEFAULT)) == tasks
+        and cell.get("dtype") == dtype
+        and _is_current(cell)
+    ]
     out = []
     for model, canvas in sorted({(c["model"], c["canvas"]) for c in mine}, key=lambda k: (models.index(k[0]), k[1])):
         by_decoder: dict[str, list[dict]] = {}
         for cell in sorted(mine, key=lambda c: c["problems"]):
             if (cell["model"], cell["canvas"]) == (model, canvas):
                 by_decoder.setdefault(cell["decoder"], []).append(cell)
-        out.append(Setting(model, canvas, by_decoder, times.get((model, canvas), {})))
+        out.append(Setting(model, canvas, by_decoder, times.get((model, canvas, dtype), {})))
     return out
+
+
+def _is_current(cell: dict) -> bool:
+    """Whether the decoder's name still means what was measured; a cell without a config is taken at its word."""
+    name, key = cell["decoder"], config_key(cell)
+    return key is None or name not in KNOWN or key == _meaning(name, cell["canvas"])
+
+
+@functools.cache
+def _meaning(decoder: str, canvas: int) -> str | None:
+    return config_key({"config": to_table(KNOWN[decoder](canvas))})

@@ -6,7 +6,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from lrd_jax.research.markdown import table
 from lrd_jax.research.reproduce.decoders import FRONTS
 from lrd_jax.research.reproduce.folder import Setting, Shown
-from lrd_jax.research.reproduce.tables import accuracy
+from lrd_jax.research.reproduce.tables import YOURS, accuracy
 from lrd_jax.research.statistics import front
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; LRD's are the strong ones, with full markers.
@@ -21,6 +21,7 @@ _LOOKS: dict[str, tuple[str, str]] = {
     "LRD, the paper's stop": ("#D55E00", "X"),
     "LRD, guarded stop": ("#0072B2", "^"),
     "LRD, threshold commits": ("#0072B2", "*"),
+    YOURS: ("#F0E442", "h"),
 }
 
 
@@ -31,7 +32,7 @@ def ahead(cells: list[dict]) -> list[dict]:
 
 def families(setting: Setting) -> dict[str, list[dict]]:
     """The cells of each kind of decoder that has any."""
-    found = {family: setting.present(decoders) for family, decoders in FRONTS.items()}
+    found = {family: setting.present(names) for family, names in {**FRONTS, YOURS: setting.yours}.items()}
     return {family: cells for family, cells in found.items() if cells}
 
 

@@ -7,25 +7,29 @@ from typing import Annotated
 from tyro.conf import arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import check_folder, check_seed, check_types
+from lrd_jax.options import STORED_DTYPE, Yours, check_folder, check_seed, check_types
 
-WHAT = ("table1", "table2", "table3", "table4", "figure2", "figure3", "figure4", "figure5", "front")
+PAPER = ("table1", "table2", "table3", "table4", "figure2", "figure3", "figure4", "figure5", "front")
+WHAT = (*PAPER, "scan", "caches")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reproduce:
+class Reproduce(Yours):
     """Measure what the paper's tables and figures show, and what belongs beside it; write tables and pictures.
 
     Attributes:
       model: embedded models, converted folders or Hugging Face folders.
-      what: table1 to table4, figure2 to figure5, and front, accuracy against forwards; with spaces or commas between.
+      dtype: of the weights.
+      what: table1 to table4, figure2 to figure5, and front, accuracy against forwards; scan, of LRD's stops, guards,
+        r_f and commits, and caches; with spaces or commas between.
       tasks: words, code, sudoku4 and sudoku6, held-out problems; or gsm8k, math500, humaneval and mbpp, asked as
         lrd-jax eval asks them; with spaces or commas between.
       canvases: positions to generate.
       counts: problems a cell, one number a canvas.
       replayed: problems whose decode is seen again step by step, for figure2, figure4 and figure5.
-      only: names of decoders to measure, * for any part of one; all by default.
-      cells: JSON lines of `lrd-jax eval-tiny`, or of another run, that are taken over and not run again.
+      only: names of decoders to measure, * for any part of one; all by default. Yours is measured whatever they are.
+      preset: of a decoder of yours, to measure beside those; it is lrd where only changes are given.
+      cells: cells.jsonl of other runs, that are taken over and not run again.
       context: prompt + canvas to decode where the model's own limit is lower; nothing was trained there.
       batch: rows decoded together.
       seed: of the problems.
@@ -38,7 +42,8 @@ class Reproduce:
     """
 
     model: tuple[str, ...] = ("lrd-tiny-soft",)
-    what: tuple[str, ...] = WHAT
+    dtype: Annotated[str | None, STORED_DTYPE] = None
+    what: tuple[str, ...] = PAPER
     tasks: tuple[str, ...] = ("words", "code")
     canvases: tuple[int, ...] = (64,)
     counts: tuple[int, ...] = (1000,)
@@ -79,7 +84,9 @@ class Reproduce:
         check_folder(self.output, "output")
         if self.data is not None and not self.data.is_dir():
             raise Refused(f"data={self.data}: there is no such folder; give one of the benchmarks as JSON lines")
+        if "gen_length" in self.changes:
+            raise Refused("gen_length is that of every decoder here: name it with --canvases")
         if self.plan and self.redraw:
             raise Refused("plan names what would be run and redraw runs nothing; give one of them")
         if absent := [str(path) for path in self.cells if not path.is_file()]:
-            raise Refused(f"cells={', '.join(absent)}: no such file; give JSON lines that lrd-jax eval-tiny wrote")
+            raise Refused(f"cells={', '.join(absent)}: no such file; give the cells.jsonl of another run")

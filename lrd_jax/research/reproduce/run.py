@@ -5,9 +5,10 @@ from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
 from lrd_jax.checkpoint import find_model
+from lrd_jax.convert.reader import weight_dtype
 from lrd_jax.errors import Refused
-from lrd_jax.presets import BENCHMARKS
-from lrd_jax.research.evaluate import Wanted, cells_in, measure
+from lrd_jax.presets import BENCHMARKS, yours
+from lrd_jax.research.evaluate import Wanted, cell_key, cells_in, measure
 from lrd_jax.research.plots import check_matplotlib
 from lrd_jax.research.questions import Source, source_of
 from lrd_jax.research.reproduce.decoders import TIMED
@@ -23,22 +24,25 @@ def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) 
     """Measures what is missing and draws everything; returns the report.
 
     Raises:
-      ValueError: unknown models, tasks or decoders, no matplotlib, or a folder without a cell to draw.
+      ValueError: unknown models, tasks, decoders or dtypes, no matplotlib, or a folder without a cell to draw.
     """
     check_matplotlib()
     if options.redraw:
         take_over(options)
         return draw(options)
-    sources = {model: source_for(options, model) for model in options.model}  # refuses what cannot be, of every model
+    if options.dtype is not None:
+        weight_dtype(options.dtype)  # it and the next two refuse what cannot be, of every model
+    cells_wanted = wanted(options)
+    sources = {model: source_for(options, model) for model in options.model}
     take_over(options)
     for model, source in sources.items():
         asked = {"source": source, "batch": options.batch, "seed": options.seed, "context": options.context}
-        asked["dtype"] = None
+        asked["dtype"] = options.dtype
         cells, times = options.output / CELLS, options.output / TIMES
-        measure(model, wanted(options), tasks=options.tasks, output=cells, report=report, **asked)
+        measure(model, cells_wanted, tasks=options.tasks, output=cells, report=report, **asked)
         if {"table1", "table4"} & set(options.what):
             problems = dict(zip(options.canvases, options.counts, strict=True))
-            time_all(model, selected(TIMED, options), problems, output=times, **asked)
+            time_all(model, selected(TIMED, options) | yours(options), problems, output=times, **asked)
     return draw(options)
 
 
@@ -83,8 +87,8 @@ def missing(options: Reproduce) -> list[tuple[str, Wanted]]:
     out = []
     for model in options.model:
         for one in wanted(options):
-            key = (model, one.canvas, one.decoder, one.problems, options.seed, options.tasks)
-            if not one.is_held(done.get(key)):
+            cell = one.cell(model, seed=options.seed, tasks=options.tasks, dtype=options.dtype)
+            if not one.is_held(done.get(cell_key(cell))):
                 out.append((model, one))
     return out
 
@@ -104,7 +108,7 @@ def draw(options: Reproduce) -> Path:
 
     path = options.output / CELLS
     cells, times = cells_in(path).read().held.values(), times_of(options.output / TIMES)
-    found = settings(cells, times, options.model, options.tasks)
+    found = settings(cells, times, options.model, options.tasks, options.dtype)
     if not found:
         raise Refused(
             f"{path} holds no cell of {', '.join(options.model)} on {', '.join(options.tasks)}; "

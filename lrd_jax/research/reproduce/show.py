@@ -15,5 +15,7 @@ SHOWS: dict[str, Callable[[Setting], Shown | None]] = {
     "figure4": figures.figure4,
     "figure5": figures.figure5,
     "front": front.show,
+    "scan": tables.scan,
+    "caches": tables.caches,
     "claims": claims.show,
 }

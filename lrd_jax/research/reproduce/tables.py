@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lrd_jax.research.decoders import TABLE
-from lrd_jax.research.markdown import percent, table
+from lrd_jax.research.decoders import CACHES, SCAN, TABLE
+from lrd_jax.research.markdown import percent, table, tally
 from lrd_jax.research.reproduce.decoders import (
     ABLATION_GROUPS,
     BASELINE,
@@ -20,6 +20,7 @@ Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
 _BESIDE = "beside it: an end-of-text stop, parallel commits, caches"
+YOURS = "yours"
 
 ACCURACY: Column = ("accuracy % (95 %)", lambda row: accuracy(row))
 PROBLEMS: Column = ("problems", lambda row: str(row["problems"]))
@@ -32,6 +33,8 @@ AGAINST: Column = ("points more than the first (95 %)", lambda row: points(row["
 EFFECTIVE_TOKENS: Column = ("effective tokens", lambda row: number(row["effective_tokens"], ".1f"))
 OF_CANVAS: Column = ("of the canvas", lambda row: number(row["of_canvas"], ".0%"))
 EACH: Column = ("forwards an effective token", lambda row: number(row["forwards_a_token"], ".2f"))
+BATCHED: Column = ("ms a problem, in batches", lambda row: f"{row['batched']:.1f}")
+ENDS: Column = ("ends", lambda row: tally(row["stop_reasons"]))
 RATE: Column = ("effective tokens/s", lambda row: number(row["tokens_a_second"], ".0f"))
 
 
@@ -70,9 +73,22 @@ def table4(setting: Setting) -> Shown | None:
     return _table(setting, groups, columns)
 
 
+def scan(setting: Setting) -> Shown | None:
+    """Every decoder of the scan, with how its decodes end."""
+    return _table(
+        setting, {"LRD with one thing varied": tuple(SCAN)}, (ACCURACY, PROBLEMS, FORWARDS, REFINING, BATCHED, ENDS)
+    )
+
+
+def caches(setting: Setting) -> Shown | None:
+    """Blocks with and without caches."""
+    return _table(setting, {"blocks": tuple(CACHES)}, (ACCURACY, PROBLEMS, FORWARDS, REFINING, BATCHED, ENDS))
+
+
 def _table(setting: Setting, groups: dict[str, tuple[str, ...]], columns: Sequence[Column]) -> Shown | None:
     """The rows of each group, and one Markdown table of all; a decoder without a cell is left out."""
-    found = {title: rows for title, names in groups.items() if (rows := _rows(setting, names))}
+    groups = groups | {YOURS: setting.yours}
+    found = {title: rows for title, names in groups.items() if names and (rows := _rows(setting, names))}
     if not found:
         return None
     lines = []
@@ -84,8 +100,8 @@ def _table(setting: Setting, groups: dict[str, tuple[str, ...]], columns: Sequen
 
 def _rows(setting: Setting, names: tuple[str, ...]) -> list[Row]:
     """A group's rows, compared with its first; what stands beside is no group in that sense."""
-    first = setting.pick(names[0])
-    return [_row(cell, setting, None if names == tuple(BESIDE) else first) for cell in setting.present(names)]
+    first = None if names in (tuple(BESIDE), setting.yours) else setting.pick(names[0])
+    return [_row(cell, setting, first) for cell in setting.present(names)]
 
 
 def _row(cell: dict, setting: Setting, first: dict | None) -> Row:
@@ -96,6 +112,8 @@ def _row(cell: dict, setting: Setting, first: dict | None) -> Row:
     row = {field: cell[field] for field in ("decoder", "problems", "accuracy", "low", "high", "forwards")}
     return row | {
         "refine_forwards": cell["refine_forwards"],
+        "batched": 1000 * cell["seconds"] / cell["problems"],
+        "stop_reasons": cell.get("stop_reasons", {}),
         "milliseconds": spent,
         "fewer": setting.fewer(cell, base),
         "faster": setting.faster(cell, base),

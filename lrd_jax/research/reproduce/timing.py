@@ -21,13 +21,13 @@ ROUNDS = 5
 FORWARDS = 4  # timed at most, from the start of a decode
 
 
-def times_of(path: Path) -> dict[tuple[str, int], dict[str, float]]:
-    """By model and canvas: milliseconds of a forward of one row, by decoder; of a file that `time_all` wrote."""
+def times_of(path: Path) -> dict[tuple[str, int, str | None], dict[str, float]]:
+    """By model, canvas and dtype: milliseconds of a forward of one row, by decoder; of a file that `time_all` wrote."""
     return {key: line["milliseconds"] for key, line in _lines_of(path).read().held.items()}
 
 
 def _lines_of(path: Path) -> Results[dict]:
-    return Results(path, lambda line: (line["model"], line["canvas"]))
+    return Results(path, lambda line: (line["model"], line["canvas"], line.get("dtype")))
 
 
 def time_all(
@@ -47,7 +47,7 @@ def time_all(
     Args:
       problems: how many a canvas is asked; a batch holds no more.
     """
-    left = [canvas for canvas in problems if (model_name, canvas) not in times_of(output)]
+    left = [canvas for canvas in problems if (model_name, canvas, dtype) not in times_of(output)]
     if not left or not decoders:
         return
     loaded = open_model(model_name, context, dtype)
@@ -55,6 +55,7 @@ def time_all(
         questions = source(min(batch, problems[canvas]), seed, canvas, loaded.tokenizer)
         found = time_forwards(loaded, decoders, canvas, questions)
         line = {"model": model_name, "canvas": canvas, "batch": len(questions), "rounds": ROUNDS, "milliseconds": found}
+        line |= {} if dtype is None else {"dtype": dtype}
         with _lines_of(output) as lines:
             lines.append([line])
 
@@ -66,7 +67,8 @@ def time_forwards(loaded: Loaded, decoders: Decoders, canvas: int, questions: li
     runs, forwards = {}, {}
     for name, make in decoders.items():
         decode = make_decode(loaded.model, make(canvas))
-        state = decode.start(loaded.params, prompt, mask)
+        key = None if decode.config.draws is False else jax.random.key(0)
+        state = decode.start(loaded.params, prompt, mask, key)
         runs[name] = functools.partial(_advanced, decode, loaded.params, state)
         forwards[name] = int(jnp.max(runs[name]().forwards))
     return {

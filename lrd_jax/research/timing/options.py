@@ -8,17 +8,18 @@ from typing import Annotated
 from tyro.conf import arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import check_types
+from lrd_jax.options import Yours, check_types
 
 _Size = arg(help_behavior_hint="(default: that of --sizes)", metavar="NUMBER")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(Yours):
     """Time decoders on this machine, and beside them PyTorch code in clones of yours.
 
     Attributes:
       decoders: what to time: plain, llada, threshold, lrd, paper, or a cache: prefix, dual, lrd+dual and so on.
+      preset: of a decoder of yours, to time beside those; it is lrd where only changes are given.
       sizes: random weights in the sizes of: small, llada-8b-base and -instruct, llada-1.5, dream-7b-base and -instruct.
       model: a checkpoint instead of random weights: an embedded model, a converted or a Hugging Face folder.
       vocab_size, num_layers, embed_dim, mlp_dim, num_heads: other sizes of random weights.

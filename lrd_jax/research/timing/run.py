@@ -19,6 +19,7 @@ from lrd_jax.decoding.loop import make_decode
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
+from lrd_jax.presets import yours
 from lrd_jax.research.timing.decoders import DECODERS, Canvas
 from lrd_jax.research.timing.measure import Run, Spread, Subject, peak_memory
 from lrd_jax.research.timing.options import Bench
@@ -89,6 +90,8 @@ def run(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
     if unknown := [name for name in options.decoders if name not in DECODERS]:
         raise Refused(f"decoders={' '.join(unknown)} is unknown; choose among {', '.join(DECODERS)}")
     configs = {name: DECODERS[name](canvas) for name in options.decoders}
+    blocks = {} if options.block_length is None else {"block_length": options.block_length}
+    configs |= {name: make(options.gen_length, **blocks) for name, make in yours(options).items()}
     with contextlib.ExitStack() as stack:
         clones = pair_up(options.reference)
         if clones and options.batch > 1:
