@@ -11,9 +11,9 @@ import os
 
 import lazy_loader
 
+from lrd_jax.version import __version__ as __version__
+
 # transformers would tell everybody on standard error that torch is missing, and only tokenizers are wanted of it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-
-__version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -30,7 +30,7 @@ FLOORS = (  # top to bottom; a room imports rooms of lower floors alone
     {"options", "toml", "batching", "pods"},
     {"durable"},
     {"models", "tasks"},
-    {"errors"},
+    {"errors", "version"},
 )
 ONLY = {  # what these import of ours, and no more
     "decoding": {"models", "sharding", "errors"},

@@ -12,7 +12,6 @@ import jax
 import jaxlib
 import numpy as np
 
-import lrd_jax
 from lrd_jax.checkpoint import load
 from lrd_jax.convert import write_hf
 from lrd_jax.decoding.loop import make_decode
@@ -25,6 +24,7 @@ from lrd_jax.research.timing.measure import Run, Spread, Subject, peak_memory
 from lrd_jax.research.timing.options import Bench
 from lrd_jax.research.timing.reference import COUNTERPARTS, Counterpart, Reference, cores, pair_up
 from lrd_jax.research.timing.sizes import random_params, random_prompts, sized
+from lrd_jax.version import __version__
 
 Say = Callable[[str], None]
 
@@ -176,7 +176,7 @@ def _hand_over(params: Params, config: ModelConfig, dtype: str, references: list
 
 def _machine(references: list[Reference]) -> dict[str, Any]:
     """Where this ran, and with what."""
-    ours = {"lrd-jax": lrd_jax.__version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+    ours = {"lrd-jax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__}
     return {
         "device": jax.devices()[0].device_kind,
         "system": f"{platform.system()} {platform.machine()}",
