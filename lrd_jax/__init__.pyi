@@ -2,6 +2,7 @@
 
 from . import checkpoint as checkpoint
 from . import convert as convert
+from . import engine as engine
 from . import models as models
 from . import presets as presets
 from . import sharding as sharding

@@ -4,11 +4,13 @@ Axes: G canvas, S `DecodeConfig.step_limit`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from lrd_jax.decoding.state import Trace
+from lrd_jax.text import Tokenizer, answer_lengths, first_stop, texts_of_holes, tokens_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,11 +21,13 @@ class Answer:
       text: up to the first end token or stop string.
       tokens: generated ids, those that the text needs.
       forwards, refine_forwards: see `DecodeResult`.
-      stop_reason: "finished", "settled", "end-of-text", "step-limit", "non-finite" (see `StopReason`) or "cancelled".
+      stop_reason: "finished", "settled", "end-of-text", "step-limit", "non-finite" (see `StopReason`), "cancelled",
+        or of an engine "deadline".
       stop: the stop string that the text was cut at.
       finish: "stop" where an end token or a stop string ended the text, "length" where the canvas did.
       holes: what each hole of a canvas was filled with, where one was given; the text is then all of it.
-      seconds: of decoding alone: no loading, compiling or drawing; an equal share of the batch's.
+      seconds: of decoding alone: no loading, compiling or drawing; an equal share of the batch's. Of an engine: from
+        the row's first round to its end.
       compile_seconds: of what came before the first forward, shared likewise; small where the compile was cached.
       canvas: int `[G]`, all of it, with what stands behind the end.
       trace: the row's, NumPy arrays `[S]`, where the config records one.
@@ -48,7 +52,7 @@ class Answer:
 
     @property
     def complete(self) -> bool:
-        return self.stop_reason not in ("non-finite", "cancelled")
+        return self.stop_reason not in ("non-finite", "cancelled", "deadline")
 
     @property
     def facts(self) -> str:
@@ -99,3 +103,67 @@ class Update:
     text: str
     canvas: Canvas
     answer: Answer | None = None
+
+
+def answer_of(
+    tokenizer: Tokenizer,
+    canvas: Canvas,
+    *,
+    end_ids: Sequence[int],
+    given: np.ndarray | None,
+    stop: Sequence[str],
+    stop_reason: str,
+    forwards: int,
+    refine_forwards: int,
+    seconds: float,
+    compile_seconds: float,
+    trace: Trace | None = None,
+) -> Answer:
+    """The answer of a row that has ended, or that was left.
+
+    Args:
+      end_ids: tokens that end its text.
+      given: int `[l]`, the canvas as it was given, -1 where it was open; None: all of it was.
+      stop: strings, the first of which cuts the text.
+      stop_reason, forwards, refine_forwards, seconds, compile_seconds, trace: as in `Answer`.
+    """
+    tokens = canvas.tokens if given is None else canvas.tokens[: len(given)]
+    holes = () if given is None else texts_of_holes(tokenizer, given, tokens)
+    if canvas.running and canvas.masked.any():
+        tokens = tokens[: canvas.masked.argmax()]
+    (length,) = answer_lengths(tokens[None], end_ids)
+    text = tokenizer.decode(tokens[:length].tolist(), skip_special_tokens=True)
+    end, cut_at = first_stop(text, stop)
+    kept = tokens[:length].tolist()
+    if cut_at is not None:
+        kept = kept[: tokens_of(tokenizer, kept, end)]
+    return Answer(
+        text=text[:end],
+        tokens=kept,
+        forwards=forwards,
+        refine_forwards=refine_forwards,
+        stop_reason=stop_reason,
+        stop=cut_at,
+        finish="length" if cut_at is None and given is None and length == len(tokens) else "stop",
+        holes=holes,
+        seconds=seconds,
+        compile_seconds=compile_seconds,
+        canvas=canvas.tokens,
+        trace=trace,
+    )
+
+
+def never_begun(canvas: np.ndarray, stop_reason: str = "cancelled") -> Answer:
+    """Of a prompt whose turn had not come; canvas int `[G]`: all masked."""
+    return Answer(
+        text="",
+        tokens=[],
+        forwards=0,
+        refine_forwards=0,
+        stop_reason=stop_reason,
+        stop=None,
+        finish="length",
+        seconds=0.0,
+        compile_seconds=0.0,
+        canvas=canvas,
+    )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lrd_jax.answer import Answer, Canvas, Update
+from lrd_jax.answer import Answer, Canvas, Update, answer_of, never_begun
 from lrd_jax.batching import filled
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
@@ -29,17 +29,13 @@ from lrd_jax.text import (
     Piece,
     SettledText,
     UnknownWords,
-    answer_lengths,
     check_messages,
     check_text,
     encode_chat,
     encode_holes,
     encode_text,
-    first_stop,
     left_pad,
     pad_to_bucket,
-    texts_of_holes,
-    tokens_of,
     unknown_words,
 )
 
@@ -95,6 +91,7 @@ class Generator:
       config: of the decoder.
       batch: rows that are decoded together; on a mesh a multiple of the parts that it splits them into.
       decoder: what runs.
+      tokenizer: the model's.
     """
 
     def __init__(self, loaded: Loaded, config: DecodeConfig, *, batch: int = 1):
@@ -115,7 +112,7 @@ class Generator:
         self.loaded, self.config, self.batch = loaded, config, batch
         self.decoder = make_decode(loaded.model, config)
         check_rows(config, batch)
-        self._tokenizer = loaded.tokenizer
+        self.tokenizer = loaded.tokenizer
 
     @property
     def room(self) -> int:
@@ -156,7 +153,7 @@ class Generator:
             conversation, naming it; no chat template; both seed and keys; a decoder that draws, with neither; or
             several processes that were asked for different things, naming what and which.
         """
-        stop = _check_stop(stop)
+        stop = check_stop(stop)
         if not callable(cancelled):
             raise Refused(f"cancelled must be a function, such as an event's is_set, got {cancelled!r:.80}")
         if cancelled is not _never and self._is_shared:
@@ -187,7 +184,7 @@ class Generator:
         Arguments and errors are those of `generate`. A row's first update comes before its first forward, and its last
         one brings the answer. Rows of a batch take turns.
         """
-        stop = _check_stop(stop)
+        stop = check_stop(stop)
         return self._updates(self._batches(prompts, seed, keys, chat, canvases), stop)
 
     def encode(self, prompt: Prompt, *, chat: bool = False, name: str = "the prompt") -> list[int]:
@@ -208,12 +205,12 @@ class Generator:
             check_text(text, name)
         if not texts[-1].strip():
             raise Refused(f"{name} is empty; at least one word was wanted")
-        if words := [word for text in texts for word in unknown_words(self._tokenizer, text)]:
+        if words := [word for text in texts for word in unknown_words(self.tokenizer, text)]:
             raise UnknownWords(list(dict.fromkeys(words)), name)
         if messages is None:
-            ids = encode_text(self._tokenizer, texts[0])
+            ids = encode_text(self.tokenizer, texts[0])
         else:
-            ids = encode_chat(self._tokenizer, messages)
+            ids = encode_chat(self.tokenizer, messages)
         if not ids:
             raise Refused(f"{name} is empty: the tokenizer makes no token of it")
         if len(ids) > self.room:
@@ -229,8 +226,8 @@ class Generator:
         Raises:
           ValueError: pieces that are none, no hole, words that the model does not know, or a length that does not fit.
         """
-        given = encode_holes(self._tokenizer, pieces, name)
-        words = [word for piece in pieces if isinstance(piece, str) for word in unknown_words(self._tokenizer, piece)]
+        given = encode_holes(self.tokenizer, pieces, name)
+        words = [word for piece in pieces if isinstance(piece, str) for word in unknown_words(self.tokenizer, piece)]
         if words:
             raise UnknownWords(list(dict.fromkeys(words)), name)
         if len(given) > self.config.gen_length:
@@ -289,7 +286,7 @@ class Generator:
     def _updates(self, batches: list[_Batch], stop: tuple[str, ...]) -> Iterator[Update]:
         for batch in batches:
             share, ended = 1 / len(batch.indices), set()
-            texts = [SettledText(self._tokenizer, self._end_ids(batch, row), stop) for row in range(len(batch.indices))]
+            texts = [SettledText(self.tokenizer, self._end_ids(batch, row), stop) for row in range(len(batch.indices))]
             for seen in self._rounds(batch, every=1):
                 for row, index in enumerate(batch.indices):
                     if row in ended:
@@ -304,7 +301,7 @@ class Generator:
 
     def _start(self, batch: _Batch) -> DecodeState:
         """The state before the first forward; what a row brings beside its prompt goes in here."""
-        prompt, mask = left_pad(batch.rows, self._tokenizer.pad_token_id)
+        prompt, mask = left_pad(batch.rows, self.tokenizer.pad_token_id)
         prompt, mask = pad_to_bucket(prompt, mask, self.room)
         if batch.canvases is None:
             return self.decoder.start(self.loaded.params, *self._placed(prompt, mask, batch.keys))
@@ -388,50 +385,27 @@ class Generator:
 
     def _answer(self, batch: _Batch, seen: _Round, row: int, stop: tuple[str, ...], share: float) -> Answer:
         """The answer of a row that has ended, or that was left."""
-        canvas, given = seen.canvases[row], None if batch.canvases is None else batch.canvases[row]
-        tokens = canvas.tokens if given is None else canvas.tokens[: len(given)]
-        holes = () if given is None else texts_of_holes(self._tokenizer, given, tokens)
-        if canvas.running and canvas.masked.any():
-            tokens = tokens[: canvas.masked.argmax()]
-        (length,) = answer_lengths(tokens[None], self._end_ids(batch, row))
-        text = self._tokenizer.decode(tokens[:length].tolist(), skip_special_tokens=True)
-        end, cut_at = first_stop(text, stop)
-        kept = tokens[:length].tolist()
-        if cut_at is not None:
-            kept = kept[: tokens_of(self._tokenizer, kept, end)]
-        reason = "cancelled" if canvas.running else StopReason(seen.reasons[row]).name.lower().replace("_", "-")
-        return Answer(
-            text=text[:end],
-            tokens=kept,
+        canvas = seen.canvases[row]
+        return answer_of(
+            self.tokenizer,
+            canvas,
+            end_ids=self._end_ids(batch, row),
+            given=None if batch.canvases is None else batch.canvases[row],
+            stop=stop,
+            stop_reason="cancelled" if canvas.running else StopReason(seen.reasons[row]).text,
             forwards=int(seen.forwards[row]),
             refine_forwards=int(seen.refine_forwards[row]),
-            stop_reason=reason,
-            stop=cut_at,
-            finish="length" if cut_at is None and given is None and length == len(tokens) else "stop",
-            holes=holes,
             seconds=share * seen.seconds,
             compile_seconds=share * seen.compile_seconds,
-            canvas=canvas.tokens,
             trace=jax.tree.map(lambda leaf: leaf[row], seen.trace),
         )
 
     def _never_begun(self) -> Answer:
-        """Of a prompt whose turn had not come when all was cancelled."""
-        return Answer(
-            text="",
-            tokens=[],
-            forwards=0,
-            refine_forwards=0,
-            stop_reason="cancelled",
-            stop=None,
-            finish="length",
-            seconds=0.0,
-            compile_seconds=0.0,
-            canvas=np.full(self.config.gen_length, self.loaded.config.mask_id, np.int32),
-        )
+        return never_begun(np.full(self.config.gen_length, self.loaded.config.mask_id, np.int32))
 
 
-def _check_stop(stop: Any) -> tuple[str, ...]:
+def check_stop(stop: Any) -> tuple[str, ...]:
+    """The stop strings; raises ValueError for anything but a list of texts."""
     if isinstance(stop, str) or not isinstance(stop, Sequence) or not all(isinstance(one, str) and one for one in stop):
         raise Refused(f"stop must be a list of texts of at least one character, got {stop!r}")
     return tuple(stop)

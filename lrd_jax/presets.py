@@ -109,6 +109,15 @@ def yours(options: Yours) -> dict[str, Callable[..., DecodeConfig]]:
     }
 
 
+def adjusted(config: DecodeConfig, changes: Mapping[str, Any]) -> DecodeConfig:
+    """A decoder with fields set otherwise, named as in `preset`.
+
+    Raises:
+      ValueError: see `preset`.
+    """
+    return _adjusted(config, config.block_length, changes)
+
+
 def _named(name: str, gen_length: int) -> tuple[DecodeConfig, int | None]:
     """A named preset, as one block, and its window: one that is asked for may fit the canvas where its own does not."""
     if name.startswith("paper/"):

@@ -128,14 +128,17 @@ def _check_length(length: Any, rows: int, config: DecodeConfig) -> jax.Array:
         raise Refused(f"length must be integers [{rows}], one a row, got {dtype} {list(np.shape(length))}")
     if _are_known(length):
         for row, asked in enumerate(np.asarray(length).tolist()):
-            if not 1 <= asked <= config.gen_length:
-                raise Refused(f"length of row {row} is {asked}: 1 to gen_length={config.gen_length} was wanted")
-            if asked % (config.block_length or 1):
-                raise Refused(
-                    f"length of row {row} is {asked}: a multiple of block_length={config.block_length} was wanted"
-                )
-            config.commit.check_canvas(asked, -(-asked // config.window))
+            check_own_length(asked, config, f"length of row {row}")
     return jnp.asarray(length, jnp.int32)
+
+
+def check_own_length(asked: int, config: DecodeConfig, name: str) -> None:
+    """Raises ValueError, naming the length, unless a row of it fits the canvas and its blocks."""
+    if not 1 <= asked <= config.gen_length:
+        raise Refused(f"{name} is {asked}: 1 to gen_length={config.gen_length} was wanted")
+    if asked % (config.block_length or 1):
+        raise Refused(f"{name} is {asked}: a multiple of block_length={config.block_length} was wanted")
+    config.commit.check_canvas(asked, -(-asked // config.window))
 
 
 def _check_canvas(canvas: Any, rows: int, config: DecodeConfig, vocab_size: int) -> jax.Array:

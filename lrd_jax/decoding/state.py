@@ -23,6 +23,11 @@ class StopReason(enum.IntEnum):
     STEP_LIMIT = 4  # max_forwards; positions still masked hold the mask id
     NON_FINITE = 5  # the model's logits held NaN or infinity; positions still masked hold the mask id
 
+    @property
+    def text(self) -> str:
+        """As answers spell it, "end-of-text"."""
+        return self.name.lower().replace("_", "-")
+
 
 class Trace(flax.struct.PyTreeNode):
     """What each step of each row saw; entries after a row's last step are NaN, 0 and False."""

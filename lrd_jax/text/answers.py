@@ -18,7 +18,7 @@ _BROKEN = "\ufffd"  # what a decoder writes for bytes that are no character, or 
 def answer_lengths(tokens: Any, end_ids: Sequence[int]) -> np.ndarray:
     """int `[B]`: tokens of each row of `[B, G]` before its first end token; G where there is none."""
     ends = np.isin(tokens, end_ids)
-    return np.where(ends.any(axis=1), ends.argmax(axis=1), ends.shape[1])
+    return np.pad(ends, ((0, 0), (0, 1)), constant_values=True).argmax(axis=1)  # G may be 0
 
 
 def decode_text(tokenizer: "Tokenizer", tokens: Any, config: "ModelConfig") -> list[str]:

@@ -45,6 +45,13 @@ class Cache(Part):
         """What is kept before the first forward, for sequences of L positions."""
         raise NotImplementedError
 
+    def renewed(self, rows: jax.Array, empty: Any, kept: Any) -> Any:
+        """What is kept once other prompts have taken some rows `[B]`, whose part of it is to be as in `empty`.
+
+        As it stands it is for caches that a row fills in its first forward: nothing need be emptied.
+        """
+        return kept
+
     def waiting(self, inputs: Inputs) -> jax.Array | None:
         """bool `[B]`: running rows that take no part in this forward; None: all take part, always."""
         return None

@@ -1,0 +1,167 @@
+"""Many prompts, no idle row: a decode that never stops, whose rows requests take in turn."""
+
+import atexit
+import itertools
+import time
+import weakref
+from typing import Any
+
+import numpy as np
+
+from lrd_jax.checkpoint import Loaded
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.engine.handle import EngineTicket, Handle, Listen
+from lrd_jax.engine.numbers import numbers_of
+from lrd_jax.engine.request import Request, checked
+from lrd_jax.engine.rows import ModelRows
+from lrd_jax.engine.scheduler import Counts, Scheduler
+from lrd_jax.engine.turns import Turns
+from lrd_jax.errors import Refused
+from lrd_jax.generate import Generator
+
+
+class Engine:
+    """Answers requests as they come, each as `Generator` answers it alone.
+
+        with Engine(load("lrd-tiny-soft"), DecodeConfig.lrd(64)) as engine:
+            handles = [engine.submit(Request(prompt=prompt)) for prompt in prompts]
+            answers = [handle.result() for handle in handles]
+
+    A fixed number of rows decodes together; a row that ends gives its slot to the next request. One thread of its own
+    does all that concerns the device. Leaving the `with` waits for the answers, unless an exception leaves it.
+
+    Attributes:
+      loaded: the model, its parameters and tokenizer.
+      config: of the decoder; its gen_length is the canvas.
+      slots: rows that decode together.
+      prompt_length: tokens that a prompt may have.
+      compile_seconds: that the start took.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        config: DecodeConfig,
+        *,
+        slots: int = 16,
+        prompt_length: int | None = None,
+        canvas: int | None = None,
+        queue: int = 1024,
+        every: int | None = None,
+        beside: "Engine | None" = None,
+    ):
+        """Compiles, and is ready.
+
+        Args:
+          config: with plain numbers, which a request may change for itself, and no trace.
+          prompt_length: every forward computes so many positions of prompt. None: all that the context leaves.
+          canvas: positions that a request may ask for at most; None: the config's gen_length, which is what a request
+            gets that asks for none.
+          queue: requests that may wait for a slot; more are refused.
+          every: forwards between two updates at most. None: as many as fit into 0.05 seconds.
+          beside: another engine on the same device: the two then take turns.
+
+        Raises:
+          Refused: what `Generator` refuses; numbers one a row; sizes that do not fit the model.
+        """
+        for name, size in (("slots", slots), ("queue", queue)):
+            _check_count(name, size)
+        for name, size in (("prompt_length", prompt_length), ("canvas", canvas), ("every", every)):
+            if size is not None:
+                _check_count(name, size)
+        if isinstance(config, DecodeConfig):
+            numbers_of(config)
+            if config.trace:
+                raise Refused("an engine keeps no traces: leave trace out, or decode with a Generator")
+        self._length = getattr(config, "gen_length", 0)
+        if canvas is not None and canvas < self._length:
+            raise Refused(f"canvas={canvas} must be at least the config's gen_length={self._length}")
+        config = config if canvas is None else config.replace(gen_length=canvas)
+        self._generator = Generator(loaded, config)
+        room = self._generator.room
+        if prompt_length is not None and prompt_length > room:
+            raise Refused(
+                f"prompt_length={prompt_length} + canvas of {config.gen_length} exceed the model's context of "
+                f"{loaded.config.max_length}: {room} is left for a prompt"
+            )
+        self.loaded, self.config, self.slots = loaded, config, slots
+        self.prompt_length = room if prompt_length is None else prompt_length
+        self._numbers = itertools.count()
+        began = time.perf_counter()
+        self._turns = Turns() if beside is None else beside._turns
+        try:
+            rows = self._turns.call(self._start)
+        except BaseException:
+            if beside is None:
+                self._turns.close()
+            raise
+        self.compile_seconds = time.perf_counter() - began
+        refill = max(1, slots // 8)
+        self._lane = Scheduler(rows, slots, queue, every=every, refill=refill, changed=self._turns.changed)
+        self._turns.join(self._lane)
+        atexit.register(_close, weakref.ref(self))
+
+    def submit(self, request: Request, *, listen: Listen | None = None) -> Handle:
+        """Puts a request at the end of the queue and does not wait. May be called by any thread.
+
+        Args:
+          listen: called with every `Update`, by the engine's thread: it must not take long nor wait for the engine, and
+            what it raises ends all. For asyncio, `lambda update: loop.call_soon_threadsafe(queue.put_nowait, update)`.
+
+        Raises:
+          Refused: a request that cannot be decoded, a full queue, or an engine that is closed or has failed.
+        """
+        asked = checked(request, self._generator, self.prompt_length, self._length)
+        now, special = time.monotonic(), self.loaded.config
+        ticket = EngineTicket(
+            next(self._numbers),
+            asked.work,
+            tokenizer=self._generator.tokenizer,
+            end_ids=special.end_ids if asked.work.canvas is None else (),
+            forwards_a_step=1 if self.config.cfg_scale is None else 2,
+            canvas=np.full(asked.work.length, special.mask_id, np.int32),
+            stop=asked.stop,
+            submitted=now,
+            deadline=None if asked.deadline is None else now + asked.deadline,
+            listen=listen,
+        )
+        self._lane.submit(ticket)
+        return Handle(ticket, self._lane.cancel)
+
+    @property
+    def counts(self) -> Counts:
+        """What it has done, and what it holds now."""
+        return self._lane.counts
+
+    def close(self, drain: bool = True) -> None:
+        """Takes no more requests, and waits for those that it has; closing twice does nothing.
+
+        Args:
+          drain: answer them all; False: cancel them.
+        """
+        self._lane.close()
+        if not drain:
+            self._lane.cancel_all()
+        self._turns.leave(self._lane)
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, where: Any) -> None:
+        self.close(drain=kind is None)
+
+    def _start(self) -> ModelRows:
+        rows = ModelRows(self.loaded.model, self.loaded.params, self.config, self.slots, self.prompt_length)
+        rows.compile()
+        return rows
+
+
+def _check_count(name: str, size: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise Refused(f"{name}={size!r} must be an integer of at least 1")
+
+
+def _close(engine: "weakref.ref[Engine]") -> None:
+    there = engine()
+    if there is not None:
+        there.close(drain=False)

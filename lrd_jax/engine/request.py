@@ -1,0 +1,109 @@
+"""What an engine is asked."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.request import check_own_length
+from lrd_jax.engine.numbers import changed_numbers
+from lrd_jax.engine.plan import Work
+from lrd_jax.errors import Refused
+from lrd_jax.generate import Generator, check_stop
+from lrd_jax.text import Message, Piece
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """One prompt, and how its answer is wanted.
+
+    Attributes:
+      prompt: a text; a conversation, which goes through the chat template; or token ids.
+      length: positions of its own canvas, which decodes as with that gen_length; None: the config's gen_length.
+      seed: of its draws. The answer is `Generator(loaded, config).generate([prompt], seed=seed)`'s.
+      numbers: of the config, by name as in `lrd_jax.presets.preset`, that are this request's own.
+      stop: its text ends before the first of these.
+      canvas: for infilling, see `Generator.generate`; it brings its own length.
+      deadline: seconds from now; what is settled then is the answer, with the stop reason "deadline". None: no limit.
+    """
+
+    prompt: str | Sequence[Message] | Sequence[int]
+    length: int | None = None
+    seed: int = 0
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    stop: Sequence[str] = ()
+    canvas: Sequence[Piece] | None = None
+    deadline: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A request that can be decoded."""
+
+    work: Work
+    stop: tuple[str, ...]
+    deadline: float | None  # seconds
+
+
+def checked(request: Any, generator: Generator, prompt_length: int, length: int) -> Checked:
+    """The request, with its prompt as tokens.
+
+    Args:
+      generator: of the model, and of a config whose gen_length is the engine's canvas.
+      prompt_length: tokens that a prompt may have.
+      length: of a request that names none.
+
+    Raises:
+      Refused: naming what cannot be.
+    """
+    if not isinstance(request, Request):
+        raise Refused(f"request must be an lrd_jax.engine.Request, got a {type(request).__name__}")
+    prompt = _ids(request.prompt, generator)
+    if len(prompt) > prompt_length:
+        raise Refused(
+            f"the prompt has {len(prompt)} tokens, more than prompt_length={prompt_length} of the engine: "
+            "shorten it, or start the engine with more"
+        )
+    given = None if request.canvas is None else generator.encode_canvas(request.canvas)
+    if given is not None and request.length is not None:
+        raise Refused(f"length={request.length} and a canvas were both given: the canvas brings its own length")
+    length = _length(request.length, generator.config, length) if given is None else len(given)
+    _check_seed(request.seed)
+    if request.deadline is not None and not _is_seconds(request.deadline):
+        raise Refused(f"deadline={request.deadline!r} must be a number of seconds above 0, or None")
+    numbers = changed_numbers(generator.config, request.numbers)
+    return Checked(Work(prompt, length, given, request.seed, numbers), check_stop(request.stop), request.deadline)
+
+
+def _ids(prompt: Any, generator: Generator) -> list[int]:
+    if isinstance(prompt, np.ndarray):
+        prompt = prompt.tolist()
+    is_list = isinstance(prompt, Sequence) and not isinstance(prompt, str) and len(prompt) > 0
+    ids = [i for i in prompt if isinstance(i, int | np.integer) and not isinstance(i, bool)] if is_list else []
+    if not ids or len(ids) < len(prompt):
+        return generator.encode(prompt)
+    vocab_size = generator.loaded.config.vocab_size
+    for place, i in enumerate(ids):
+        if not 0 <= i < vocab_size:
+            raise Refused(f"the prompt holds id {i} at {place}, outside the vocabulary of {vocab_size}")
+    return [int(i) for i in ids]
+
+
+def _length(asked: Any, config: DecodeConfig, default: int) -> int:
+    if asked is None:
+        return default
+    if isinstance(asked, bool) or not isinstance(asked, int):
+        raise Refused(f"length={asked!r} must be an integer: positions of the canvas")
+    check_own_length(asked, config, "length")
+    return asked
+
+
+def _check_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise Refused(f"seed={seed!r} must be an integer in [0, 2^63)")
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")

@@ -1,0 +1,217 @@
+"""Slots of a model on its device: a decode state that never stops, rows that come and go, rounds of forwards.
+
+Two programs: one begins and ends rows, one runs a round. Between them and the host go a plan and a table, both small.
+
+Axes: B slots, P prompt, G canvas, W active window.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from lrd_jax.answer import Canvas
+from lrd_jax.decoding.compiling import PlatformJit
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.model import Denoiser
+from lrd_jax.decoding.request import Request
+from lrd_jax.decoding.start import init_state
+from lrd_jax.decoding.state import DecodeState, StopReason
+from lrd_jax.decoding.step import step, where_rows
+from lrd_jax.engine.numbers import numbers_of, with_numbers
+from lrd_jax.engine.plan import Layout
+from lrd_jax.models import KeyValues
+from lrd_jax.sharding import constrain_batch, constrain_cache
+
+_FACTS = 6  # columns of a table before the canvas
+
+
+class Slots(flax.struct.PyTreeNode):
+    """What a round carries."""
+
+    state: DecodeState
+    numbers: jax.Array  # [B, K] float32, each row's own
+
+
+@dataclasses.dataclass(frozen=True)
+class SeenRow:
+    """A slot after a round.
+
+    Attributes:
+      reason: a StopReason.
+      steps: forwards, of which guidance counts each as one.
+    """
+
+    canvas: Canvas
+    reason: int
+    steps: int
+    refine_steps: int
+
+    @property
+    def running(self) -> bool:
+        return self.canvas.running
+
+
+class ModelRows:
+    """`lrd_jax.engine.scheduler.Rows` of a model; the `work` of a ticket is what a row begins with.
+
+    Attributes:
+      config: of the decoder; its gen_length is the canvas G.
+      layout: of the plans.
+    """
+
+    def __init__(self, model: Denoiser, params: Any, config: DecodeConfig, slots: int, prompt: int):
+        self.config = config
+        self.layout = Layout(slots, prompt, config.gen_length, len(numbers_of(config)))
+        self._model, self._params = model, params
+        self._slots = _on_device_of(params, run_empty((model, self.layout), params, numbers_of(config), config))
+
+    def begin(self, placed: Mapping[int, Any], ended: Sequence[int], n: int, keep: int) -> jax.Array:
+        """See `Rows`."""
+        if placed or ended:
+            self.place(self.layout.write({slot: ticket.work for slot, ticket in placed.items()}, list(ended)))
+        return self.advance(n, keep)
+
+    def place(self, plan: np.ndarray) -> None:
+        """Begins and ends rows as a plan says."""
+        self._slots = run_insert((self._model, self.layout), self._params, self._slots, plan, self.config)
+
+    def advance(self, n: int, keep: int) -> jax.Array:
+        """Starts a round; its table."""
+        counts = np.int32(n), np.int32(keep)
+        self._slots, table = run_round(self._model, self._params, self._slots, *counts, self.config)
+        if table.is_fully_addressable:
+            table.copy_to_host_async()
+        return table
+
+    def collect(self, round_: jax.Array) -> tuple[int, list[SeenRow]]:
+        """See `Rows`."""
+        here = round_ if round_.is_fully_addressable else round_.addressable_data(0)
+        return read_table(np.asarray(here), self.config, self._model.config.mask_id)
+
+    def compile(self) -> None:
+        """Both programs, so that the first request does not wait for them."""
+        self.place(self.layout.write({}, []))
+        jax.block_until_ready(self.advance(0, 0))
+
+
+@PlatformJit
+def run_empty(static: tuple[Denoiser, Layout], params, numbers: jax.Array, config: DecodeConfig) -> Slots:
+    """Slots that all rest, with a config's own numbers `[K]`."""
+    model, layout = static
+    B, P, G = layout.slots, layout.prompt, layout.canvas
+    numbers = jnp.broadcast_to(numbers, (B, layout.numbers))
+    request = Request(
+        prompt=jnp.zeros((B, P), jnp.int32),
+        prompt_mask=jnp.broadcast_to(jnp.arange(P) == P - 1, (B, P)),
+        keys=_keys(jnp.zeros(B, jnp.uint32)),
+        length=jnp.full(B, G, jnp.int32),
+        canvas=None,
+    )
+    state = init_state(model, params, with_numbers(config, numbers), request)
+    return _laid_out(Slots(state=state.replace(reason=jnp.full(B, StopReason.FINISHED, jnp.int32)), numbers=numbers))
+
+
+@functools.partial(PlatformJit, consumed=2)
+def run_insert(static: tuple[Denoiser, Layout], params, slots: Slots, plan: jax.Array, config: DecodeConfig) -> Slots:
+    """The slots with the rows of a plan begun and ended: a merge of any set of them. Consumes the slots."""
+    model, layout = static
+    new, state = layout.read(plan), slots.state
+    request = Request(
+        prompt=new.prompt, prompt_mask=new.prompt_mask, keys=_keys(new.seeds), length=new.length, canvas=new.canvas
+    )
+    numbers = jnp.where(new.begins[:, None], new.numbers, slots.numbers)
+    fresh = init_state(model, params, with_numbers(config, numbers), request)
+    cache = config.asking.renewed(new.begins, fresh.cache, state.cache)
+    rests = state.replace(cache=None, reason=jnp.where(new.rests, StopReason.FINISHED, state.reason))
+    state = where_rows(new.begins, fresh.replace(cache=None), rests)
+    return _laid_out(Slots(state=state.replace(cache=cache), numbers=numbers))
+
+
+@functools.partial(PlatformJit, consumed=2)
+def run_round(
+    model, params, slots: Slots, n: jax.Array, keep: jax.Array, config: DecodeConfig
+) -> tuple[Slots, jax.Array]:
+    """At most `n` forwards; fewer once no more than `keep` rows run. Consumes the slots; gives their table too."""
+    config = with_numbers(config, slots.numbers)
+
+    def goes_on(carry):
+        state, left = carry
+        return (jnp.sum(state.running) > keep) & (left > 0)
+
+    def body(carry):
+        state, left = carry
+        return step(model, params, config, state), left - 1
+
+    state, left = jax.lax.while_loop(goes_on, body, (slots.state, n))
+    return _laid_out(slots.replace(state=state)), _table(state, n - left)
+
+
+def _table(state: DecodeState, ran: jax.Array) -> jax.Array:
+    """int32 `[B, 6 + G + W]`: what is read of a round. The forwards that it took, a row's facts, tokens, guesses."""
+    facts = (
+        jnp.broadcast_to(ran, state.reason.shape),
+        state.reason,
+        state.forwards,
+        state.refine_forwards,
+        state.committing,
+        jnp.where(state.block_forwards > 0, state.block, -1),  # before its first forward a block has no beliefs
+    )
+    tokens = jnp.where(state.masked, -1, state.tokens)
+    columns = jnp.stack([fact.astype(jnp.int32) for fact in facts], axis=1)
+    return _whole(jnp.concatenate([columns, tokens, state.belief.token.astype(jnp.int32)], axis=1))
+
+
+def read_table(table: np.ndarray, config: DecodeConfig, mask_id: int) -> tuple[int, list[SeenRow]]:
+    """The forwards of a round, and its rows."""
+    G, W = config.gen_length, config.window
+    rows = []
+    for _, reason, steps, refine_steps, committing, block, *_ in (row[:_FACTS].tolist() for row in table):
+        tokens = table[len(rows), _FACTS : _FACTS + G]
+        guesses = np.full(G, -1)
+        if block >= 0:
+            guesses[block * W : block * W + W] = table[len(rows), _FACTS + G :]
+        masked = tokens < 0
+        canvas = Canvas(
+            tokens=np.where(masked, mask_id, tokens),
+            masked=masked,
+            guesses=guesses,
+            steps=steps,
+            refining=not committing,
+            running=reason == StopReason.RUNNING,
+        )
+        rows.append(SeenRow(canvas, reason, steps, refine_steps))
+    return int(table[0, 0]), rows
+
+
+def _keys(seeds: jax.Array) -> jax.Array:
+    """`[B]` keys: the one that the first row of a decode has of `jax.random.key(seed)`."""
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 0))(seeds)
+
+
+def _laid_out(slots: Slots) -> Slots:
+    """On a mesh: rows split over `batch`, the same after every program, so that each compiles once."""
+    cache = slots.state.cache
+    if isinstance(cache, KeyValues):
+        cache = constrain_cache(cache)
+    state = jax.tree.map(constrain_batch, slots.state.replace(cache=None))
+    return Slots(state=state.replace(cache=cache), numbers=constrain_batch(slots.numbers))
+
+
+def _whole(table: jax.Array) -> jax.Array:
+    """On a mesh: all of it on every device."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return table
+    return jax.lax.with_sharding_constraint(table, PartitionSpec())
+
+
+def _on_device_of(params: Any, slots: Slots) -> Slots:
+    """On the parameters' one device by name, as all later ones are."""
+    devices = jax.tree.leaves(params)[0].devices()
+    return slots if len(devices) > 1 else jax.device_put(slots, *devices)
