@@ -27,6 +27,9 @@ from .decoding.parts.commit.reference import DreamThreshold as DreamThreshold
 from .decoding.parts.commit.reference import FirstThen as FirstThen
 from .decoding.parts.commit.reference import Scheduled as Scheduled
 from .decoding.parts.commit.rule import CommitRule as CommitRule
+from .decoding.parts.commit.settling import All as All
+from .decoding.parts.commit.settling import Reopening as Reopening
+from .decoding.parts.commit.settling import Settled as Settled
 from .decoding.parts.divergence import Divergence as Divergence
 from .decoding.parts.draw import Draw as Draw
 from .decoding.parts.mix import Mix as Mix

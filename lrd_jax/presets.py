@@ -19,6 +19,7 @@ DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
     "fast": DecodeConfig.fast,
     "llada": DecodeConfig.llada,
     "dream": DecodeConfig.dream,
+    "settle": DecodeConfig.settle,
 }
 
 BENCHMARKS = ("humaneval", "mbpp", "gsm8k", "math500")
@@ -48,8 +49,8 @@ class Short:
 
 
 SHORT_NAMES = {
-    "r_f": Short(("mix.r_f",), "the mixing", "lrd or paper"),
-    "tau": Short(("refine.tau", "stop.tau"), "the refinement and the stop", "lrd or paper"),
+    "r_f": Short(("mix.r_f",), "the mixing", "lrd, paper or settle"),
+    "tau": Short(("refine.tau", "stop.tau"), "the refinement and the stop", "lrd, paper or settle"),
     "threshold": Short(("commit.threshold",), "a commit rule that has one", "lrd, paper, plain or fast"),
     "steps": Short(("commit.steps",), "a commit rule that plans its steps", "llada or dream"),
     "temperature": Short(("draw.temperature",)),

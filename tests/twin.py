@@ -179,6 +179,58 @@ class Klass:
         return stable if stable.any() else highest(belief.conf, masked, 1)
 
 
+def everything(belief, masked, step):
+    """All that is masked."""
+    return masked
+
+
+class Settling:
+    """Each position once its own KL was small `patience` times running; after `wait` forwards of none, the surest."""
+
+    def __init__(self, kl, confidence, patience, wait):
+        self.kl, self.confidence, self.patience, self.wait = kl, confidence, patience, wait
+        self.history, self.idle = [], 0
+
+    def observe(self, kl):
+        if np.isinf(kl).any():  # a new block
+            self.history, self.idle = [], 0
+        self.history.append(kl)
+
+    def __call__(self, belief, masked, step):
+        recent = self.history[len(self.history) - self.patience :]
+        calm = np.all(np.array(recent) < self.kl, axis=0) & (len(recent) == self.patience)
+        chosen = masked & calm & (belief.conf > self.confidence)
+        self.idle += 1
+        if not chosen.any() and self.idle >= self.wait:
+            chosen = highest(belief.conf, masked, 1)
+        self.idle = 0 if chosen.any() else self.idle
+        return chosen
+
+
+class Reopening:
+    """Another rule, whose commits are taken back where another token is sure now, each position `times` at most."""
+
+    def __init__(self, rule, confidence, times):
+        self.rule, self.confidence, self.times = rule, confidence, times
+
+    def observe(self, kl):
+        if np.isinf(kl).any():  # a new block
+            self.mine, self.left = {}, [self.times] * len(kl)
+        if hasattr(self.rule, "observe"):
+            self.rule.observe(kl)
+
+    def __call__(self, belief, masked, step):
+        chosen, now = self.rule(belief, masked, step), belief.probs.argmax(axis=-1)
+        reopened = np.zeros(len(masked), bool)
+        for i, token in list(self.mine.items()):
+            if now[i] != token and belief.conf[i] > self.confidence and self.left[i]:
+                reopened[i] = True
+                self.left[i] -= 1
+                del self.mine[i]
+        self.mine |= {i: now[i] for i in np.flatnonzero(chosen)}
+        return chosen, reopened
+
+
 def dream_in_blocks(steps=None, threshold=None, top_k=None):
     """Fast-dLLM for Dream: a block's first commit is its first position alone; then by threshold or by schedule."""
 

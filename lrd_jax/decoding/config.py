@@ -10,6 +10,7 @@ from lrd_jax.decoding.parts.cache.cache import Cache, NoCache
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy, Threshold
 from lrd_jax.decoding.parts.commit.reference import Dream, Scheduled
 from lrd_jax.decoding.parts.commit.rule import CommitRule
+from lrd_jax.decoding.parts.commit.settling import All
 from lrd_jax.decoding.parts.divergence import Divergence
 from lrd_jax.decoding.parts.draw import Draw
 from lrd_jax.decoding.parts.mix import Mix, MixRule
@@ -164,6 +165,13 @@ class DecodeConfig:
             "stop": Stop(max_entropy=0.2),
             "end_of_text": True,
         }
+        return cls(gen_length, **{**defaults, **changes})
+
+    @classmethod
+    def settle(cls, gen_length: int = 256, **changes: Any) -> "DecodeConfig":
+        """Beliefs fed back in full until they settle, then everything committed at once: for models that were tuned
+        through their own refinement, see docs/training.md."""
+        defaults = {"mix": Mix(r_f=1.0), "refine": Refine(tau=0.01), "commit": All(), "end_of_text": True}
         return cls(gen_length, **{**defaults, **changes})
 
     @classmethod

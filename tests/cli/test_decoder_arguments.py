@@ -109,7 +109,7 @@ def test_own_options_go_before_short_names():
         (["--no-cache"], "--no-cache is unknown"),
         (["--commit.threshold"], "--commit.threshold wants a value"),
         (["--commit", "--cache", "dual"], "--commit wants a value"),
-        (["--commit", "best"], "commit='best' is unknown; choose one of dream, dream-threshold"),
+        (["--commit", "best"], "commit='best' is unknown; choose one of all, dream, dream-threshold"),
         (["--commit", "dream", "--commit.threshold", "1"], "commit.threshold is unknown: dream has alg, steps"),
         (["--cache.refresh-every", "2"], "cache.refresh_every: this decoder has no cache"),
         (["--end-of-text=maybe"], "end_of_text='maybe' must be True or False"),

@@ -106,7 +106,11 @@ def test_steps_are_those_of_a_plan():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("plain", {"r_f": 0.1}, "r_f changes the mixing, which this decoder does not have; .* the preset lrd or paper"),
+        (
+            "plain",
+            {"r_f": 0.1},
+            "r_f changes the mixing, which this decoder does not have; .* lrd, paper or settle",
+        ),
         ("fast", {"tau": 0.1}, "tau changes the refinement and the stop"),
         ("llada", {"threshold": 0.9}, "threshold changes a commit rule that has one"),
         ("lrd", {"steps": 8}, "steps changes a commit rule that plans its steps"),

@@ -11,6 +11,7 @@ from twin_model import TwinModel
 
 from lrd_jax import (
     KLASS,
+    All,
     DecodeConfig,
     Divergence,
     Draw,
@@ -23,7 +24,9 @@ from lrd_jax import (
     Mix,
     PrefixCache,
     Refine,
+    Reopening,
     Scheduled,
+    Settled,
     Stop,
     StopReason,
     Threshold,
@@ -118,6 +121,43 @@ CASES = {
             "commit": lambda: twin.Klass(0.3, 0.1, 2),
         },
     ),
+    "settle, then all": (
+        {"block_length": 6, "mix": Mix(0.1), "refine": Refine(0.05, 6), "commit": All()},
+        {"block_length": 6, "mix": (0.1, 0.9), "refine": (0.05, 6, "block"), "commit": lambda: twin.everything},
+    ),
+    "settled by position": (
+        {"block_length": 6, "mix": Mix(0.1), "commit": Settled(0.3, 0.05, 1, 3)},
+        {"block_length": 6, "mix": (0.1, 0.9), "commit": lambda: twin.Settling(0.3, 0.05, 1, 3)},
+    ),
+    "settled twice running under LRD": (
+        {"mix": Mix(0.1), "refine": Refine(0.2, 3), "stop": Stop(0.01), "commit": Settled(0.1, 0.0, 2, 2)},
+        {
+            "mix": (0.1, 0.9),
+            "refine": (0.2, 3, "block"),
+            "stop": (0.01,),
+            "commit": lambda: twin.Settling(0.1, 0.0, 2, 2),
+        },
+    ),
+    "sure, whatever has moved": (
+        {"mix": Mix(0.1), "commit": Settled(0.0, 0.2, 0, 3)},
+        {"mix": (0.1, 0.9), "commit": lambda: twin.Settling(0.0, 0.2, 0, 3)},
+    ),
+    "reopened": (
+        {"block_length": 6, "mix": Mix(0.1), "commit": Reopening(LowestEntropy(2), 0.02, 2)},
+        {
+            "block_length": 6,
+            "mix": (0.1, 0.9),
+            "commit": lambda: twin.Reopening(twin.lowest_entropy(2), 0.02, 2),
+        },
+    ),
+    "reopened while others settle": (
+        {"mix": Mix(0.1), "refine": Refine(0.2, 3), "commit": Reopening(Settled(0.1, 0.0, 1, 2), 0.05)},
+        {
+            "mix": (0.1, 0.9),
+            "refine": (0.2, 3, "block"),
+            "commit": lambda: twin.Reopening(twin.Settling(0.1, 0.0, 1, 2), 0.05, 1),
+        },
+    ),
     "Fast-dLLM's rule under LRD": (
         {"block_length": 3, "mix": Mix(), "refine": Refine(0.1, 2), "commit": Threshold(0.3)},
         {
@@ -187,6 +227,9 @@ RULES = {
     "margin": {"commit": Margin(0.1)},
     "entropy bound": {"commit": EntropyBound(3.0, "margin")},
     "KLASS": {"commit": KLASS(0.2, 0.1)},
+    "all": {"mix": Mix(0.4), "refine": Refine(0.05, 6), "commit": All()},
+    "settled": {"mix": Mix(0.1), "commit": Settled(0.1)},
+    "reopening": {"mix": Mix(0.3), "commit": Reopening(LowestEntropy(2), 0.1)},
 }
 
 

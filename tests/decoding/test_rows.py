@@ -15,6 +15,7 @@ from twin_model import TwinModel
 
 from lrd_jax import (
     KLASS,
+    All,
     Change,
     CommitRule,
     DecodeConfig,
@@ -31,7 +32,9 @@ from lrd_jax import (
     Mix,
     PrefixCache,
     Refine,
+    Reopening,
     Scheduled,
+    Settled,
     Stop,
     StopReason,
     Threshold,
@@ -63,6 +66,9 @@ OWN_LENGTHS = {
     "margin": ({"commit": Margin(0.2)}, False),
     "entropy bound": ({"commit": EntropyBound(1.0)}, False),
     "klass": ({"commit": KLASS(0.5, 0.1)}, True),
+    "settle": ({"mix": Mix(0.3), "refine": Refine(0.1, 5), "commit": All()}, True),
+    "settled": ({"mix": Mix(0.1), "commit": Settled(0.2)}, True),
+    "reopening": ({"mix": Mix(0.3), "commit": Reopening(LowestEntropy(2), 0.1)}, False),
     "llada": ({"commit": Scheduled()}, True),
     "llada, one block, random": ({"commit": Scheduled(order="random")}, False),
     "llada, twelve steps": ({"commit": Scheduled(12)}, True),
@@ -127,6 +133,8 @@ OWN_NUMBERS = {
     "margin": (lambda x: {"commit": Margin(x)}, (0.05,), (0.5,)),
     "entropy bound": (lambda x: {"commit": EntropyBound(x)}, (4.0,), (0.5,)),
     "klass": (lambda kl, c: {"commit": KLASS(kl, c)}, (1.0, 0.05), (0.1, 0.3)),
+    "settled": (lambda kl, c: {"mix": Mix(0.3), "commit": Settled(kl, c)}, (1.0, 0.05), (0.1, 0.3)),
+    "reopening": (lambda x: {"mix": Mix(0.3), "commit": Reopening(LowestEntropy(2), x)}, (0.05,), (0.5,)),
     "dream threshold": (lambda x: {"commit": DreamThreshold(x, 4)}, (0.1,), (0.6,)),
     "first then": (lambda x: {"commit": FirstThen(Threshold(x))}, (0.1,), (0.4,)),
     "guidance": (lambda s: {"cfg_scale": s}, (0.0,), (1.5,)),
@@ -343,6 +351,20 @@ def test_a_rule_that_reopens_equals_the_slow_twin(checkpoint, case, name):
         np.testing.assert_array_equal(got.tokens[row], want.tokens)
         assert int(got.forwards[row]) == want.forwards
         assert StopReason(int(got.stop_reason[row])).name.lower() == want.stop_reason
+
+
+@pytest.mark.parametrize("rule", [LowestEntropy(2), All(), Settled(0.0, wait=3)], ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_decode_that_reopens_ends_with_nothing_masked(checkpoint, rule, times):
+    """Whatever takes its place, and however often: every position is open to doubt here."""
+    model, params = checkpoint("tiny-llada")
+    ids, mask = batch(8, (5, 2, 3))
+    config = DecodeConfig(12, block_length=6, mix=Mix(1.0), commit=Reopening(rule, 0.0, times), trace=True)
+    result = make_decode(model, config)(params, ids, mask)
+    assert set(result.stop_reason.tolist()) == {StopReason.FINISHED}
+    assert np.all(result.forwards <= config.step_limit)
+    assert isinstance(rule, All) or np.sum(result.trace.committed) > 3 * 12  # some were committed more than once
+    assert not np.any(result.tokens == model.config.mask_id)
 
 
 def test_a_decode_without_a_key_draws_nothing(checkpoint):

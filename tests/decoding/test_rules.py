@@ -13,6 +13,7 @@ from lrd_jax.decoding.parts.commit import basic as commit
 from lrd_jax.decoding.parts.commit import parallel
 from lrd_jax.decoding.parts.commit.rule import best, ranks
 from lrd_jax.decoding.parts.commit.schedule import dream_fraction, dream_fractions, llada_count
+from lrd_jax.decoding.parts.commit.settling import Reopening, Settled
 from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.vocab import belief
 from lrd_jax.decoding.vocab.nucleus import in_nucleus
@@ -253,3 +254,29 @@ def test_the_entropy_bound_holds_for_what_is_committed(order):
         np.testing.assert_array_equal(chosen[row], (rank[row] < n) & sight.masked[row])
         assert n == 1 or prefix[0].sum() - prefix[0].max() <= 1.0
         assert len(prefix[1]) == n or prefix[1].sum() - prefix[1].max() > 1.0
+
+
+def test_only_what_the_rule_committed_and_another_token_now_takes_is_reopened():
+    """Positions: masked, given, unchanged, changed but unsure, changed, changed and reopened before."""
+    logits = np.zeros((1, 6, 8), np.float32)
+    logits[0, :, 3] = [9, 9, 9, 1, 9, 9]
+    rule = Reopening(commit.LowestEntropy(), 0.5)
+    tokens, left = [[-1, -1, 3, 2, 2, 2]], [[1, 1, 1, 1, 1, 0]]
+    state = rule.start(1, 6) | {"tokens": jnp.asarray(tokens), "left": jnp.asarray(left)}
+    masked = jnp.arange(6)[None] == 0
+    change, after = rule(sight_of(jnp.asarray(logits), masked), state)
+    assert change.commit.tolist() == masked.tolist()
+    assert change.reopen.tolist() == [[False, False, False, False, True, False]]
+    assert after["tokens"].tolist() == [[3, -1, 3, 2, 2, 2]]
+    assert after["left"].tolist() == [[1, 1, 1, 1, 0, 0]]
+
+
+def test_what_does_not_settle_is_committed_after_the_wait_and_no_sooner():
+    sight, _ = random_sight(0)
+    sight = sight.replace(kl=jnp.full(sight.masked.shape, jnp.inf))
+    rule = Settled(wait=3)
+    state, counts = rule.start(4, 9), []
+    for _ in range(6):
+        change, state = rule(sight, rule.observe(sight, state))
+        counts.append(np.sum(change.commit, axis=-1).tolist())
+    assert counts == [[0] * 4, [0] * 4, [1] * 4] * 2

@@ -238,7 +238,7 @@ REFUSED_TABLES = {
     "a table for a number": ({"gen_length": 8, "cfg_scale": {"x": 1}}, "cfg_scale={'x': 1} must be a number"),
     "no such rule": (
         {"gen_length": 8, "commit": {"kind": "best"}},
-        "commit='best' is unknown; choose one of dream, dream-threshold, .*klass, lowest-entropy, ",
+        "commit='best' is unknown; choose one of all, dream, dream-threshold, .*klass, lowest-entropy, ",
     ),
     "no kind": ({"gen_length": 8, "stop": {"tau": 1}}, "stop.tau: this decoder has no stop; .* add stop=stop"),
     "a nested rule is missing": ({"gen_length": 8, "commit": "first-then"}, "^commit.rule is missing$"),
@@ -276,7 +276,7 @@ REFUSED_CHANGES = {
     "not whole": ({"draw.top_k": "1.5"}, "draw.top_k='1.5' must be an integer of at least 1 or None"),
     "no flag": ({"end_of_text": "perhaps"}, "end_of_text='perhaps' must be True or False"),
     "not finite": ({"mix.r_f": "nan"}, "mix.r_f=nan must be in"),
-    "none where none is no value": ({"commit": "none"}, "commit='none' is unknown; choose one of dream, "),
+    "none where none is no value": ({"commit": "none"}, "commit='none' is unknown; choose one of all, dream, "),
     "another question's part": ({"mix": Stop()}, r"mix=Stop\(.*\) must be a MixRule or None"),
     "below a number": ({"gen_length.x": 1}, "gen_length={'x': 1} must be an integer"),
     "a plan that does not fit": ({"commit": Scheduled(3), "block_length": 4}, "steps=3 must be a multiple of the 2"),
