@@ -6,20 +6,11 @@ It lies in `tests/golden`, or in the folder that LRD_GOLDEN names: another set o
 import functools
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 GOLDEN = Path(os.environ.get("LRD_GOLDEN") or Path(__file__).parent / "golden")
-
-
-def some_quick(cases: Iterable, quick: int) -> list:
-    """Cases for `parametrize`: all but `quick` of them, evenly spread, are marked slow."""
-    cases = list(cases)
-    kept = {i * len(cases) // quick for i in range(quick)}
-    return [pytest.param(case, marks=() if i in kept else pytest.mark.slow) for i, case in enumerate(cases)]
 
 
 @functools.cache

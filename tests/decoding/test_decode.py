@@ -1,12 +1,12 @@
 """The loop where no golden reaches: against the slow twin, row by row, at odd shapes, and at its limits."""
 
-import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import twin
 from goldens import GOLDEN
+from quick import some_quick
 from twin_model import TwinModel
 
 from lrd_jax import (
@@ -170,7 +170,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", goldens.some_quick(CASES, 4))
+@pytest.mark.parametrize("case", some_quick(CASES, 4))
 def test_equals_the_slow_twin(checkpoint, twins, case):
     """A batch of mixed prompt lengths, one of a single token, against one bare row of the twin at a time.
 
@@ -233,7 +233,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", some_quick(RULES, 2))
 def test_a_row_alone_equals_the_row_in_a_batch(checkpoint, name):
     model, params = checkpoint("tiny-dream" if "a" in name else "tiny-llada")
     ids, mask = prompts(11, (8, 1, 5, 3))
@@ -327,7 +327,7 @@ def seen(forward, offset):
     }
 
 
-@pytest.mark.parametrize("cache", [None, PrefixCache()])
+@pytest.mark.parametrize("cache", some_quick([None, PrefixCache()], 1))
 def test_a_watched_decode_is_the_decode_and_tells_every_forward(checkpoint, cache):
     """The slow twin is a decode in single forwards: what was masked before each, and what it committed there."""
     model, params = checkpoint("tiny-llada")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import some_quick
 
 from lrd_jax import (
     DecodeConfig,
@@ -59,7 +60,7 @@ def lrd_config(p):
     )
 
 
-@pytest.mark.parametrize("key", goldens.some_quick(goldens.lrd_runs(), 4))
+@pytest.mark.parametrize("key", some_quick(goldens.lrd_runs(), 2))
 def test_latent_refinement_decoding(checkpoint, key):
     run, stored = goldens.lrd_runs()[key], goldens.arrays("lrd")
     model, params = checkpoint(run["checkpoint"])
@@ -157,7 +158,7 @@ def recorded_origin(uniforms):
 UNCACHED = [key for key in goldens.reference_runs() if goldens.cache_of(key) is None]
 
 
-@pytest.mark.parametrize("key", goldens.some_quick(UNCACHED, 4))
+@pytest.mark.parametrize("key", some_quick(UNCACHED, 2))
 def test_reference_samplers(checkpoint, key):
     run = goldens.reference_runs()[key]
     model, params = checkpoint(run["checkpoint"])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import some_quick
 
 from lrd_jax import DecodeConfig, DualCache, PrefixCache, make_decode
 from lrd_jax.decoding.canvas import take_window
@@ -36,7 +37,7 @@ def assert_same_bits(got, want):
         assert a.tobytes() == b.tobytes(), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", some_quick(CASES, 1))
 def test_the_same_call_gives_the_same_bits(checkpoint, case):
     """Run after run, and compiled anew."""
     name, config = CASES[case]
@@ -51,7 +52,7 @@ def test_the_same_call_gives_the_same_bits(checkpoint, case):
         assert_same_bits(run, runs[0])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", some_quick(CASES, 1))
 def test_what_nobody_may_read_changes_no_bit(checkpoint, case):
     """Ids under the padding and under the mask, the cache before the first refresh, a belief before the first one."""
     name, config = CASES[case]
@@ -78,6 +79,7 @@ def test_what_nobody_may_read_changes_no_bit(checkpoint, case):
     assert_same_bits(final(decode, params, state), want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "cache"), [("tiny-dream", PrefixCache()), ("tiny-llada-gqa", DualCache())])
 def test_keys_and_values_that_a_region_must_not_see_change_no_bit(checkpoint, name, cache):
     """Those of the padding, and the region's own as the refresh saw them."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import twin
+from quick import some_quick
 from twin_model import TwinModel
 
 from lrd_jax import (
@@ -86,7 +87,7 @@ OWN_LENGTHS = {
 }
 
 
-@pytest.mark.parametrize("case", OWN_LENGTHS)
+@pytest.mark.parametrize("case", some_quick(OWN_LENGTHS, 2))
 def test_a_row_of_its_own_length_is_the_decode_of_that_gen_length(checkpoint, case):
     settings, blocks = OWN_LENGTHS[case]
     model, params = checkpoint(FAMILIES[list(OWN_LENGTHS).index(case) % 2])
@@ -145,7 +146,7 @@ OWN_NUMBERS = {
 
 
 @pytest.mark.parametrize("rows", [3, 6])  # 6: as many rows as positions of the window
-@pytest.mark.parametrize("case", OWN_NUMBERS)
+@pytest.mark.parametrize("case", some_quick(OWN_NUMBERS, 2))
 def test_a_batch_of_mixed_numbers_equals_each_row_alone(checkpoint, case, rows):
     make, *numbers = OWN_NUMBERS[case]
     model, params = checkpoint(FAMILIES[len(case) % 2])
@@ -196,7 +197,7 @@ TWINS = {
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("case", TWINS)
+@pytest.mark.parametrize("case", some_quick(TWINS, 1))
 @pytest.mark.parametrize("share", [0.2, 0.7])
 def test_a_prefilled_canvas_equals_the_slow_twin(checkpoint, case, name, share):
     settings, twin_settings = TWINS[case]
@@ -328,7 +329,7 @@ class Doubts(CommitRule):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("case", ["plain", "lrd", "dual"])
+@pytest.mark.parametrize("case", some_quick(["plain", "lrd", "dual"], 1))
 def test_a_rule_that_reopens_equals_the_slow_twin(checkpoint, case, name):
     """Reopened positions hold the mask id and feed back like any masked one; the row ends at the rule's limit."""
     settings, twin_settings = TWINS[case]

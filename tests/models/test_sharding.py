@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from quick import some_quick
 
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
@@ -230,7 +231,7 @@ def one_device(checkpoint):
     return config, results
 
 
-@pytest.mark.parametrize("shape", goldens.some_quick(MESHES.values(), 1), ids=MESHES)
+@pytest.mark.parametrize("shape", some_quick(MESHES.values(), 1), ids=MESHES)
 @pytest.mark.parametrize("name", ["tiny-llada", "tiny-dream"])
 def test_decode_gives_the_tokens_of_one_device(checkpoint, one_device, name, shape):
     model, params = checkpoint(name)

@@ -15,6 +15,8 @@ import pytest
 
 from lrd_jax.cli import INTERRUPTED, USER_ERROR, main
 
+pytestmark = pytest.mark.slow  # processes of their own, each with its imports
+
 COMMAND = str(Path(sys.executable).parent / "lrd-jax")
 QUESTION = "Tom has 14 apples. Ann takes 5 apples. How many are left?"
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

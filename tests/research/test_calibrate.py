@@ -72,6 +72,7 @@ def same(read_off, decoded):
 # Replay.
 
 
+@pytest.mark.slow
 def test_every_setting_reads_as_it_decodes_and_all_share_one_compile(tunable, replays):
     """The slow twin of the replay: a real decode of every setting, of every row."""
     before = run_watched.cache_size(), run_decode.cache_size()
@@ -270,6 +271,7 @@ def calibrate(data, *args):
 SCAN = ("--r-f", 0.0, 0.2, "--tau-refine", 0.1, "--tau-decode", 0.1, 1.0, "--max-entropy", 0.2, "inf")
 
 
+@pytest.mark.slow
 def test_a_scan_writes_a_preset_that_decodes_and_is_certified_on_other_prompts(data, tmp_path, capsys):
     chosen, certified = tmp_path / "chosen.toml", tmp_path / "certified.json"
     assert calibrate(data, "--output", chosen, *SCAN) == 0
