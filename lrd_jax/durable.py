@@ -1,9 +1,11 @@
 """Files that survive a kill at any moment: written whole or not at all, or JSON lines of one process at a time."""
 
+import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,3 +55,42 @@ def append_lines(file: IO[bytes], lines: list[dict[str, Any]]) -> None:
     """Appends with one write; the lines are with the operating system when it returns."""
     file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
     file.flush()
+
+
+def write_synced(path: Path, pieces: Iterable[bytes]) -> None:
+    """Writes a file over an older one, whole or not at all; it is on the disk when it returns, power cuts included."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        _write_out(part, pieces)
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_first(path: Path, text: str) -> None:
+    """Writes a text where no file of that name is, as `write_synced`; of several processes, the first one's stays."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        _write_out(part, [text.encode()])
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)
+        _sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_out(path: Path, pieces: Iterable[bytes]) -> None:
+    with path.open("wb") as file:
+        file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a renaming last: it is the folder that holds the name."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
