@@ -16,6 +16,7 @@ from lrd_jax.text.holes import encode_holes as encode_holes
 from lrd_jax.text.holes import parse_holes as parse_holes
 from lrd_jax.text.holes import texts_of_holes as texts_of_holes
 from lrd_jax.text.prompts import UnknownWords as UnknownWords
+from lrd_jax.text.prompts import bucket_length as bucket_length
 from lrd_jax.text.prompts import check_text as check_text
 from lrd_jax.text.prompts import encode_chat as encode_chat
 from lrd_jax.text.prompts import encode_prompts as encode_prompts

@@ -108,9 +108,13 @@ def pad_to_bucket(prompt: np.ndarray, mask: np.ndarray, room: int) -> tuple[np.n
       room: tokens that the model's context leaves beside the canvas.
     """
     length = prompt.shape[1]
-    bucket = max(_SHORTEST_PROMPT, 1 << (length - 1).bit_length())
-    pad = ((0, 0), (max(0, min(bucket, room) - length), 0))
+    pad = ((0, 0), (max(0, bucket_length(length, room) - length), 0))
     return np.pad(prompt, pad), np.pad(mask, pad)
+
+
+def bucket_length(length: int, room: int) -> int:
+    """The power of two of tokens that a prompt of `length` is padded to, but no more than `room`."""
+    return min(max(_SHORTEST_PROMPT, 1 << (length - 1).bit_length()), room)
 
 
 def unknown_words(tokenizer: "Tokenizer", text: str) -> list[str]:
