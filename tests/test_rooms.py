@@ -20,7 +20,8 @@ HOMES = {"lrd_jax": ROOT / "lrd_jax", "lrd_jax.models": ROOT / "models", "lrd_ja
 FLOORS = (  # top to bottom; a room imports rooms of lower floors alone
     {"cli", "serve"},
     {"research"},
-    {"train", "engine"},
+    {"train", "runs"},
+    {"engine"},
     {"generate"},
     {"presets"},
     {"preset_files"},
@@ -45,7 +46,7 @@ ONLY = {  # what these import of ours, and no more
     "tasks": {"errors"},
     "errors": set(),
 }
-USERS = {"research": {"cli"}}  # who alone imports these
+USERS = {"research": {"cli"}, "runs": {"cli"}}  # who alone imports these
 
 
 @functools.cache

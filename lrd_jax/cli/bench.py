@@ -15,14 +15,14 @@ def run(options: Bench) -> int:
     """Tables or JSON on standard output; the status says where a reference decodes other tokens."""
     with Console(stderr=True).status("starting") as status:
         from lrd_jax.cli.compile_cache import use_compile_cache
-        from lrd_jax.research.timing.comparison import compare
         from lrd_jax.research.timing.report import (  # JAX takes seconds to import: the user waits in here
             disagreements,
             tables,
         )
+        from lrd_jax.research.timing.run import run as measure
 
         use_compile_cache()
-        result = compare(options, say=status.update)
+        result = measure(options, say=status.update)
     if options.json:
         print(json.dumps(result), flush=True)
     else:

@@ -16,12 +16,14 @@ from lrd_jax.research.benchmarks.options import Eval
 from lrd_jax.research.calibrate.options import Calibrate
 from lrd_jax.research.reproduce.options import Reproduce
 from lrd_jax.research.timing.options import Bench
+from lrd_jax.runs.options import Run
 
 _NARROWEST = 40  # columns
 
 COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
     "generate": Generate,
     "chat": Chat,
+    "run": Run,
     "convert": Convert,
     "export": Export,
     "verify": Verify,

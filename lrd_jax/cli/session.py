@@ -12,6 +12,7 @@ from lrd_jax.generate import Generator
 from lrd_jax.options import Decoding
 from lrd_jax.pods import from_first
 from lrd_jax.presets import decoder
+from lrd_jax.runs.options import Run
 from lrd_jax.sharding import mesh_asked
 from lrd_jax.tasks import EMBEDDED, problems
 from lrd_jax.text import UnknownWords
@@ -29,13 +30,24 @@ def generator_for(
       ValueError: numbers that the decoder refuses, before anything is loaded; or a model that cannot be.
     """
     config = decoder(options)
-    use_compile_cache()
 
     def look(empty: Loaded) -> None:
         check(Generator(empty, config, batch=batch))
 
-    loaded = load(options.model, mesh_asked(options.mesh), options.dtype, note=_note, look=look)
-    return Generator(loaded, config, batch=batch)
+    return Generator(open_model(options, look), config, batch=batch)
+
+
+def open_model(options: Decoding | Run, look: Callable[[Loaded], None]) -> Loaded:
+    """Loads the model that the options name, onto their mesh.
+
+    Args:
+      look: see `lrd_jax.load`.
+
+    Raises:
+      ValueError: it cannot be loaded.
+    """
+    use_compile_cache()
+    return load(options.model, mesh_asked(options.mesh), options.dtype, note=_note, look=look)
 
 
 def seed_for(options: Decoding, config: DecodeConfig) -> int | None:

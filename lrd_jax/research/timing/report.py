@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def tables(result: dict[str, Any]) -> RenderableType:
-    """The result of `lrd_jax.research.timing.comparison.compare` as tables, with what they were measured on."""
+    """The result of `lrd_jax.research.timing.run.run` as tables, with what they were measured on."""
     parts: list[RenderableType] = [_about(result), _decoders(result)]
     if result["references"]:
         parts.append(_references(result))

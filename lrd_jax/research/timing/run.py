@@ -69,7 +69,7 @@ class Pair:
         }
 
 
-def compare(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
+def run(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
     """Measures what the options ask for.
 
     Args:

@@ -53,7 +53,7 @@ class Report:
     differ: int
 
 
-def calibrate(options: Calibrate, say: Say = lambda words: None) -> Report:
+def run(options: Calibrate, say: Say = lambda words: None) -> Report:
     """Does what the options ask for, and writes the preset file and its picture.
 
     Args:

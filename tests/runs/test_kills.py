@@ -1,0 +1,106 @@
+"""A run that is killed at random moments, and started again each time, loses no line and repeats none."""
+
+import collections
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lrd_jax.tasks import EMBEDDED, problems
+
+HERE = Path(__file__).parent
+COMMAND = str(Path(sys.executable).parent / "lrd-jax")
+KILLS = 20
+
+
+def records(file):
+    data = file.read_bytes()
+    assert data.endswith(b"\n")
+    return [json.loads(line) for line in data.decode().split("\n")[:-1]]
+
+
+def require_whole_parts(out, ids):
+    """Every part is whole, and no line is in two of them."""
+    found = [record["id"] for part in out.glob("parts/*/*.jsonl") for record in records(part)]
+    assert set(found) <= set(ids) and max(collections.Counter(found).values(), default=1) == 1
+    return len(found)
+
+
+def kill_at_random(commands, out, ids, moment):
+    """Starts the commands together and kills them, again and again; the answers that were there each time.
+
+    Args:
+      moment: waits for it, given which kill it is.
+    """
+    counts = []
+    for kill in range(KILLS):
+        running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for command in commands]
+        moment(kill)
+        for process in running:
+            process.kill()
+        for process in running:
+            said = process.communicate()[1].decode()
+            assert process.returncode in (-9, 0), said
+        counts.append(require_whole_parts(out, ids))
+        assert not (out / "answers.jsonl").exists() or len(records(out / "answers.jsonl")) == len(ids)
+    assert counts == sorted(counts) and 0 < counts[KILLS // 2] < len(ids)
+    return counts
+
+
+def test_a_folder_survives_kills_of_two_shards_at_any_moment(tmp_path):
+    out, ids, draw = tmp_path / "out", [f"p{line}" for line in range(1, 1001)], random.Random(0)
+    commands = [[sys.executable, HERE / "answering.py", out, shard, "1000"] for shard in ("0/2", "1/2")]
+    kill_at_random(commands, out, ids, lambda kill: time.sleep(draw.uniform(0, 0.7)))
+    for command in commands:
+        subprocess.run(command, check=True)
+    assert [record["id"] for record in records(out / "answers.jsonl")] == ids
+    assert require_whole_parts(out, ids) == len(ids)
+
+
+@pytest.mark.slow
+def test_the_command_survives_kills_at_any_moment(tmp_path, monkeypatch):
+    """Every other one while it starts, the others while it answers."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ids, draw, out = [f"q{i}" for i in range(2000)], random.Random(1), tmp_path / "out"
+    asked = [problem.prompt for task in EMBEDDED for problem in problems(task, "held-out", seed=0, count=1000, grade=2)]
+    lines = [json.dumps({"id": id, "prompt": prompt}) for id, prompt in zip(ids, asked, strict=True)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+
+    def command(out):
+        return [COMMAND, "run", str(tmp_path / "in.jsonl"), str(out), "--gen-length", "32"]
+
+    def parts(out):
+        return len(list(out.glob("parts/*/*.jsonl")))
+
+    def wait_for_part(out):
+        """Seconds until one more is there."""
+        began, before = time.monotonic(), parts(out)
+        while parts(out) == before:
+            time.sleep(0.02)
+            assert time.monotonic() - began < 300
+        return time.monotonic() - began
+
+    whole = subprocess.Popen(command(tmp_path / "whole"))
+    starting = wait_for_part(tmp_path / "whole")
+    began = time.monotonic()
+    assert whole.wait() == 0
+    answering = time.monotonic() - began
+
+    def moment(kill):
+        if kill % 2:
+            wait_for_part(out)
+            time.sleep(draw.uniform(0, answering / KILLS))
+        else:
+            time.sleep(draw.uniform(0, starting))
+
+    counts = kill_at_random([command(out)], out, ids, moment)
+    print(f"answers at each kill: {counts}; starting {starting:.1f} s, answering {answering:.1f} s")
+    subprocess.run(command(out), check=True)
+    expected, got = (records(folder / "answers.jsonl") for folder in (tmp_path / "whole", out))
+    assert [record["id"] for record in got] == ids
+    assert [record["text"] for record in got] == [record["text"] for record in expected]
+    assert require_whole_parts(out, ids) == len(ids)
