@@ -18,6 +18,11 @@ STANDING = {  # files of the folder that every command is run in; None: a folder
     "file": "a text",
     "folder": None,
     "good.jsonl": f'{{"prompt": "{QUESTION}"}}\n',
+    "empty.jsonl": "",
+    "twice.jsonl": '{"id": "a", "prompt": "A"}\n{"id": "a", "prompt": "B"}\n',
+    "other/notes.txt": "mine",
+    "broken/run.json": "{",
+    "another/run.json": '{"model": "m"}',
     "unknown.jsonl": '{"prompt": "Zebras sing."}\n',
 }
 

@@ -5,6 +5,7 @@ import pytest
 W = "--model {word} --gen-length 16"
 B = "--model {byte} --gen-length 8"
 GENERATE = f"generate Q {W}"
+RUN = f"run good.jsonl out {W}"
 CALIBRATE = f"calibrate --data good.jsonl {W}"
 ANALYZE = f"analyze --output out {W}"
 GOLD = "eval --model gold --settings llada-8b-base"
@@ -383,6 +384,49 @@ ROWS = {
         (f"{CALIBRATE} --dtype int8", "is not one for weights"),
         (f"{CALIBRATE} --block-length 5", "must be a multiple of block_length=5"),
         (f"{CALIBRATE} --temperature 1", "the decoder draws its tokens or its order"),
+    ],
+    "run": [
+        ("run", "Missing from lrd-jax run: IN.jsonl"),
+        ("run good.jsonl", "Missing from lrd-jax run: OUT"),
+        (f"{RUN} third", "Unrecognized options: third"),
+        (f"{RUN} --bogus 1", "--bogus is unknown; --help lists"),
+        (f"{RUN} --slot 2", "--slot is unknown; did you mean --slots?"),
+        (f"{RUN} --batch 2", "--batch is unknown"),
+        (f"{RUN} --live", "--live is unknown"),
+        (f"{RUN} --slots 0", "slots=0 must be at least 1"),
+        (f"{RUN} --slots two", "Error parsing --slots"),
+        (f"{RUN} --seed -1", "seed=-1 must be in"),
+        (f"{RUN} --stop-text ''", "stop_text='' is empty"),
+        (f"{RUN} --shard", "Missing value for argument '--shard'"),
+        (f"{RUN} --shard 1", "shard='1' must be written i/n"),
+        (f"{RUN} --shard 3/2", "shard='3/2' must be written i/n"),
+        (f"{RUN} --shard=-1/2", "shard='-1/2' must be written i/n"),
+        (f"{RUN} --shard 0/0", "shard='0/0' must be written i/n"),
+        (f"{RUN} --preset x", "preset 'x' is unknown"),
+        (f"{RUN} --gen-length 0", "gen_length=0 must be an integer of at least 1"),
+        (f"{RUN} --r-f 2", "mix.r_f=2.0 must be in [0, 1]"),
+        (f"{RUN} --mesh rows=2", "mesh='rows=2'"),
+    ],
+    "run: files and folders": [
+        (f"run no.jsonl out {W}", "no.jsonl: No such file or directory"),
+        (f"run folder out {W}", "folder is a folder; a file of JSON lines was wanted"),
+        (f"run /dev/null out {W}", "/dev/null is no file; a file of JSON lines was wanted"),
+        (f"run file out {W}", "file holds no prompt: line 1: not JSON"),
+        (f"run empty.jsonl out {W}", "empty.jsonl is empty: a JSON line a prompt was wanted"),
+        (f"run twice.jsonl out {W}", "twice.jsonl: lines 1 and 2 have the same id 'a'"),
+        (f"run good.jsonl file {W}", "OUT: file is a file, where a folder was wanted"),
+        (f"run good.jsonl file/x {W}", "OUT: file is a file, where a folder was wanted"),
+        (f"run good.jsonl other {W}", "other holds files, and none of a run; name a new or an empty folder"),
+        (f"run good.jsonl broken {W}", "run.json is damaged; name another folder"),
+        (f"run good.jsonl another {W}", "another holds a run with"),
+    ],
+    "run: what is known once the model is there": [
+        (f"{RUN} --model no", "there is no model 'no'"),
+        (f"{RUN} --dtype int8", "is not one for weights"),
+        (f"{RUN} --gen-length 128", "leaves no room for a prompt in a context of 128"),
+        (f"{RUN} --chat", "the model has no chat template"),
+        (f"{RUN} --system 'How many are left?'", "the model has no chat template"),
+        (f"{RUN} --trace", "an engine keeps no traces"),
     ],
     "analyze": [
         ("analyze", "Missing from lrd-jax analyze: --output"),

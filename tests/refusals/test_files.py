@@ -52,6 +52,21 @@ def test_a_line_that_is_no_prompt_is_named_before_anything_runs(refuses, desk, c
 
 
 @pytest.mark.parametrize("case", NOT_PROMPTS)
+def test_a_batch_run_of_a_bad_line_alone_says_why(desk, models, capsys, case):
+    """A file without a single prompt is refused; a prompt that cannot be answered is a record."""
+    content, _, words = NOT_PROMPTS[case]
+    put(desk / "q.jsonl", content)
+    status = cli.main(["run", "q.jsonl", "out", "--model", models["word"], "--gen-length", "16"])
+    err = capsys.readouterr().err
+    if status == cli.USER_ERROR:
+        assert "q.jsonl holds no prompt: line 1: " in err and words in err and not (desk / "out").exists()
+    else:
+        assert status == cli.INCOMPLETE and "1 answers, 1 of them errors" in err
+        (answer,) = map(json.loads, (desk / "out" / "answers.jsonl").read_text().splitlines())
+        assert words in answer["error"] and answer["line"] == 1
+
+
+@pytest.mark.parametrize("case", NOT_PROMPTS)
 def test_a_file_of_bad_lines_alone_is_answered_with_their_errors(desk, models, capsys, case):
     content, _, words = NOT_PROMPTS[case]
     put(desk / "q.jsonl", content)
