@@ -1,4 +1,4 @@
-"""Texts in, answers out: the only code on one host that drives the decoding loop to its end.
+"""Texts in, answers out: the only code that drives decodes of texts to their end.
 
 Axes: B batch, P prompt, G canvas.
 """
@@ -268,7 +268,7 @@ class Generator:
     def _agree(self, rows: list[list[int]], given: list[np.ndarray | None] | None, keys: jax.Array | None) -> None:
         """Refuses, on every process, what the processes were not asked for alike."""
         facts: dict[str, Any] = {"decoder": to_table(self.config), "batch": self.batch}
-        facts |= {f"prompt {i}": [self._tokenizer.decode(row), row] for i, row in enumerate(rows)}
+        facts |= {f"prompt {i}": [self.tokenizer.decode(row), row] for i, row in enumerate(rows)}
         if given is not None:
             facts |= {f"canvas {i}": None if one is None else one.tolist() for i, one in enumerate(given)}
         if keys is not None:

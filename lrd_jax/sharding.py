@@ -87,7 +87,8 @@ def mesh_asked(text: str | None) -> Mesh | None:
       ValueError: see `make_mesh`; or nothing is named, and several processes would each decode everything.
     """
     if text is not None:
-        return make_mesh(**mesh_sizes(text))
+        sizes = mesh_sizes(text)
+        return make_mesh(*(sizes.get(axis, 1) for axis in MESH_AXES))
     if jax.process_count() > 1:
         raise Refused(
             f"{jax.process_count()} processes with {jax.device_count()} devices in all were given no mesh: say how the "
