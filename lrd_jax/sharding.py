@@ -195,21 +195,28 @@ def vocab_is_split(rules: Rules = RULES) -> bool:
     return set(_axes(target)) <= set(mesh.axis_names) and _parts(mesh, target) > 1
 
 
-def constrain_cache(cache: KeyValues, rules: Rules = RULES) -> KeyValues:
-    """Inside jit: keeps cached keys and values `[layers, B, S, K, H]` split as the rows and the heads that made them.
+def cache_spec(shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Rules = RULES) -> PartitionSpec:
+    """How cached keys and values `[layers, B, S, K, H]` lie on a mesh: split as the rows and the heads that made them.
 
-    Does nothing outside `jax.set_mesh(mesh)`; rows or grouped heads that do not split are held whole.
+    Rows or grouped heads that do not split are held whole.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    rules = {name: rules[name] for name in ("batch", "kv_heads")}
-    if mesh.empty or not {axis for target in rules.values() for axis in _axes(target)} <= set(mesh.axis_names):
-        return cache
-    rows, heads = cache.keys.shape[1], cache.keys.shape[3]
     batch, kv_heads = (
         target if size % _parts(mesh, target) == 0 else None
-        for size, target in ((rows, rules["batch"]), (heads, rules["kv_heads"]))
+        for size, target in ((shape[1], rules["batch"]), (shape[3], rules["kv_heads"]))
     )
-    spec = PartitionSpec(None, batch, None, kv_heads, None)
+    return PartitionSpec(None, batch, None, kv_heads, None)
+
+
+def constrain_cache(cache: KeyValues, rules: Rules = RULES) -> KeyValues:
+    """Inside jit: keeps cached keys and values `[layers, B, S, K, H]` where `cache_spec` says.
+
+    Does nothing outside `jax.set_mesh(mesh)`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = {axis for name in ("batch", "kv_heads") for axis in _axes(rules[name])}
+    if mesh.empty or not axes <= set(mesh.axis_names):
+        return cache
+    spec = cache_spec(cache.keys.shape, mesh, rules)
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), cache)
 
 

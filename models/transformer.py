@@ -115,7 +115,8 @@ class Blocks(nnx.Module):
         """
         h = rms_norm(x, self.attn_norm[...], self.config.norm_eps)
         q, k, v = self._queries_keys_values(h, cos, sin)
-        attended, kept = attend(q, k, v, cache)
+        with jax.named_scope("attention"):
+            attended, kept = attend(q, k, v, cache)
         x = x + _dot(attended, self.out[...], contracted=2)
         return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps)), kept
 
@@ -161,10 +162,11 @@ class Transformer(nnx.Module):
         return rms_norm(x, self.final_norm[...], self.config.norm_eps), kept
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        if self.config.tied_head:
-            out = jnp.einsum("...D,VD->...V", hidden, self.table[...])
-        else:
-            out = hidden @ self.head[...]
+        with jax.named_scope("head"):
+            if self.config.tied_head:
+                out = jnp.einsum("...D,VD->...V", hidden, self.table[...])
+            else:
+                out = hidden @ self.head[...]
         out = out.astype(jnp.float32)
         return out * self.config.embed_dim**-0.5 if self.config.scale_logits else out
 

@@ -19,7 +19,7 @@ HOMES = {"lrd_jax": ROOT / "lrd_jax", "lrd_jax.models": ROOT / "models", "lrd_ja
 
 FLOORS = (  # top to bottom; a room imports rooms of lower floors alone
     {"cli", "serve"},
-    {"research"},
+    {"research", "plan"},
     {"train", "runs"},
     {"engine"},
     {"generate"},

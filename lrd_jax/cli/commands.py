@@ -11,6 +11,7 @@ from lrd_jax.cli.decoder_arguments import print_help, split
 from lrd_jax.cli.options import Chat, Convert, Export, Generate, Train, Verify
 from lrd_jax.errors import Refused
 from lrd_jax.options import Changes
+from lrd_jax.plan.options import Plan
 from lrd_jax.research.analyze.options import Analyze
 from lrd_jax.research.benchmarks.options import Eval
 from lrd_jax.research.calibrate.options import Calibrate
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
     "train": Train,
     "eval": Eval,
     "bench": Bench,
+    "plan": Plan,
     "reproduce": Reproduce,
     "calibrate": Calibrate,
     "analyze": Analyze,

@@ -18,7 +18,13 @@ from lrd_jax.options import Changes, DecoderOptions
 from lrd_jax.presets import SHORT_NAMES, decoder, yours
 
 DECODES = [name for name, kind in COMMANDS.items() if issubclass(kind, Changes)]
-NEEDED = {"eval": ["--model", "m"], "calibrate": ["--data", "d"], "analyze": ["--output", "o"], "generate": ["q"]}
+NEEDED = {
+    "eval": ["--model", "m"],
+    "calibrate": ["--data", "d"],
+    "analyze": ["--output", "o"],
+    "generate": ["q"],
+    "plan": ["m", "--gpu", "l4"],
+}
 
 
 def options_of(*args):
@@ -30,7 +36,7 @@ def decoder_of(*args):
 
 
 def test_the_commands_that_take_a_decoder():
-    assert DECODES == ["generate", "chat", "eval", "bench", "reproduce", "calibrate", "analyze"]
+    assert DECODES == ["generate", "chat", "eval", "bench", "plan", "reproduce", "calibrate", "analyze"]
 
 
 @pytest.mark.parametrize("command", DECODES)

@@ -10,6 +10,7 @@ CALIBRATE = f"calibrate --data good.jsonl {W}"
 ANALYZE = f"analyze --output out {W}"
 GOLD = "eval --model gold --settings llada-8b-base"
 BENCH = "bench --gen-length 8"
+PLAN = "plan {word} --topology v5e:2x4 --gen-length 16 --prompt-length 16"
 REPRODUCE = "reproduce --canvases 64 --counts 1"
 
 ROWS = {
@@ -267,6 +268,51 @@ ROWS = {
     "eval-tiny": [
         ("eval-tiny", "eval-tiny is a part of reproduce: lrd-jax reproduce --what table1, scan or caches"),
         ("eval-tiny --decoders scan", "eval-tiny is a part of reproduce"),
+    ],
+    "plan": [
+        ("plan", "required"),
+        ("plan {word}", "name the devices to plan for"),
+        (f"{PLAN} --gpu h100:8", "name the devices to plan for"),
+        (f"{PLAN} --bogus", "--bogus is unknown"),
+        (f"{PLAN} --model {{word}}", "misplaced options: --model"),
+        ("plan no --gpu h100", "there is no model 'no' to plan for; it may be llada-8b"),
+        ("plan '' --gpu h100", "there is no model ''"),
+        ("plan folder --gpu h100", "config.json is absent"),
+        ("plan file --gpu h100", "there is no model 'file'"),
+        ("plan llada-8b --topology ''", "topology='' is no slice"),
+        ("plan llada-8b --topology v5e", "topology='v5e' is no slice"),
+        ("plan llada-8b --topology v5e-8", "give a chip (v5e, v5p, v6e) and the shape"),
+        ("plan llada-8b --topology v5e:0x4", "topology='v5e:0x4' is no slice"),
+        ("plan llada-8b --topology v9x:2x4", "topology='v9x:2x4' is no slice"),
+        ("plan llada-8b --topology v5e:2x2x2", "a slice of v5e has 2 sizes, as in v5e:2x4"),
+        ("plan llada-8b --topology v5p:8", "a slice of v5p has 3 sizes, as in v5p:2x2x4"),
+        (f"{PLAN} --slices 0", "slices=0 must be at least 1"),
+        ("plan llada-8b --gpu h100:8 --slices 2", "slices=2 is of TPUs"),
+        ("plan llada-8b --gpu ''", "gpu='' is unknown; choose one of"),
+        ("plan llada-8b --gpu h1000:8", "gpu='h1000:8' is unknown"),
+        ("plan llada-8b --gpu h100:0", "'0' is no number of GPUs"),
+        ("plan llada-8b --gpu h100:x", "'x' is no number of GPUs"),
+        ("plan llada-8b --gpu h100:8 --mesh tensor=4", "has 4 devices; give sizes whose product is 8"),
+        ("plan llada-8b --gpu h100:8 --mesh model=8", "'model=8' is no size of 1 to 8"),
+        ("plan llada-8b --gpu h100:8 --mesh ''", "is no size of 1 to 8"),
+        ("plan dream-7b --gpu h100:8 --mesh tensor=8", "does not divide heads (28)"),
+        ("plan dream-7b --topology v5e:2x4 --mesh tensor=8", "does not divide heads (28)"),
+        ("plan llada-8b --gpu h100:8 --batch 6 --mesh data=8", "batch=6 does not split into the parts of any mesh (8)"),
+        (f"{PLAN} --batch 0", "batch=0 must be at least 1"),
+        (f"{PLAN} --batch -8", "batch=-8 must be at least 1"),
+        (f"{PLAN} --batch many", "Error parsing --batch"),
+        (f"{PLAN} --prompt-length 0", "prompt_length=0 must be at least 1"),
+        (f"{PLAN} --prompt-length 400", "exceed the model's context of 128"),
+        (f"{PLAN} --gen-length 0", "gen_length=0 must be an integer of at least 1"),
+        (f"{PLAN} --gen-length 400", "leaves no room for a prompt"),
+        (f"{PLAN} --tokens-per-forward 0", "tokens_per_forward=0.0 must be above 0"),
+        (f"{PLAN} --tokens-per-forward nan", "tokens_per_forward=nan must be above 0"),
+        (f"{PLAN} --tokens-per-forward inf", "tokens_per_forward=inf must be above 0"),
+        (f"{PLAN} --dtype int8", "dtype 'int8' is not one for weights"),
+        (f"{PLAN} --preset x", "preset 'x' is unknown"),
+        (f"{PLAN} --r-f 2", "mix.r_f=2.0 must be in [0, 1]"),
+        (f"{PLAN} --cache triple", "cache='triple' is unknown"),
+        (f"{PLAN} --json=yes", "Unrecognized options: yes"),
     ],
     "bench": [
         ("bench --bogus", "--bogus is unknown"),

@@ -1,0 +1,122 @@
+"""A decode as the job of a plan: what it keeps on every device, and its program.
+
+Axes: B batch, P prompt, G canvas.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.loop import make_decode
+from lrd_jax.decoding.request import Request, check_room
+from lrd_jax.decoding.start import init_state
+from lrd_jax.errors import Refused
+from lrd_jax.models import Model, ModelConfig
+from lrd_jax.plan.hlo import Cost, Program
+from lrd_jax.sharding import RULES, batch_sharding, cache_spec, param_shardings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodeJob:
+    """A decode of `batch` prompts of `prompt_length` tokens.
+
+    Attributes:
+      dtype: of the parameters.
+    """
+
+    model: ModelConfig
+    config: DecodeConfig
+    batch: int
+    prompt_length: int
+    dtype: str
+
+    def __post_init__(self):
+        for name in ("batch", "prompt_length"):
+            if getattr(self, name) < 1:
+                raise Refused(f"{name}={getattr(self, name)} must be at least 1")
+        make_decode(Model(self.model), self.config)
+        check_room(self.prompt_length, self.config.gen_length, self.model)
+
+    def counted(self, mesh: Mesh | AbstractMesh) -> dict[str, int]:
+        """Bytes a device of parameters, cache and state, by their shapes and the table of `lrd_jax.sharding`.
+
+        Raises:
+          ValueError: the mesh divides neither the model nor the batch.
+        """
+        parts = math.prod(mesh.shape[axis] for axis in RULES["batch"] or ())
+        if self.batch % parts:
+            raise Refused(f"batch={self.batch} must be a multiple of the {parts} parts into which the mesh splits rows")
+        cache, state = self._carried()
+        return {
+            "parameters": sum(map(_part, jax.tree.leaves(self._params(mesh)))),
+            "cache": sum(_part(_placed(leaf, _like_cache(leaf, mesh))) for leaf in jax.tree.leaves(cache)),
+            "state": sum(_part(_placed(leaf, self._like_logits(leaf, mesh))) for leaf in jax.tree.leaves(state)),
+        }
+
+    def lower(self, mesh: Mesh) -> jax.stages.Lowered:
+        rows = functools.partial(_placed, sharding=batch_sharding(mesh))
+        decode = make_decode(Model(self.model), self.config)
+        return decode.lower(self._params(mesh), self.batch, self.prompt_length, rows)
+
+    def steps(self, program: Program) -> dict[str, Cost]:
+        """One forward and what follows; of a cached decode one that refreshes, and one that recomputes a region."""
+        if self._carried()[0] is None:
+            return {"forward": program.step()}
+        return {"refresh": program.step(), "forward": program.step(occasional=False)}
+
+    def refreshes(self, tokens: float) -> float:
+        """The share of refreshes among the forwards, where each commits so many tokens."""
+        cache = self.config.cache
+        if self._carried()[0] is None:
+            return 0.0
+        forwards = max(1.0, self.config.window / tokens)
+        every = getattr(cache, "refresh_every", None)
+        return (1 if every is None else math.ceil(forwards / every)) / forwards
+
+    @property
+    def most_forwards(self) -> int:
+        """Forwards on which a canvas commits at the most, those of refinement left out."""
+        return self.config.commit.max_commits(self.config.gen_length, self.config.window)
+
+    def _params(self, mesh: Mesh | AbstractMesh) -> Any:
+        model = Model(self.model)
+        return jax.tree.map(_placed, model.abstract_params(jnp.dtype(self.dtype)), param_shardings(model, mesh))
+
+    def _like_logits(self, leaf: Any, mesh: Mesh | AbstractMesh) -> NamedSharding:
+        """Rows split; and the vocabulary, where the last axis is it."""
+        whole = leaf.shape[-1] != self.model.vocab_size or len(leaf.shape) == 1
+        between = [None] * (len(leaf.shape) - 2)
+        return NamedSharding(mesh, PartitionSpec(RULES["batch"], *([] if whole else [*between, RULES["vocab"]])))
+
+    @functools.cache  # noqa: B019 (a plan makes a handful of jobs)
+    def _carried(self) -> tuple[Any, Any]:
+        """The shapes of the cache (None where there is none), and of the rest of the loop's state."""
+        prompt = jax.ShapeDtypeStruct((self.batch, self.prompt_length), jnp.int32)
+        model = Model(self.model)
+
+        def start(params, prompt):
+            keys = None if self.config.draws is False else jax.random.split(jax.random.key(0), self.batch)
+            state = init_state(model, params, self.config, Request(prompt, prompt > 0, keys, None, None))
+            return state.cache, state.replace(cache=None, keys=None)
+
+        cache, state = jax.eval_shape(start, model.abstract_params(jnp.dtype(self.dtype)), prompt)
+        return (cache if jax.tree.leaves(cache) else None), state
+
+
+def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _like_cache(leaf: Any, mesh: Mesh | AbstractMesh) -> NamedSharding:
+    return NamedSharding(mesh, cache_spec(leaf.shape, mesh))
+
+
+def _part(leaf: jax.ShapeDtypeStruct) -> int:
+    """Bytes of a device's part."""
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
