@@ -24,6 +24,7 @@ NEEDED = {
     "analyze": ["--output", "o"],
     "generate": ["q"],
     "plan": ["m", "--gpu", "l4"],
+    "run": ["in", "out"],
 }
 
 
@@ -36,7 +37,7 @@ def decoder_of(*args):
 
 
 def test_the_commands_that_take_a_decoder():
-    assert DECODES == ["generate", "chat", "eval", "bench", "plan", "reproduce", "calibrate", "analyze"]
+    assert DECODES == ["generate", "chat", "run", "eval", "bench", "plan", "reproduce", "calibrate", "analyze"]
 
 
 @pytest.mark.parametrize("command", DECODES)
