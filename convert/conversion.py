@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lrd_jax.convert.checksums import write_checksums
-from lrd_jax.convert.folders import SIDE_FILES, appearing, as_path, copy_files, require_absent
+from lrd_jax.convert.folders import SIDE_FILES, appearing, as_path, copy_files, require_absent, require_outside
 from lrd_jax.convert.hub import find_source
 from lrd_jax.convert.reader import Progress, Source, open_source, weight_dtype
 from lrd_jax.convert.safetensors_io import DTYPES, ConversionError
@@ -50,7 +50,8 @@ def convert(
       What the checkpoint now says of itself.
 
     Raises:
-      ConversionError: `dest` exists, the source cannot be had, or every problem that was found in it.
+      ConversionError: `dest` exists or lies in the source, the source cannot be had, or every problem that was found
+        in it.
     """
     dest, _ = as_path(dest, "dest"), as_path(source, "source")
     require_absent(dest)
@@ -58,6 +59,7 @@ def convert(
         weight_dtype(dtype)
     origin = find_source(source, revision)
     checked = open_source(origin.folder, uniform=dtype is None)
+    require_outside(dest, origin.folder)
     report = _Counter(progress, total=checked.nbytes * (2 if verify else 1))
     with appearing(dest) as work:
         dtypes = checked.dtypes(dtype)
@@ -99,7 +101,7 @@ def export(
       max_shard_bytes: a file holds at most this much data, or a single tensor.
 
     Raises:
-      ConversionError: `dest` exists, `checkpoint` is not a converted checkpoint, or it is damaged.
+      ConversionError: `dest` exists or lies in `checkpoint`, which is not a converted checkpoint, or is damaged.
     """
     checkpoint, dest = as_path(checkpoint, "checkpoint"), as_path(dest, "dest")
     require_absent(dest)
@@ -108,6 +110,7 @@ def export(
     if max_shard_bytes < 1:
         raise ConversionError(f"a shard of {max_shard_bytes} bytes holds nothing", ["give a positive number of bytes"])
     info = read_info(checkpoint)
+    require_outside(dest, checkpoint)
     stored = open_stored(checkpoint, info.config)
     hashes = {tensor.name: hashlib.sha256() for tensor in tensors(info.config)}
     with appearing(dest) as work:

@@ -43,6 +43,12 @@ def require_absent(dest: Path) -> None:
         raise ConversionError(f"{dest} already exists", ["remove it or choose another destination"])
 
 
+def require_outside(dest: Path, source: Path) -> None:
+    """Raises ConversionError where `dest` would lie in the folder that it is made from."""
+    if dest.resolve().is_relative_to(source.resolve()):
+        raise ConversionError(f"{dest} would lie inside {source}, which it is made from", ["choose another place"])
+
+
 @contextlib.contextmanager
 def appearing(dest: Path) -> Iterator[Path]:
     """Yields an empty folder beside `dest` that is renamed to it at the end, or removed on an error or a signal to end.

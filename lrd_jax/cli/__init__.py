@@ -32,8 +32,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return _run(args)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or seen:  # some libraries make another error of it
-                print("interrupted", file=sys.stderr, flush=True)
-                os._exit(INTERRUPTED)  # an ordinary exit waits for what XLA is still compiling, or crashes in it
+                _end_interrupted()
             if isinstance(error, BrokenPipeError):  # who read our output has left; the flush at exit must not complain
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return INCOMPLETE
@@ -65,9 +64,10 @@ def _run(args: Sequence[str] | None) -> int:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Yields what is not empty once Ctrl-C has been pressed; an import ends before it counts.
+    """Yields what is not empty once Ctrl-C has been pressed.
 
-    Compiled modules do not survive an exception from inside their import: they print it, or make another of it.
+    Compiled modules do not survive an exception from inside their import: they print it, or make another of it. So the
+    process ends at once where all it does is to import, and later the import ends before it counts.
     """
     seen: list[int] = []
     is_ours = threading.current_thread() is threading.main_thread()
@@ -77,8 +77,11 @@ def _interrupts() -> Iterator[list[int]]:
 
     def interrupt(number, frame):
         seen.append(number)
-        if not _is_importing(frame):
+        import_began = _import_around(frame)
+        if import_began is None:
             raise KeyboardInterrupt
+        if import_began is _run.__code__:  # nothing is done yet that would have to be undone
+            _end_interrupted()
         threading.Timer(0.05, _thread.interrupt_main).start()
 
     signal.signal(signal.SIGINT, interrupt)
@@ -88,19 +91,41 @@ def _interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _is_importing(frame: types.FrameType | None) -> bool:
-    """Whether what runs is inside an import that began below `_run`."""
+def _import_around(frame: types.FrameType | None) -> types.CodeType | None:
+    """What began the outermost import below `_run` that is still going on; None where there is none."""
+    began = None
     while frame is not None and frame.f_code is not _run.__code__:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False
+        frame, inner = frame.f_back, frame
+        if frame is not None and _imports(inner) and not _imports(frame):
+            began = frame.f_code
+    return began
+
+
+def _imports(frame: types.FrameType) -> bool:
+    code = frame.f_code
+    return code.co_filename == "<frozen importlib._bootstrap>" or code is importlib.import_module.__code__
+
+
+def _end_interrupted() -> None:
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)  # an ordinary exit waits for what XLA is still compiling, or crashes in it
+
+
+def _missing_memory(error: BaseException) -> str | None:
+    """What to say of memory that neither NumPy nor a device of JAX's had; None for other errors."""
+    advice = "ask for less at a time: a smaller batch, fewer positions, or weights in bfloat16"
+    if isinstance(error, MemoryError):
+        return f"{error}; {advice}" if str(error) else advice
+    if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(error):
+        said = str(error).splitlines()[0].rpartition("RESOURCE_EXHAUSTED: ")[2]
+        return f"{said.rstrip('.')}; {advice}"
+    return None
 
 
 def _words(error: BaseException) -> str | None:
     """An error's words, the system's are those of the file; None of what is no user's error."""
-    if isinstance(error, MemoryError):
-        return f"not enough memory: {error or 'ask for less at a time'}"
+    if (missing := _missing_memory(error)) is not None:
+        return f"not enough memory: {missing}"
     if not isinstance(error, Refused | OSError):
         return None
     if isinstance(error, OSError) and error.strerror and error.filename is not None:

@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import Decoding
+from lrd_jax.options import Decoding, check_types
 
 _Seed = arg(help_behavior_hint="(default: a fresh one, which the facts tell)", metavar="NUMBER")
 _System = arg(help_behavior_hint="(default: none)", metavar="TEXT")
@@ -57,6 +57,8 @@ class Generate(Decoding):
             raise Refused("a question and --input were both given; choose one of them")
         if self.batch < 1:
             raise Refused(f"batch={self.batch} must be at least 1")
+        if self.input is None and self.batch > 1:
+            raise Refused(f"batch={self.batch} is for prompts of a file: give --input FILE, or leave --batch out")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,9 @@ class Convert:
     revision: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the newest)")] = None
     verify: bool = False
 
+    def __post_init__(self):
+        check_types(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
@@ -114,6 +119,9 @@ class Export:
     dest: Positional[Path]
     max_shard_bytes: int = 5_000_000_000
 
+    def __post_init__(self):
+        check_types(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verify:
@@ -125,6 +133,9 @@ class Verify:
 
     checkpoint: Positional[Path]
 
+    def __post_init__(self):
+        check_types(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
@@ -135,3 +146,6 @@ class Train:
     """
 
     config: Positional[Path]
+
+    def __post_init__(self):
+        check_types(self)

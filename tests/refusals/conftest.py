@@ -82,8 +82,7 @@ def refuses(desk, models, capsys, monkeypatch):
 
     def check(line, words, stdin=b""):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        named = {"Q": QUESTION, **{f"{{{name}}}": str(folder) for name, folder in models.items()}}
-        args = [named.get(arg, arg) for arg in shlex.split(line)]
+        args = [_named(arg, models) for arg in shlex.split(line)]
         before = tree(desk)
         try:
             status = main(args)
@@ -99,6 +98,12 @@ def refuses(desk, models, capsys, monkeypatch):
         return err
 
     return check
+
+
+def _named(arg, models):
+    for name, folder in models.items():
+        arg = arg.replace(f"{{{name}}}", str(folder))
+    return QUESTION if arg == "Q" else arg
 
 
 @pytest.fixture(scope="session", autouse=True)

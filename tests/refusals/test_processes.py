@@ -11,9 +11,11 @@ import termios
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from lrd_jax.cli import INTERRUPTED, USER_ERROR, main
+from lrd_jax.decoding.compiling import PlatformJit
 
 pytestmark = pytest.mark.slow  # processes of their own, each with its imports
 
@@ -186,6 +188,45 @@ def test_ctrl_c_during_an_import(tmp_path, moment):
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
     assert (result.returncode, result.stdout, result.stderr) == (INTERRUPTED, "", "interrupted\n")
+
+
+def test_ctrl_c_does_not_wait_for_an_import_that_nothing_is_done_before(tmp_path):
+    code = INTERRUPTING.format(module="lrd_jax.cli.generate", question=QUESTION)
+    code = code.replace("raise_signal(signal.SIGINT)", "raise_signal(signal.SIGINT), threading.Event().wait()")
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
+    assert (result.returncode, result.stdout, result.stderr) == (INTERRUPTED, "", "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "not enough memory: ask for less at a time"),
+        (MemoryError("Unable to allocate 9 TiB"), "not enough memory: Unable to allocate 9 TiB; ask for less"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nBuffers: ..."),
+            "not enough memory: Out of memory allocating 8 bytes; ask for less at a time: a smaller batch",
+        ),
+    ],
+)
+def test_no_memory_gets_one_message(models, monkeypatch, capsys, error, words):
+    def forward(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(PlatformJit, "__call__", forward)
+    assert main(["generate", QUESTION, "--model", models["word"], "--gen-length", "16"]) == USER_ERROR
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    one_message(err, words)
+
+
+def test_another_error_of_the_runtime_keeps_its_traceback(models, monkeypatch):
+    def forward(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr(PlatformJit, "__call__", forward)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        main(["generate", QUESTION, "--model", models["word"], "--gen-length", "16"])
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 1.6, 2.4, 4.0])

@@ -269,11 +269,12 @@ def test_every_option_of_every_command(command, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [name for name, cls in COMMANDS.items() if hasattr(cls, "__post_init__")])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_field_of_the_options(command):
     cls = COMMANDS[command]
     names = [field.name for field in dataclasses.fields(cls)]
-    given_always = {"model": "no", "data": Path("no.jsonl"), "output": Path("out")}
+    paths = dict.fromkeys(("data", "output", "dest", "checkpoint", "config"), Path("no"))
+    given_always = {"model": "no", "source": "no", **paths}
 
     @BOUNDED
     @given(st.dictionaries(st.sampled_from(names), ANYTHING, min_size=1, max_size=2))

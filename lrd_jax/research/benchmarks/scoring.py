@@ -1,5 +1,6 @@
 """Whether an answer is right; docs/evaluation-harness.md says where lm-eval decides otherwise, and why."""
 
+import itertools
 import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
@@ -45,13 +46,57 @@ def _same_number(solution: str, output: str) -> Grade:
 
 
 def _same_mathematics(solution: str, output: str) -> Grade:
-    """Equal as mathematics, as math_verify parses both; it may take seconds and gives up by an alarm of its own.
+    """Equal as mathematics, as math_verify parses both; it may take seconds, and what it gives up is wrong and says so.
 
     The solution says what its last box holds. The answer beside it is not asked: lm-eval rewrites it, so that matrices
     lose their rows.
     """
-    from math_verify import parse, verify
+    try:
+        gold = _parsed(solution, 60)  # ours, which is never too hard, on however busy a machine
+        if not gold:
+            return Grade(False, "the solution holds nothing to compare with")
+        got = _parsed(output, 5)
+        right = _any_equal(gold, got)
+    except TimeoutError as error:
+        return Grade(False, f"timed out: {error}")
+    return Grade(right, f"{got[-1] if got else None} for {gold[-1]}")
 
-    gold = parse(solution, parsing_timeout=60)  # ours, which is never too hard, on however busy a machine
-    got = parse(output)
-    return Grade(verify(gold, got), f"{got[-1] if got else None} for {gold[-1]}")
+
+def _parsed(text: str, seconds: int) -> list[Any]:
+    """What math_verify finds in a text: mathematics, then the words of it.
+
+    Raises:
+      TimeoutError: it took longer; its own `parse` hides that, as if there were nothing.
+    """
+    from math_verify import parse
+    from math_verify.errors import TimeoutException
+
+    try:
+        return parse(text, parsing_timeout=seconds, raise_on_error=True)
+    except TimeoutException:
+        raise TimeoutError(f"it took more than {seconds} s to parse {text[-80:]!r}") from None
+    except Exception:
+        return []
+
+
+def _any_equal(gold: list[Any], got: list[Any]) -> bool:
+    """Whether anything that was found in one text equals anything of the other.
+
+    Raises:
+      TimeoutError: nothing does, as far as could be told in time.
+    """
+    from math_verify import verify
+    from math_verify.errors import TimeoutException
+
+    late = False
+    for wanted, found in itertools.product(gold, got):
+        try:
+            if verify(wanted, found, raise_on_error=True):
+                return True
+        except TimeoutException:
+            late = True
+        except Exception:
+            continue
+    if late:
+        raise TimeoutError(f"it took too long to compare {got[-1]} with {gold[-1]}")
+    return False
