@@ -6,6 +6,7 @@ SHA-256 stands in the checkpoint's metadata. A lost or cut file is found by its 
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,11 @@ def damaged_files(folder: Path) -> list[str]:
 def _read(folder: Path) -> Mapping[str, Mapping[str, Any]]:
     """What was said of each file; nothing where an earlier release wrote the checkpoint."""
     file = folder / NAME
-    if not file.is_file():
+    if not os.path.lexists(file):
         return {}
     try:
+        if not file.is_file():
+            raise Refused("it is no file")
         files = parse_json(file.read_bytes())
         for name, said in files.items():
             if type(said["bytes"]) is not int or type(said.get("sha256", "")) is not str or ".." in Path(name).parts:

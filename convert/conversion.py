@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from lrd_jax.convert.checksums import write_checksums
-from lrd_jax.convert.folders import SIDE_FILES, appearing, as_path, copy_files, require_absent, require_outside
+from lrd_jax.convert.folders import (
+    SIDE_FILES,
+    appearing,
+    as_path,
+    copy_files,
+    require_absent,
+    require_files,
+    require_outside,
+)
 from lrd_jax.convert.hub import find_source
 from lrd_jax.convert.reader import Progress, Source, open_source, weight_dtype
 from lrd_jax.convert.safetensors_io import DTYPES, ConversionError
@@ -24,7 +32,7 @@ from lrd_jax.convert.store import (
     write_slab,
 )
 from lrd_jax.convert.tables import ParamPath, by_param, tensors
-from lrd_jax.convert.writer import MAX_SHARD_BYTES, write_tensors
+from lrd_jax.convert.writer import MAX_SHARD_BYTES, check_shard_bytes, write_tensors
 
 
 def convert(
@@ -58,6 +66,7 @@ def convert(
     if dtype is not None:
         weight_dtype(dtype)
     origin = find_source(source, revision)
+    require_files(SIDE_FILES, origin.folder)
     checked = open_source(origin.folder, uniform=dtype is None)
     require_outside(dest, origin.folder)
     report = _Counter(progress, total=checked.nbytes * (2 if verify else 1))
@@ -105,10 +114,7 @@ def export(
     """
     checkpoint, dest = as_path(checkpoint, "checkpoint"), as_path(dest, "dest")
     require_absent(dest)
-    if isinstance(max_shard_bytes, bool) or not isinstance(max_shard_bytes, int):
-        raise ConversionError(f"max_shard_bytes={max_shard_bytes!r} is no integer", ["give a number of bytes"])
-    if max_shard_bytes < 1:
-        raise ConversionError(f"a shard of {max_shard_bytes} bytes holds nothing", ["give a positive number of bytes"])
+    check_shard_bytes(max_shard_bytes)
     info = read_info(checkpoint)
     require_outside(dest, checkpoint)
     stored = open_stored(checkpoint, info.config)

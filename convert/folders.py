@@ -177,6 +177,13 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
+def require_files(names: tuple[str, ...], folder: Path) -> None:
+    """Raises ConversionError where one of the named is there and is no file: a link that leads nowhere, for one."""
+    strange = [name for name in names if os.path.lexists(folder / name) and not (folder / name).is_file()]
+    if strange:
+        raise ConversionError(f"{folder} has what cannot be copied:", [f"{name} is no file" for name in strange])
+
+
 def copy_files(names: tuple[str, ...], source: Path, dest: Path) -> None:
     """Copies those of the named files that `source` has."""
     for name in names:

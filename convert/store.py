@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -110,17 +111,20 @@ class Stored:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether the folder has the files by which Orbax knows a finished checkpoint."""
-    return any((folder / name).exists() for name in ("orbax.checkpoint", "_CHECKPOINT_METADATA"))
+    return any(os.path.lexists(folder / name) for name in ("orbax.checkpoint", "_CHECKPOINT_METADATA"))
 
 
 def read_info(folder: Path) -> CheckpointInfo:
     """What a converted checkpoint says of itself.
 
     Raises:
-      ConversionError: not an Orbax checkpoint, or not one that was converted here.
+      ConversionError: not an Orbax checkpoint, or not one that was converted here, or it holds what is no file.
     """
     if not is_checkpoint(folder):
         raise ConversionError(f"{folder} is not an Orbax checkpoint", ["convert a Hugging Face folder to make one"])
+    if strange := [path for path in folder.rglob("*") if not (path.is_file() or path.is_dir())]:  # a read may never end
+        problems = [f"{path.relative_to(folder)} is neither a file nor a folder" for path in sorted(strange)]
+        raise ConversionError(f"{folder} is damaged:", problems)
     try:  # not ocp.metadata, which opens every array and complains at length on standard error of what it cannot
         fields = parse_json((folder / "_CHECKPOINT_METADATA").read_bytes())["custom_metadata"]
     except (ValueError, KeyError, TypeError, OSError) as error:

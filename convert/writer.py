@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrd_jax.convert.folders import TOKENIZER_FILES, appearing, copy_files, require_absent
+from lrd_jax.convert.folders import TOKENIZER_FILES, appearing, as_path, copy_files, require_absent
 from lrd_jax.convert.hf_config import to_hf
 from lrd_jax.convert.reader import Progress, weight_dtype
 from lrd_jax.convert.safetensors_io import NAMES, ConversionError, header_bytes
@@ -35,13 +35,21 @@ def write_hf(
       dest: a folder that does not exist yet; it appears whole or not at all.
       dtype: name of the dtype to write, "bfloat16" for one; None keeps that of each parameter.
       tokenizer: a folder whose tokenizer files are copied.
+      max_shard_bytes: a file holds at most this much data, or a single tensor.
 
     Raises:
-      ConversionError: `dest` exists, the parameters are not those of the config, or a dtype is not one for weights.
+      ConversionError: `dest` exists, the parameters are not those of the config, a dtype is not one for weights, or
+        there is no folder `tokenizer`.
       ValueError: the config cannot be written as one of its family.
     """
-    dest = Path(dest)
+    dest = as_path(dest, "dest")
     require_absent(dest)
+    check_shard_bytes(max_shard_bytes)
+    if tokenizer is not None and not as_path(tokenizer, "tokenizer").is_dir():
+        raise ConversionError(f"there is no folder {tokenizer}", ["give one with a tokenizer's files, or None"])
+    if not isinstance(config, ModelConfig) or not isinstance(params, Mapping):
+        got = f"got a {type(params).__name__} and a {type(config).__name__}"
+        raise ConversionError("parameters and their ModelConfig were wanted", [got])
     flat = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     got, wanted = {path: leaf.shape for path, leaf in flat.items()}, param_shapes(config)
     if got != wanted:
@@ -69,6 +77,14 @@ def write_hf(
         (work / "config.json").write_text(json.dumps(hf_config, indent=2, sort_keys=True) + "\n")
         if tokenizer is not None:
             copy_files(TOKENIZER_FILES, Path(tokenizer), work)
+
+
+def check_shard_bytes(size: Any) -> None:
+    """Raises ConversionError where it is no number of bytes for a file."""
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise ConversionError(f"max_shard_bytes={size!r} is no integer", ["give a number of bytes"])
+    if size < 1:
+        raise ConversionError(f"a shard of {size} bytes holds nothing", ["give a positive number of bytes"])
 
 
 def write_tensors(

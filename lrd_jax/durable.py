@@ -1,6 +1,7 @@
 """Files that survive a kill at any moment: written whole or not at all, or JSON lines of one process at a time."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -12,9 +13,22 @@ from typing import IO, Any
 from lrd_jax.errors import Refused
 
 
+def followed(path: Path) -> Path:
+    """Where symbolic links lead, so that the link stays and its file is replaced.
+
+    Raises:
+      OSError: they lead in a circle.
+    """
+    end = Path(os.path.realpath(path))
+    if end.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return end
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a text, in UTF-8 and with its own line ends, over an older file of that name; a kill leaves either."""
-    part = path.with_name(f"{path.name}.part")
+    path = followed(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be writing the same file
     try:
         part.write_text(text, encoding="utf-8", newline="")
         os.replace(part, path)

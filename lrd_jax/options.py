@@ -1,6 +1,7 @@
 """What every command that decodes can be told. Imports nothing heavy: `lrd-jax --help` parses these classes alone."""
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ def check_file(path: Path, name: str) -> None:
 
 def check_folder(path: Path, name: str) -> None:
     """Raises ValueError where a folder can neither be nor be made."""
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
     if not there.is_dir():
         raise Refused(f"{name}: {there} is a file, where a folder was wanted; name another one")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lrd_jax import toml
-from lrd_jax.durable import write_whole
+from lrd_jax.durable import followed, write_whole
 from lrd_jax.errors import Refused
 
 VERSION = 2
@@ -54,13 +54,14 @@ def is_preset_file(name: str) -> bool:
 
 
 def check_preset_path(path: Path) -> None:
-    """Raises ValueError where `write_preset` could not write there."""
+    """Raises ValueError, or OSError of the system's, where `write_preset` could not write there."""
     if not is_preset_file(str(path)):
         raise Refused(f"{path} must end in {' or '.join(SUFFIXES)}: preset files are JSON or TOML")
     if not path.absolute().parent.is_dir():
         raise Refused(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
     if path.is_dir():
         raise Refused(f"{path} is a folder; name a file")
+    followed(path)
 
 
 def write_preset(path: Path, preset: PresetFile) -> None:

@@ -75,6 +75,17 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "ModelConfig":
+        """The config that `to_json` wrote.
+
+        Raises:
+          ValueError: other fields, or what a field cannot hold.
+        """
+        known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(cls)}
+        required = {name for name, is_required in known.items() if is_required}
+        if not isinstance(fields, Mapping) or not required <= fields.keys() <= known.keys():
+            raise Refused(f"the fields of a ModelConfig were wanted, {', '.join(known)}; got {_shown(fields)}")
+        if fields["alignment"] not in [alignment.value for alignment in LogitAlignment]:
+            raise Refused(f"alignment={_shown(fields['alignment'])} is unknown")
         return cls(**{**fields, "alignment": LogitAlignment(fields["alignment"])})
 
     @classmethod

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lrd_jax.errors import Refused
 from lrd_jax.models.attention import attention, rope_tables, rotate
 from lrd_jax.models.config import ModelConfig
 
@@ -180,6 +181,10 @@ class Model:
     """
 
     config: ModelConfig
+
+    def __post_init__(self):
+        if not isinstance(self.config, ModelConfig):
+            raise Refused(f"config must be a ModelConfig, such as load(...).config, got {self.config!r:.80}")
 
     def table(self, params: Params) -> jax.Array:
         """All token embeddings `[V, D]`, params' dtype."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from lrd_jax.durable import write_whole
+from lrd_jax.durable import followed, write_whole
 from lrd_jax.errors import Refused
 
 
@@ -84,6 +84,13 @@ def output(path: Path | None) -> Iterator[TextIO]:
         return
     if path.is_dir():
         raise Refused(f"--output {path} is a folder: name a file")
+    if path.is_socket():
+        raise Refused(f"--output {path} is a socket: name a file")
+    if path.exists() and os.path.samestat(path.stat(), os.fstat(1)):  # /dev/stdout
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    path = followed(path) if path.is_symlink() else path
     if not path.parent.is_dir():
         raise Refused(f"there is no folder {path.parent} for --output {path}: make it first")
     text = io.StringIO()
@@ -93,7 +100,7 @@ def output(path: Path | None) -> Iterator[TextIO]:
             file.write(text.getvalue())
         return
     try:
-        tempfile.TemporaryFile(dir=path.parent, prefix=path.name).close()
+        tempfile.TemporaryFile(dir=path.parent, prefix=f"{path.name}.part").close()
     except OSError as error:
         raise Refused(f"--output {path} cannot be written: {error.strerror}") from None
     yield text

@@ -69,6 +69,8 @@ def _piped() -> str:
 
 def _answer_file(options: Generate) -> int:
     """An answer a line; a line that cannot be answered gets its error, and the others their answers."""
+    if options.output is not None and options.output.exists() and options.output.samefile(options.input):
+        raise Refused(f"--output {options.output} is the --input, which it would replace: name another file")
     lines = lines_of(options.input.read_bytes())
     with output(options.output) as file:
         generator = open_generator(options, batch=options.batch)

@@ -1,6 +1,7 @@
 """`DecodeConfig`: which part answers each question of a decode. Every rival decoder is a value of it."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,9 @@ class DecodeConfig:
         of window x vocabulary exists. None: by size, see `lrd_jax.decoding.reading.chunk_of`.
     """
 
-    gen_length: int = count()
+    gen_length: int = count(high=math.inf)
     _: dataclasses.KW_ONLY
-    block_length: int | None = count(default=None)
+    block_length: int | None = count(default=None, high=math.inf)
     mix: MixRule | None = part(MixRule, default=None)
     refine: Refine | None = part(Refine, default=None)
     commit: CommitRule = part(CommitRule, default=LowestEntropy())

@@ -19,6 +19,7 @@ from lrd_jax.errors import Refused
 
 Number = float | jax.Array | np.ndarray  # a real number, or one a row: [B]
 
+_MOST = 2**31 - 1
 _SPEC = "lrd_jax"  # key of a field's `Spec` in its metadata
 
 
@@ -55,8 +56,7 @@ class Spec:
         if self.kind == "number":
             return f"a number in {self.bounds}, or one a row [B]"
         if self.kind == "count":
-            most = "" if self.high == math.inf else f" and at most {self.high:g}"
-            return f"an integer of at least {self.low:g}{most}"
+            return f"an integer of at least {self.low:g}"
         if self.kind == "choice":
             return f"one of {', '.join(self.names)}"
         if self.kind == "flag":
@@ -73,9 +73,9 @@ def number(
     return _field(default, Spec(kind="number", low=low, high=high, open_low=open_low))
 
 
-def count(*, default: Any = dataclasses.MISSING, low: int = 1) -> Any:
-    """An integer of at least `low`, structure."""
-    return _field(default, Spec(kind="count", low=low))
+def count(*, default: Any = dataclasses.MISSING, low: int = 1, high: float = _MOST) -> Any:
+    """An integer of at least `low`, structure; what is counted is counted in int32."""
+    return _field(default, Spec(kind="count", low=low, high=high))
 
 
 def choice(*names: str, default: Any = dataclasses.MISSING) -> Any:
@@ -198,8 +198,12 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
     wish = spec.wish
     if spec.kind == "number" and _is_number(value):
         good, wish = _in_range(value, spec), f"in {spec.bounds}"
+        if good and not _is_float32(value):
+            good, wish = False, "a number that float32 can hold"
     elif spec.kind == "count":
-        good = isinstance(value, int | np.integer) and not isinstance(value, bool) and spec.low <= value <= spec.high
+        good = isinstance(value, int | np.integer) and not isinstance(value, bool) and spec.low <= value
+        if good and value > spec.high:
+            good, wish = False, f"an integer of at most {spec.high:.0f}"
     elif spec.kind == "choice":
         good = isinstance(value, str) and value in spec.names
     elif spec.kind == "flag":
@@ -237,6 +241,13 @@ def _in_range(value: Any, spec: Spec) -> bool:
     x = np.asarray(value, np.float64)
     above = x > spec.low if spec.open_low else x >= spec.low
     return bool(np.all(np.isfinite(x) & above & (x <= spec.high)))
+
+
+def _is_float32(value: Any) -> bool:
+    """Whether it stays finite in the arithmetic of a decode."""
+    if isinstance(value, Tracer) or not getattr(value, "is_fully_addressable", True):
+        return True
+    return bool(np.all(np.abs(np.asarray(value, np.float64)) <= np.finfo(np.float32).max))
 
 
 def check_count(owner: Any, field: str, low: int = 1) -> None:

@@ -58,6 +58,8 @@ class Tokenizer:
 
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:
         """The "input_ids" of a text."""
+        if not isinstance(text, str):
+            raise Refused(f"a text was wanted, got {text!r:.80}")
         return {"input_ids": self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:

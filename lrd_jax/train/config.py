@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,8 @@ def read_config(path: str | Path) -> TrainConfig:
     Raises:
       ValueError: not TOML, unknown or missing fields, wrong types or values; the message names file and fields.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise Refused(f"path={path!r:.80} is no path; give that of a TOML file")
     try:
         return toml.read(TrainConfig, Path(path))
     except FileNotFoundError:

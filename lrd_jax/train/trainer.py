@@ -37,6 +37,8 @@ def train(config: TrainConfig) -> Path:
       ValueError: what the config asks for cannot be had, and nothing has been written then; another run is writing
         there; the disk is full; or the loss is not finite any more. The last two leave the last good checkpoint.
     """
+    if not isinstance(config, TrainConfig):
+        raise Refused(f"config must be a TrainConfig, such as read_config(path), got a {type(config).__name__}")
     output = Path(config.output).absolute()
     _check_output(output)
     mesh = make_mesh(**dataclasses.asdict(config.mesh))

@@ -236,6 +236,35 @@ def test_an_output_whose_run_fails_is_not_there(talker, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_that_is_a_link_is_written_where_it_leads(talker, tmp_path):
+    (tmp_path / "there.txt").write_text("old\n")
+    (tmp_path / "link").symlink_to("there.txt")
+    args = ["generate", "x", "--model", talker, "--gen-length", "8", "--output", str(tmp_path / "link")]
+    assert main(args) == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there.txt").read_text() != "old\n"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_standard_output_by_its_name_is_not_replaced(talker, tmp_path):
+    """A link to it is not followed to the file behind, which may hold more."""
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    args = [COMMAND, "generate", "x", "--model", talker, "--gen-length", "8", "--output", "/dev/stdout"]
+    with log.open("a") as file:
+        assert subprocess.run(args, stdout=file, stderr=subprocess.DEVNULL).returncode == 0
+    assert log.read_text().startswith("before\n") and log.read_text() != "before\n"
+    assert Path("/dev/stdout").is_symlink()
+
+
+def test_two_writers_of_a_file_leave_one_of_theirs_whole(tmp_path):
+    code = "import sys; from pathlib import Path; from lrd_jax.durable import write_whole\n"
+    code += "for _ in range(300): write_whole(Path('file'), sys.argv[1] * 10000)"
+    both = [subprocess.Popen([sys.executable, "-c", code, name], cwd=tmp_path) for name in "ab"]
+    assert [process.wait() for process in both] == [0, 0]
+    assert (tmp_path / "file").read_text() in ("a" * 10000, "b" * 10000)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_stop_strings_and_a_system_prompt(talker, capsys):
     asked = Generator(load(talker), DecodeConfig.lrd(8))
     messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"}]

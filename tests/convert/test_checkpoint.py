@@ -1,6 +1,7 @@
 """`lrd_jax.load`: a converted checkpoint, a Hugging Face folder or a name; onto a mesh; what is no model is refused."""
 
 import json
+import os
 import shutil
 
 import chex
@@ -252,6 +253,30 @@ def overwrite(folder, path):
     """Turns a parameter of a converted checkpoint into ones, with a checksum to match."""
     array = ts.open(store._spec(folder, path), open=True).result()
     array[...].write(np.ones((), array.dtype.numpy_dtype)).result()
+
+
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "checksums.json", "config.json", "state/manifest.ocdbt"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "lost"])
+def test_what_is_no_file_is_named_and_not_read(orbax, tmp_path, name, kind):
+    folder = copy(orbax, tmp_path)
+    (folder / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).symlink_to("/dev/zero" if kind == "device" else "nowhere")
+    for use in (lrd_jax.load, verify, lambda folder: export(folder, tmp_path / "out")):
+        with pytest.raises(ConversionError, match=f"copy is damaged:(?s:.*){name} "):
+            use(folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_the_place_of_the_checksums_is_damage(orbax, tmp_path):
+    folder = copy(orbax, tmp_path)
+    (folder / "checksums.json").unlink()
+    (folder / "checksums.json").mkdir()
+    for use in (lrd_jax.load, verify):
+        with pytest.raises(ConversionError, match=r"checksums\.json cannot be read"):
+            use(folder)
 
 
 def test_a_checkpoint_with_a_damaged_config(orbax, tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,3 +128,11 @@ def test_verify_on_the_command_line(tmp_path, capsys):
     assert "dest is damaged:\n  - config.json has 2 bytes" in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "nothing")]) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_cannot_be_copied_is_said_before_the_work(tmp_path):
+    source = shutil.copytree(goldens.GOLDEN / "tiny-llada", tmp_path / "source")
+    (source / "tokenizer.json").symlink_to("nowhere")
+    with pytest.raises(ConversionError, match=r"what cannot be copied:\n  - tokenizer\.json is no file"):
+        convert(source, tmp_path / "dest")
+    assert not (tmp_path / "dest").exists()

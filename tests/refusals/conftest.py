@@ -1,7 +1,9 @@
 """Tiny models to ask wrongly, a folder to ask from, and what every refused command must leave as it was."""
 
 import io
+import os
 import shlex
+import socket
 import sys
 from pathlib import Path
 
@@ -23,8 +25,10 @@ STANDING = {  # files of the folder that every command is run in; None: a folder
     "other/notes.txt": "mine",
     "broken/run.json": "{",
     "another/run.json": '{"model": "m"}',
+    "good.json": f'{{"prompt": "{QUESTION}"}}\n',
     "unknown.jsonl": '{"prompt": "Zebras sing."}\n',
 }
+LINKS = {"loop": "loop", "loop.toml": "loop.toml", "dangling": "no/file"}  # and where they lead
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +58,13 @@ def no_forward(monkeypatch):
 def desk(tmp_path, monkeypatch):
     """The folder that commands are run in, with what stands there."""
     lay_out(tmp_path, STANDING)
+    for name, target in LINKS.items():
+        (tmp_path / name).symlink_to(target)
+    os.mkfifo(tmp_path / "fifo")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        yield tmp_path
 
 
 def lay_out(root, files):

@@ -1,5 +1,7 @@
 """Wrong library calls, a line each: Python that must be refused by `Refused`, and words of its message."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,12 @@ import pytest
 
 import lrd_jax
 from lrd_jax import DecodeConfig
-from lrd_jax.convert import convert, export, verify
+from lrd_jax.cli.options import Convert, Export, Generate, Train, Verify
+from lrd_jax.convert import convert, export, verify, write_hf
 from lrd_jax.errors import Refused
+from lrd_jax.models import Model, ModelConfig
 from lrd_jax.research.sandbox import Limits, Sandbox
+from lrd_jax.train import read_config, train
 
 ROWS = {
     "decoders": [
@@ -243,6 +248,16 @@ ROWS = {
         ('convert(5,"out")', "source=5 is no path"),
         ('convert(WORD,"out",dtype=5)', "dtype 5 is not one for weights"),
         ('convert(WORD,"out",dtype="int8")', "dtype 'int8' is not one for weights"),
+        ('convert(WORD,WORD+"/out")', "would lie inside"),
+        ('export(ORBAX,ORBAX+"/out")', "would lie inside"),
+        ("write_hf(params,m.config,None)", "dest=None is no path"),
+        ('write_hf(params,m.config,"out",tokenizer=5)', "tokenizer=5 is no path"),
+        ('write_hf(params,m.config,"out",tokenizer="no")', "there is no folder no"),
+        ('write_hf(params,m.config,"out",max_shard_bytes=0)', "a shard of 0 bytes holds nothing"),
+        ('write_hf(params,m.config,"out",max_shard_bytes="1")', "max_shard_bytes='1' is no integer"),
+        ('write_hf(None,m.config,"out")', "got a NoneType and a ModelConfig"),
+        ('write_hf(params,None,"out")', "got a dict and a NoneType"),
+        ('write_hf({},m.config,"out")', "the parameters are not those of the config"),
         ("convert(WORD,None)", "dest=None is no path"),
         ("convert(WORD,5)", "dest=5 is no path"),
         ('convert(WORD,"out\\0put")', "dest='out\\x00put' is no path"),
@@ -268,8 +283,31 @@ ROWS = {
         ('Limits(output_bytes="x")', "Limits.output_bytes='x' must be an integer of at least 1 and below"),
         ("Limits(scratch_bytes=0)", "Limits.scratch_bytes=0 must be an integer of at least 1 and below"),
         ('Sandbox("x")', "limits must be Limits, got a str"),
+        ("Sandbox(unsafe=True).run(5)", "source must be the text of a program, got a int"),
+        ('Sandbox(unsafe=True).run(b"print(1)")', "source must be the text of a program, got a bytes"),
         ("Sandbox(5)", "limits must be Limits, got a int"),
         ("Sandbox(None)", "limits must be Limits, got a NoneType"),
+    ],
+    "models and training": [
+        ("Model(5)", "config must be a ModelConfig, such as load(...).config, got 5"),
+        ("Model(None)", "config must be a ModelConfig, such as load(...).config, got None"),
+        ("ModelConfig.from_json(5)", "the fields of a ModelConfig were wanted, family, "),
+        ("ModelConfig.from_json({})", "the fields of a ModelConfig were wanted, family, "),
+        ('ModelConfig.from_json({**m.config.to_json(),"x":1})', "the fields of a ModelConfig were wanted, family, "),
+        ('ModelConfig.from_json({**m.config.to_json(),"alignment":[]})', "alignment=[] is unknown"),
+        ("train(5)", "config must be a TrainConfig, such as read_config(path), got a int"),
+        ('train("recipe.toml")', "config must be a TrainConfig, such as read_config(path), got a str"),
+        ("read_config(5)", "path=5 is no path"),
+        ("read_config(None)", "path=None is no path"),
+        ("m.tokenizer(5)", "a text was wanted, got 5"),
+        ('m.tokenizer(["hi"])', "a text was wanted, got ['hi']"),
+        ('Convert(source="x",dest="y")', "dest='y' must be of type Path"),
+        ('Convert(source=5,dest=Path("y"))', "source=5 must be of type str"),
+        ('Convert(source="x",dest=Path("y"),verify="yes")', "verify='yes' must be of type bool"),
+        ('Export(checkpoint=Path("x"),dest=Path("y"),max_shard_bytes=2.5)', "max_shard_bytes=2.5 must be of type int"),
+        ("Verify(checkpoint=None)", "checkpoint=None must be of type Path"),
+        ('Train(config="x")', "config='x' must be of type Path"),
+        ("Generate(batch=2)", "batch=2 is for prompts of a file"),
     ],
     "presets and text forms": [
         ('L.changed(C.lrd(8),{"x":1})', "x is unknown; known: gen_length, block_length, mix, refine, commit,"),
@@ -300,6 +338,16 @@ ROWS = {
         ("C(jnp.int32(8))", "DecodeConfig.gen_length=Array(8, dtype=int32) must be an integer of"),
         ('C("8")', "DecodeConfig.gen_length='8' must be an integer of at least 1"),
         ("C(8.0)", "DecodeConfig.gen_length=8.0 must be an integer of at least 1"),
+        (
+            "C.lrd(8,max_forwards=2**31)",
+            "DecodeConfig.max_forwards=2147483648 must be an integer of at most 2147483647",
+        ),
+        ("L.LowestEntropy(2**40)", "LowestEntropy.per_step=1099511627776 must be an integer of at most 2147483647"),
+        ("L.Refine(max_steps=2**31)", "Refine.max_steps=2147483648 must be an integer of at most 2147483647"),
+        ("L.Draw(top_k=np.int64(2**31))", "must be an integer of at most 2147483647"),
+        ("L.Draw(1e39)", "Draw.temperature=1e+39 must be a number that float32 can hold"),
+        ("L.Draw(np.array([1.,1e39]))", "must be a number that float32 can hold"),
+        ("L.Stop(tau=1e300)", "Stop.tau=1e+300 must be a number that float32 can hold"),
         ("C(None)", "DecodeConfig.gen_length=None must be an integer of at least 1"),
         ("C(True)", "DecodeConfig.gen_length=True must be an integer of at least 1"),
         ("C.lrd(8,mix=L.Mix)", "DecodeConfig.mix=<class 'lrd_jax.decoding.parts.mix.Mix'> must be a"),
@@ -354,9 +402,18 @@ def names(models):
     P = np.full((2, 4), 5, np.int32)
     return {
         **{"L": lrd_jax, "C": DecodeConfig, "np": np, "jnp": jnp, "jax": jax},
-        **{"convert": convert, "export": export, "verify": verify, "Limits": Limits, "Sandbox": Sandbox},
+        **{
+            "convert": convert,
+            "export": export,
+            "verify": verify,
+            "write_hf": write_hf,
+            "Limits": Limits,
+            "Sandbox": Sandbox,
+        },
         **{"WORD": models["word"], "ORBAX": str(models["orbax"])},
         **{"m": m, "params": m.params, "d": d, "P": P, "state": jax.eval_shape(lambda p: d.start(p, P), m.params)},
+        **{"Model": Model, "ModelConfig": ModelConfig, "train": train, "read_config": read_config, "Path": Path},
+        **{"Convert": Convert, "Export": Export, "Verify": Verify, "Train": Train, "Generate": Generate},
         "other": lrd_jax.make_decode(m.model, DecodeConfig.plain(8)),
         "g": lrd_jax.Generator(m, DecodeConfig.lrd(8)),
         "gd": lrd_jax.Generator(m, DecodeConfig.dream(8, alg="origin")),  # draws its order

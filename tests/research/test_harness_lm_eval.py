@@ -15,8 +15,10 @@ from byte_model import write_byte_model
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'lrd-jax[eval]'")
 pytestmark = pytest.mark.filterwarnings("default")  # lm-eval's and its libraries' own
 
+import math_verify  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.registry import get_model  # noqa: E402
+from math_verify.errors import TimeoutException  # noqa: E402
 
 from lrd_jax.checkpoint import load  # noqa: E402
 from lrd_jax.cli import USER_ERROR, main  # noqa: E402
@@ -29,6 +31,7 @@ from lrd_jax.research.benchmarks.plugin import LRDModel  # noqa: E402
 from lrd_jax.research.benchmarks.programs import Programs  # noqa: E402
 from lrd_jax.research.benchmarks.questions import BenchmarkQuestions  # noqa: E402
 from lrd_jax.research.benchmarks.records import read_records  # noqa: E402
+from lrd_jax.research.benchmarks.scoring import grade  # noqa: E402
 from lrd_jax.research.evaluate import cells_in  # noqa: E402
 
 MATRIX = r"$\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}}$."  # lm-eval loses the rows of the answer beside it
@@ -178,6 +181,37 @@ def test_code_is_never_run_by_lm_evals_own_metric():
     assert result == {"pass@1": 0.5, "pass@2": 1.0}
     assert passed == [[True, False]]
     assert ran == [(code, "assert two() == 2") for code in (right, wrong)]
+
+
+@pytest.mark.parametrize("late", ["parse", "verify"])
+def test_mathematics_that_takes_too_long_is_wrong_and_says_so(monkeypatch, late):
+    def hidden(*args, raise_on_error=False, **options):
+        if (late == "parse" and args[0] == solution) or late == "verify":
+            raise TimeoutException
+        return original(*args, raise_on_error=raise_on_error, **options)
+
+    solution, answer = "It is $\\boxed{3}$.", "$x + 3$"
+    original = getattr(math_verify, late)
+    monkeypatch.setattr(math_verify, late, hidden)
+    found = grade("math500", {"solution": solution}, answer, None)
+    assert found.correct is False and found.verdict.startswith("timed out: ")
+
+
+def test_equal_mathematics_is_right_whatever_else_was_given_up(monkeypatch):
+    def once(*args, **options):
+        if not asked:
+            asked.append(args)
+            raise TimeoutException
+        return original(*args, **options)
+
+    asked, original = [], math_verify.verify
+    monkeypatch.setattr(math_verify, "verify", once)
+    assert grade("math500", {"solution": r"$\boxed{3}$"}, r"$\boxed{3}$", None).correct and asked
+
+
+@pytest.mark.parametrize(("solution", "answer"), [("", "3"), ("no box", "3"), (r"$\boxed{3}$", ""), ("", "")])
+def test_mathematics_with_nothing_to_compare_is_wrong(solution, answer):
+    assert grade("math500", {"solution": solution}, answer, None).correct is False
 
 
 # The command.

@@ -64,6 +64,8 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
     """
     check_preset_path(options.output)
     picture.check_picture(options.picture_path)
+    if options.output.exists() and options.data.exists() and options.output.samefile(options.data):
+        raise Refused(f"--output {options.output} is the --data, which it would replace: name another file")
     base_name, base = _base(options)
     examples = read_examples(options.data)
     if options.risk is not None:

@@ -106,8 +106,11 @@ class Sandbox:
             on its standard input.
 
         Raises:
+          ValueError: the source is no text.
           SandboxError: the sandbox did not come as far as the program. What goes wrong in the program is an outcome.
         """
+        if not isinstance(source, str):
+            raise Refused(f"source must be the text of a program, got a {type(source).__name__}")
         start = time.monotonic()
         with Running(self._walls(), self.limits, "answering.run", (source,)) as program:
             follow([program], start + self.limits.wall_seconds, lambda: False)
