@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from lrd_jax.convert.store import (
 )
 from lrd_jax.convert.tables import ParamPath, by_param, tensors
 from lrd_jax.convert.writer import MAX_SHARD_BYTES, check_shard_bytes, write_tensors
+from lrd_jax.models import ModelConfig
 
 
 def convert(
@@ -43,6 +45,7 @@ def convert(
     verify: bool = False,
     revision: str | None = None,
     progress: Progress | None = None,
+    look: Callable[[Path, ModelConfig], object] = lambda folder, config: None,
 ) -> CheckpointInfo:
     """Converts Hugging Face weights to an Orbax v1 checkpoint, with the tokenizer files and config.json beside it.
 
@@ -52,6 +55,7 @@ def convert(
       dtype: name of a dtype to cast to; None keeps that of each tensor.
       verify: read everything back at the end and compare it bit by bit.
       revision: branch, tag or commit on the hub.
+      look: called with the source's folder and config before anything is written; what it raises ends all.
       progress: called with the bytes done, the bytes in all (twice the checkpoint with `verify`), and a tensor's name.
 
     Returns:
@@ -69,6 +73,7 @@ def convert(
     require_files(SIDE_FILES, origin.folder)
     checked = open_source(origin.folder, uniform=dtype is None)
     require_outside(dest, origin.folder)
+    look(origin.folder, checked.config)
     report = _Counter(progress, total=checked.nbytes * (2 if verify else 1))
     with appearing(dest) as work:
         dtypes = checked.dtypes(dtype)

@@ -108,11 +108,15 @@ def _read_entries(folder: Path) -> tuple[dict[str, Entry], list[str]]:
     weight_map: dict[str, str] = {}
     if index.is_file():
         try:
-            weight_map = parse_json(index.read_bytes())["weight_map"]
+            said = parse_json(index.read_bytes())
+            found = said.get("weight_map") if isinstance(said, dict) else None
+            if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
+                raise Refused('an object was wanted whose "weight_map" tells the file of each tensor')
+            weight_map = found
             if strange := [name for name in weight_map.values() if not name or Path(name).name != name]:
                 raise Refused(f"it names {strange[0]!r}, which is no file of this folder")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            return {}, [f"{index.name} is not an index of weights: {error!r:.300}"]
+        except ValueError as error:
+            return {}, [f"{index.name} is not an index of weights: {error!s:.300}"]
         names = sorted(set(weight_map.values()))
     else:
         names = ["model.safetensors"]

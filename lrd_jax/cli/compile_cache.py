@@ -37,9 +37,9 @@ def use_compile_cache() -> None:
         return
     if jax.default_backend() == "cpu" and jax.device_count() > 1:
         return
-    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    folder = Path(base) / "lrd-jax" / "compiled"
-    with contextlib.suppress(OSError):  # a read-only home costs time and nothing else
+    with contextlib.suppress(OSError, RuntimeError):  # no home, or a read-only one, costs time and nothing else
+        base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        folder = Path(base) / "lrd-jax" / "compiled"
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         jax.config.update("jax_compilation_cache_dir", str(folder))

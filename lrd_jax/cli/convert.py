@@ -1,9 +1,13 @@
 """`lrd-jax convert`: Hugging Face weights to a checkpoint."""
 
+from pathlib import Path
+
 from lrd_jax.cli.compile_cache import require_device
 from lrd_jax.cli.options import Convert
 from lrd_jax.cli.progress import tensor_progress
 from lrd_jax.convert import convert
+from lrd_jax.models import ModelConfig
+from lrd_jax.text import has_tokenizer, load_tokenizer
 
 
 def run(options: Convert) -> int:
@@ -16,6 +20,13 @@ def run(options: Convert) -> int:
             verify=options.verify,
             revision=options.revision,
             progress=progress,
+            look=_read_tokenizer,
         )
     print(options.dest)
     return 0
+
+
+def _read_tokenizer(folder: Path, config: ModelConfig) -> None:
+    """Raises ValueError where the checkpoint would have a tokenizer with which it cannot be loaded."""
+    if has_tokenizer(folder):
+        load_tokenizer(folder, config)

@@ -1,5 +1,6 @@
 """Files of prompts and answers."""
 
+import codecs
 import contextlib
 import io
 import json
@@ -16,7 +17,7 @@ from lrd_jax.errors import Refused
 
 def lines_of(data: bytes) -> list[bytes]:
     """The lines of a text: line feeds alone end them, and an answer may hold any other line break that Unicode has."""
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
     return lines[:-1] if lines[-1] == b"" else lines
 
 

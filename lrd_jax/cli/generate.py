@@ -1,5 +1,6 @@
 """`lrd-jax generate`: one question, one answer; or a file of questions, an answer a line."""
 
+import codecs
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def _question(options: Generate) -> str:
 def _piped() -> str:
     if sys.stdin.isatty():
         raise Refused("no question was given; ask something, in quotes, by a pipe, or many with --input FILE")
-    return text_of(sys.stdin.buffer.read())
+    return text_of(sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8))
 
 
 def _answer_file(options: Generate) -> int:

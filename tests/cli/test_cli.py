@@ -265,6 +265,17 @@ def test_two_writers_of_a_file_leave_one_of_theirs_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_home_that_nobody_knows_costs_the_cache_alone(monkeypatch):
+    def unknown(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    before = jax.config.jax_compilation_cache_dir
+    compile_cache.use_compile_cache()
+    assert jax.config.jax_compilation_cache_dir == before
+
+
 def test_stop_strings_and_a_system_prompt(talker, capsys):
     asked = Generator(load(talker), DecodeConfig.lrd(8))
     messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hi"}]

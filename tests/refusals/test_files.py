@@ -1,6 +1,7 @@
 """Wrong files, a line each: JSON lines, presets, recipes, and what stands beside a model's weights."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -334,3 +335,61 @@ def test_dreams_own_files_are_checked(tmp_path, name, content):
     put(tmp_path / name, content)
     with pytest.raises(ValueError, match=r"vocab\.json and merges\.txt in .* cannot be read"):
         load_tokenizer(tmp_path, CHECKPOINTS["dream-7b-base"].config)
+
+
+INDEX = "model.safetensors.index.json"
+SPECIAL = {  # what is put in the place of a file
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": lambda path: os.mkfifo(path),
+    "a circle": lambda path: path.symlink_to(path.name),
+    "a lost link": lambda path: path.symlink_to("nowhere"),
+    "an endless device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.json", "config.json is absent"),
+        (INDEX, "neither model.safetensors nor"),
+        ("model-00001-of-00001.safetensors", "which is absent"),
+        ("tokenizer.json", "the model has no tokenizer"),
+    ],
+)
+def test_what_is_no_file_is_not_read(refuses, talker, name, words, kind):
+    (talker / name).unlink()
+    SPECIAL[kind](talker / name)
+    refuses("generate hi --model talker --gen-length 8", words)
+    refuses("convert talker out", "tokenizer.json is no file" if name == "tokenizer.json" else words)
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ("[]", "an object was wanted"),
+        ("{}", "an object was wanted"),
+        ('{"weight_map": []}', "an object was wanted"),
+        ('{"weight_map": null}', "an object was wanted"),
+        ('{"weight_map": {}}', "an object was wanted"),
+        ('{"weight_map": {"a": 5}}', "an object was wanted"),
+        ('{"weight_map": {"a": ""}}', "it names '', which is no file of this folder"),
+        ('{"weight_map": {"a": "."}}', "it names '.', which is no file of this folder"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "it names '/etc/passwd', which is no file of this folder"),
+        ('{"weight_map": {"a": "../x"}}', "it names '../x', which is no file of this folder"),
+        ('{"weight_map": {"a": "x\\u0000"}}', "which is absent"),
+        (f'{{"weight_map": {{"a": "{"x" * 5000}"}}}}', "File name too long"),
+        (DEEP, "it is nested too deep"),
+    ],
+)
+@pytest.mark.parametrize("command", ["generate hi --model talker --gen-length 8", "convert talker out"])
+def test_an_index_that_is_none_is_named(refuses, talker, command, index, words):
+    put(talker / INDEX, index)
+    refuses(command, words)
+
+
+@pytest.mark.parametrize("case", [case for case in BESIDE if case.startswith("tokenizer")])
+def test_a_tokenizer_that_cannot_be_read_is_not_converted(refuses, talker, case):
+    name, content, words = BESIDE[case]
+    put(talker / name, content)
+    refuses("convert talker out", words)
