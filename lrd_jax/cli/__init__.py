@@ -122,12 +122,25 @@ def _missing_memory(error: BaseException) -> str | None:
     return None
 
 
+def _is_of_settings(error: BaseException) -> bool:
+    """Whether JAX refused one of the variables named JAX_*, which it reads when it is imported."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    file = "" if place is None else place.tb_frame.f_code.co_filename
+    return isinstance(error, ValueError) and file.endswith(os.path.join("jax", "_src", "config.py"))
+
+
 def _words(error: BaseException) -> str | None:
     """An error's words, the system's are those of the file; None of what is no user's error."""
     if (missing := _missing_memory(error)) is not None:
         return f"not enough memory: {missing}"
+    if _is_of_settings(error):
+        return f"JAX does not take a setting of the environment: {str(error).splitlines()[0]}"
     if not isinstance(error, Refused | OSError):
         return None
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # what asks where it is does not say
+        return "the folder that this runs in is gone; go to another one"
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     return str(error)

@@ -16,7 +16,7 @@ from lrd_jax.decoding.compiling import PlatformJit
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.doors import Shapes, check_model, check_params, check_state
 from lrd_jax.decoding.model import Denoiser
-from lrd_jax.decoding.request import Request, check_request, check_room
+from lrd_jax.decoding.request import Request, check_request, check_room, check_widths
 from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.start import init_state
 from lrd_jax.decoding.state import DecodeResult, DecodeState
@@ -210,10 +210,12 @@ def make_decode(model: Denoiser, config: DecodeConfig) -> Decoder:
     """A jitted `decode(params, prompt, prompt_mask=None, key=None) -> DecodeResult`, see `Decoder`.
 
     Raises:
-      ValueError: `model` is none, `config` is no DecodeConfig, or its canvas exceeds the model's context.
+      ValueError: `model` is none, `config` is no DecodeConfig, its canvas exceeds the model's context, or JAX is set to
+        64 bits.
     """
     if not isinstance(config, DecodeConfig):
         raise Refused(f"config must be a DecodeConfig, got {type(config).__name__}; try DecodeConfig.lrd(gen_length)")
+    check_widths()
     check_model(model)
     if config.gen_length >= model.config.max_length:
         raise Refused(

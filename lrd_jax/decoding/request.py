@@ -34,9 +34,10 @@ def check_request(
     """The arguments of a decode as arrays of their dtypes.
 
     Raises:
-      ValueError: what `check_prompt` refuses; a decoder that draws without a key; lengths or canvases of another shape
-        or dtype or, where values are known, out of range. Rows are named.
+      ValueError: what `check_widths` and `check_prompt` refuse; a decoder that draws without a key; lengths or canvases
+        of another shape or dtype or, where values are known, out of range. Rows are named.
     """
+    check_widths()
     prompt, prompt_mask = check_prompt(prompt, prompt_mask, config.gen_length, model)
     rows = len(prompt)
     check_rows(config, rows)
@@ -54,6 +55,12 @@ def check_request(
         length=length,
         canvas=canvas,
     )
+
+
+def check_widths() -> None:
+    """Raises ValueError where JAX makes 64-bit numbers: a decode's are of 32, and would not be the same tokens."""
+    if jax.config.jax_enable_x64:
+        raise Refused("jax_enable_x64 is on, and decoding is built for 32 bits: unset JAX_ENABLE_X64, or turn it off")
 
 
 def check_prompt(prompt: Any, prompt_mask: Any, gen_length: int, model: Vocabulary) -> tuple[jax.Array, jax.Array]:

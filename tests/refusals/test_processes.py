@@ -92,6 +92,30 @@ def test_a_platform_that_is_not_there_gets_one_message(run, models, platform, ar
     one_message(err, f"JAX_PLATFORMS={platform} is asked for; choose one that is there, such as cpu")
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"JAX_ENABLE_X64": "1"}, "jax_enable_x64 is on, and decoding is built for 32 bits"),
+        ({"JAX_ENABLE_X64": "maybe"}, "JAX does not take a setting of the environment: "),
+        ({"JAX_DEFAULT_MATMUL_PRECISION": "bogus"}, "JAX does not take a setting of the environment: "),
+        ({"JAX_NUM_CPU_DEVICES": "x"}, "JAX does not take a setting of the environment: "),
+    ],
+)
+def test_settings_of_jax_that_cannot_be_meant_get_one_message(run, setting, words):
+    status, out, err = run("generate", QUESTION, *SMALL, **setting)
+    assert (status, out) == (USER_ERROR, "")
+    one_message(err, words)
+
+
+def test_a_folder_that_is_gone_is_said(models, tmp_path):
+    code = "import os, sys; os.mkdir('x'); os.chdir('x'); os.rmdir('../x')\n"
+    code += "from lrd_jax.cli import main; sys.exit(main())"
+    args = [sys.executable, "-c", code, "convert", models["word"], "out"]
+    result = subprocess.run(args, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (result.returncode, result.stdout) == (USER_ERROR, "")
+    one_message(result.stderr, "the folder that this runs in is gone; go to another one")
+
+
 def test_files_are_utf_8_and_answers_are_written_in_a_locale_that_is_not(run, models, tmp_path):
     (tmp_path / "q.jsonl").write_text('{"prompt": "Zwölf\u2028Äpfel"}\n', encoding="utf-8")
     asked = ["--model", models["byte"], *SMALL]
