@@ -34,6 +34,10 @@ def as_path(value: Any, name: str) -> Path:
     """A path that was asked for; raises ConversionError for what can be none."""
     if not isinstance(value, str | os.PathLike) or "\0" in os.fsdecode(value):
         raise ConversionError(f"{name}={value!r} is no path", ["give the path of a folder"])
+    try:
+        os.fsdecode(value).encode()
+    except UnicodeEncodeError:  # what writes arrays takes no other names
+        raise ConversionError(f"{name}={value!r} is not UTF-8", ["give the path of a folder in UTF-8"]) from None
     return Path(value)
 
 
