@@ -19,12 +19,12 @@ from lrd_jax.presets import SHORT_NAMES, decoder, yours
 
 DECODES = [name for name, kind in COMMANDS.items() if issubclass(kind, Changes)]
 NEEDED = {
+    "generate": ["q"],
+    "run": ["in.jsonl", "out"],
+    "plan": ["llada-8b", "--gpu", "h100:8"],
     "eval": ["--model", "m"],
     "calibrate": ["--data", "d"],
     "analyze": ["--output", "o"],
-    "generate": ["q"],
-    "plan": ["m", "--gpu", "l4"],
-    "run": ["in", "out"],
 }
 
 
@@ -37,7 +37,7 @@ def decoder_of(*args):
 
 
 def test_the_commands_that_take_a_decoder():
-    assert DECODES == ["generate", "chat", "run", "eval", "bench", "plan", "reproduce", "calibrate", "analyze"]
+    assert set(DECODES) == set(COMMANDS) - {"convert", "export", "verify", "train"}
 
 
 @pytest.mark.parametrize("command", DECODES)
