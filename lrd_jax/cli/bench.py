@@ -15,21 +15,19 @@ def run(options: Bench) -> int:
     """Tables or JSON on standard output; the status says where a reference decodes other tokens."""
     with Console(stderr=True).status("starting") as status:
         from lrd_jax.cli.compile_cache import use_compile_cache
-        from lrd_jax.research.timing.report import (  # JAX takes seconds to import: the user waits in here
-            disagreements,
-            tables,
-        )
+        from lrd_jax.research.timing import engine, report  # JAX takes seconds to import: the user waits in here
         from lrd_jax.research.timing.run import run as measure
 
         use_compile_cache()
-        result = measure(options, say=status.update)
+        result = (engine.run if options.engine else measure)(options, say=status.update)
     if options.json:
         print(json.dumps(result), flush=True)
     else:
         console = Console(highlight=False)
         if not console.is_terminal:
             console.width = _PAPER_WIDTH
-        console.print(tables(result))
-    for words in disagreements(result):
+        console.print((report.engine_tables if options.engine else report.tables)(result))
+    differ = [] if options.engine else report.disagreements(result)
+    for words in differ:
         print(words, file=sys.stderr)
-    return INCOMPLETE if disagreements(result) else 0
+    return INCOMPLETE if differ else 0

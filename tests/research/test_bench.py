@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from lrd_jax import cli
 from lrd_jax.cli import compile_cache, main
@@ -18,6 +19,7 @@ from lrd_jax.research.timing import measure
 from lrd_jax.research.timing.decoders import DECODERS, Canvas
 from lrd_jax.research.timing.measure import Run, Spread, Subject, in_turns
 from lrd_jax.research.timing.reference import COUNTERPARTS
+from lrd_jax.research.timing.report import engine_tables
 from lrd_jax.research.timing.sizes import random_params, random_prompts, sized, special_ids
 
 CONFIG = sized("small", vocab_size=64, num_layers=1, embed_dim=32, mlp_dim=64, num_heads=2)
@@ -302,3 +304,20 @@ def test_runs_take_turns_after_one_run_each_to_warm_up():
     seconds = in_turns({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, rounds=2)
     assert "".join(ran) == "ab" * 3
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2}
+
+
+@pytest.mark.slow
+def test_an_engine_is_timed_against_static_batches(capsys):
+    arguments = ["--engine", "--decoders", "threshold", "--gen-length", "16", "--requests", "10", "--slots", "4"]
+    assert main(["bench", *arguments, "--repeats", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (found,) = result["decoders"]
+    assert found["same_tokens"]
+    assert found["static_forwards"] >= found["engine_forwards"] >= found["least_forwards"] > 0
+    assert found["rounds"] > 0 and 0 < found["full"] <= 1
+    assert found["speedup"]["median"] > 0 and found["pace"]["median"] > 0
+    shown = Console(width=200)
+    with shown.capture() as text:
+        shown.print(engine_tables(result))
+    assert "10 questions, 4 slots, canvas 16" in text.get()
+    assert "threshold" in text.get() and "OTHER TOKENS" not in text.get()

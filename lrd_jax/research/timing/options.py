@@ -33,6 +33,10 @@ class Bench(Yours):
       batch: prompts that are decoded together.
       repeats: timed runs of each decoder, taken in turns; one more is made before them and not counted.
       seed: of weights and prompts.
+      engine: time an engine instead, against static batches, on questions of the embedded models' tasks; the model is
+        lrd-tiny-soft where none is named.
+      requests: that it is asked.
+      slots: of the engine, and prompts of a static batch.
       reference: clones of the LLaDA or Fast-dLLM repository, whose generate functions decode the same prompts.
       reference_python: a Python that has torch and what the clones need.
       json: print one JSON object instead of tables.
@@ -56,6 +60,9 @@ class Bench(Yours):
     batch: int = 1
     repeats: int = 3
     seed: int = 0
+    engine: bool = False
+    requests: int = 200
+    slots: int = 16
     reference: tuple[Path, ...] = ()
     reference_python: str = sys.executable
     json: bool = False
@@ -64,13 +71,15 @@ class Bench(Yours):
         check_types(self)
         if not self.decoders or len(set(self.decoders)) < len(self.decoders):
             raise Refused(f"decoders={', '.join(self.decoders) or 'none'}: name one or more, each once")
-        for field in ("prompt_length", "batch", "repeats"):
+        for field in ("prompt_length", "batch", "repeats", "requests", "slots"):
             if getattr(self, field) < 1:
                 raise Refused(f"{field}={getattr(self, field)} must be at least 1")
         if not 0 <= self.seed < 2**31:
             raise Refused(f"seed={self.seed} must be in [0, 2^31)")
         if self.logit_std is not None and not 0 < self.logit_std < 1000:
             raise Refused(f"logit_std={self.logit_std} must be in (0, 1000)")
+        if self.engine and (self.reference or self.random_sizes or self.logit_std is not None):
+            raise Refused("engine answers questions, with a trained model: leave references and random weights out")
         if self.model is not None and (self.random_sizes or self.logit_std is not None):
             raise Refused(f"model={self.model} has its own weights: leave out what is for random ones")
 

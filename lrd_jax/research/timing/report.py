@@ -17,6 +17,34 @@ def tables(result: dict[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
+def engine_tables(result: dict[str, Any]) -> RenderableType:
+    """The result of `lrd_jax.research.timing.engine.run`, likewise."""
+    table = _table(1, "decoder", "static s", "engine s", "x faster", "at most", "forwards", "full", "rounds", "pace")
+    for found in result["decoders"]:
+        table.add_row(
+            found["decoder"] + ("" if found["same_tokens"] else ", OTHER TOKENS"),
+            _spread(found["static_seconds"], 1, 2),
+            _spread(found["engine_seconds"], 1, 2),
+            _spread(found["speedup"], 1, 2),
+            f"{found['static_forwards'] / found['least_forwards']:.2f}",
+            f"{found['static_forwards']} / {found['engine_forwards']}",
+            f"{found['full']:.0%}",
+            str(found["rounds"]),
+            _spread(found["pace"], 1, 2),
+        )
+    options, machine = result["options"], result["machine"]
+    about = (
+        f"{options['model']}, {result['parameters'] / 1e6:,.1f} M parameters, {options['dtype']}: "
+        f"{options['requests']} questions, {options['slots']} slots, canvas {options['gen_length']}\n"
+        f"{machine['device']} ({machine['system']}, {machine['cores']} cores); jax {machine['versions']['jax']}"
+    )
+    legend = (
+        "at most: x faster if no slot ever rested; forwards: of static batches / of the engine; full: slots that ran, of "
+        "all forwards; pace: forwards a second of the engine over those of advance alone"
+    )
+    return Group(about, table, legend)
+
+
 def disagreements(result: dict[str, Any]) -> list[str]:
     """What to say of each reference whose tokens differ."""
     return [

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from lrd_jax.checkpoint import load
 from lrd_jax.convert import write_hf
+from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
@@ -81,17 +82,7 @@ def run(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
     Raises:
       ValueError: options that do not go together, a model that cannot be had, or a reference that cannot be run.
     """
-    canvas = Canvas(
-        gen_length=options.gen_length,
-        block_length=options.block_length,
-        steps=options.gen_length if options.steps is None else options.steps,
-        threshold=options.threshold,
-    )
-    if unknown := [name for name in options.decoders if name not in DECODERS]:
-        raise Refused(f"decoders={' '.join(unknown)} is unknown; choose among {', '.join(DECODERS)}")
-    configs = {name: DECODERS[name](canvas) for name in options.decoders}
-    blocks = {} if options.block_length is None else {"block_length": options.block_length}
-    configs |= {name: make(options.gen_length, **blocks) for name, make in yours(options).items()}
+    canvas, configs = configs_of(options)
     with contextlib.ExitStack() as stack:
         clones = pair_up(options.reference)
         if clones and options.batch > 1:
@@ -122,13 +113,32 @@ def run(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
                         pair.repeat()
     return {
         "options": {**dataclasses.asdict(options), "reference": [str(path) for path in options.reference]},
-        "machine": _machine(references),
+        "machine": machine_facts(references),
         "model": model.config.to_json(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "decoders": [subject.to_json() for subject in subjects.values()],
         "references": [pair.to_json() for pair in pairs],
         "peak_memory": peak_memory(),
     }
+
+
+def configs_of(options: Bench) -> tuple[Canvas, dict[str, DecodeConfig]]:
+    """What is filled, and the decoders by name.
+
+    Raises:
+      ValueError: an unknown decoder, or one that does not fit the canvas.
+    """
+    canvas = Canvas(
+        gen_length=options.gen_length,
+        block_length=options.block_length,
+        steps=options.gen_length if options.steps is None else options.steps,
+        threshold=options.threshold,
+    )
+    if unknown := [name for name in options.decoders if name not in DECODERS]:
+        raise Refused(f"decoders={' '.join(unknown)} is unknown; choose among {', '.join(DECODERS)}")
+    configs = {name: DECODERS[name](canvas) for name in options.decoders}
+    blocks = {} if options.block_length is None else {"block_length": options.block_length}
+    return canvas, configs | {name: make(options.gen_length, **blocks) for name, make in yours(options).items()}
 
 
 def _matches(configs, references: list[Reference]) -> list[tuple[Reference, Counterpart]]:
@@ -174,7 +184,7 @@ def _hand_over(params: Params, config: ModelConfig, dtype: str, references: list
             reference.load(folder, dtype)
 
 
-def _machine(references: list[Reference]) -> dict[str, Any]:
+def machine_facts(references: Sequence[Reference] = ()) -> dict[str, Any]:
     """Where this ran, and with what."""
     ours = {"lrd-jax": __version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__}
     return {
