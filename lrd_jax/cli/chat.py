@@ -15,6 +15,7 @@ RESET = "/reset"
 def run(options: Chat) -> int:
     generator = open_generator(options)
     from lrd_jax.cli.session import said, seed_for
+    from lrd_jax.pods import from_first
 
     seed = seed_for(options, generator.config)
     keeps = options.chat and generator.loaded.tokenizer.chat_template is not None
@@ -22,9 +23,10 @@ def run(options: Chat) -> int:
         raise Refused("--system needs a conversation: a model with a chat template, and no --no-chat")
     begin = [] if options.system is None else [{"role": "system", "content": options.system}]
     messages, status = list(begin), 0
-    for line in _lines():
+    lines = _lines()
+    while (line := from_first(lambda: next(lines, None))) is not None:
         try:
-            question = line if isinstance(line, str) else text_of(line)
+            question = text_of(line.encode(errors="surrogateescape"))
             if not question.strip():
                 continue
             if keeps and question.strip() == RESET:
@@ -43,10 +45,10 @@ def run(options: Chat) -> int:
     return 0 if sys.stdin.isatty() else status
 
 
-def _lines() -> Iterator[str | bytes]:
-    """What is asked: by hand with the terminal's editing, or the lines of a pipe."""
+def _lines() -> Iterator[str]:
+    """What is asked, by hand with the terminal's editing, or the lines of a pipe; surrogates stand for wrong UTF-8."""
     if not sys.stdin.isatty():
-        yield from (line.removesuffix(b"\n") for line in sys.stdin.buffer)
+        yield from (line.removesuffix(b"\n").decode(errors="surrogateescape") for line in sys.stdin.buffer)
         return
     while True:
         try:

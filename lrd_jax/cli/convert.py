@@ -1,9 +1,11 @@
 """`lrd-jax convert`: Hugging Face weights to a checkpoint."""
 
+import functools
 from pathlib import Path
 
 from lrd_jax.cli.compile_cache import require_device
 from lrd_jax.cli.options import Convert
+from lrd_jax.cli.pod import first_alone
 from lrd_jax.cli.progress import tensor_progress
 from lrd_jax.convert import convert
 from lrd_jax.models import ModelConfig
@@ -12,6 +14,12 @@ from lrd_jax.text import has_tokenizer, load_tokenizer
 
 def run(options: Convert) -> int:
     require_device()
+    first_alone("converting", functools.partial(_convert, options))
+    print(options.dest)
+    return 0
+
+
+def _convert(options: Convert) -> None:
     with tensor_progress("converting") as progress:
         convert(
             options.source,
@@ -22,8 +30,6 @@ def run(options: Convert) -> int:
             progress=progress,
             look=_read_tokenizer,
         )
-    print(options.dest)
-    return 0
 
 
 def _read_tokenizer(folder: Path, config: ModelConfig) -> None:

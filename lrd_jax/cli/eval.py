@@ -27,10 +27,11 @@ def run(options: Eval) -> int:
         from lrd_jax.cli.compile_cache import use_compile_cache
         from lrd_jax.research.benchmarks.programs import Programs
         from lrd_jax.research.benchmarks.summary import markdown
+        from lrd_jax.sharding import mesh_asked
 
         use_compile_cache()
         programs = Programs(unsafe=options.unsafe_code) if any(cell.asked.runs_code for cell in cells) else None
-        loaded = None if options.model == GOLD else load(options.model, dtype=cells[0].dtype)
+        loaded = None if options.model == GOLD else load(options.model, mesh_asked(options.mesh), cells[0].dtype)
         if loaded is not None and cells[0].chat and getattr(loaded.tokenizer, "chat_template", None) is None:
             raise Refused(
                 f"{cells[0].checkpoint} is asked in chats, but {options.model} has no chat template: "

@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import Decoding, check_types
+from lrd_jax.options import Decoding, OnMesh, Processes
 
 _Seed = arg(help_behavior_hint="(default: a fresh one, which the facts tell)", metavar="NUMBER")
 _System = arg(help_behavior_hint="(default: none)", metavar="TEXT")
@@ -84,7 +84,7 @@ class Chat(Decoding):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Convert:
+class Convert(Processes):
     """Turn Hugging Face weights into a checkpoint that loads straight onto devices.
 
     Attributes:
@@ -101,12 +101,9 @@ class Convert:
     revision: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the newest)")] = None
     verify: bool = False
 
-    def __post_init__(self):
-        check_types(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Processes):
     """Turn a converted checkpoint back into Hugging Face safetensors.
 
     Attributes:
@@ -119,12 +116,9 @@ class Export:
     dest: Positional[Path]
     max_shard_bytes: int = 5_000_000_000
 
-    def __post_init__(self):
-        check_types(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Verify:
+class Verify(Processes):
     """Check every hash of a converted checkpoint, and name what is damaged.
 
     Attributes:
@@ -133,16 +127,14 @@ class Verify:
 
     checkpoint: Positional[Path]
 
-    def __post_init__(self):
-        check_types(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(OnMesh):
     """Train a model from scratch, or fine-tune a checkpoint, as a TOML file says.
 
     Attributes:
       config: the file, such as recipes/lrd-tiny.toml. A run that was cut short goes on from its newest checkpoint.
+      mesh: instead of the file's.
     """
 
     config: Positional[Path]

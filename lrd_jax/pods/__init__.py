@@ -6,7 +6,18 @@ such as a line that was typed, `from_first` tells the others; `agree` refuses wh
 """
 
 from lrd_jax.pods.agreement import agree, from_first, is_first
-from lrd_jax.pods.arrays import fetch, place
+from lrd_jax.pods.arrays import fetch, fetch_to_first, place
 from lrd_jax.pods.connecting import COORDINATOR, NUM_PROCESSES, PROCESS_ID, connect
 
-__all__ = ["COORDINATOR", "NUM_PROCESSES", "PROCESS_ID", "agree", "connect", "fetch", "from_first", "is_first", "place"]
+__all__ = [
+    "COORDINATOR",
+    "NUM_PROCESSES",
+    "PROCESS_ID",
+    "agree",
+    "connect",
+    "fetch",
+    "fetch_to_first",
+    "from_first",
+    "is_first",
+    "place",
+]

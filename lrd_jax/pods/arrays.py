@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+_SLAB_ELEMENTS = 1 << 24  # what a device holds of an array that goes to process 0: 64 MB of float32
+
 
 def place(tree: Any, shardings: Any) -> Any:
     """Puts arrays where their shardings say; one path for one process and for many.
@@ -37,6 +39,29 @@ def fetch(tree: Any) -> Any:
         for i, leaf in zip(far, jax.jit(_same, out_shardings=whole)([leaves[i] for i in far]), strict=True):
             leaves[i] = leaf
     return treedef.unflatten(np.asarray(leaf if _is_here(leaf) else leaf.addressable_data(0)) for leaf in leaves)
+
+
+def fetch_to_first(tree: Any) -> Any:
+    """The values of arrays as NumPy arrays, on process 0 alone; on the others what stands there means nothing.
+
+    An array goes by slabs of its leading axis, so that no device holds all of it. Every process must call it.
+    """
+    return jax.tree.map(_fetch_to_first, tree)
+
+
+def _fetch_to_first(leaf: jax.Array) -> np.ndarray | None:
+    if _is_here(leaf) or leaf.is_fully_replicated:
+        return fetch(leaf)
+    rows = max(1, _SLAB_ELEMENTS * len(leaf) // leaf.size)
+    whole = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+    take = jax.jit(jax.lax.dynamic_slice_in_dim, static_argnums=2, out_shardings=whole)
+    out = np.empty(leaf.shape, leaf.dtype) if jax.process_index() == 0 else None
+    for start in range(0, len(leaf), rows):
+        start = min(start, len(leaf) - min(rows, len(leaf)))
+        slab = take(leaf, start, min(rows, len(leaf))).addressable_data(0)
+        if out is not None:
+            out[start : start + len(slab)] = slab
+    return out
 
 
 def _place(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:

@@ -33,6 +33,7 @@ from lrd_jax.research.questions import Question, Source, source_of
 from lrd_jax.research.replay import replay, summary
 from lrd_jax.research.results import Results
 from lrd_jax.research.statistics import wilson
+from lrd_jax.sharding import mesh_asked
 from lrd_jax.text import encode_prompts, pad_to_bucket
 
 TASKS_BY_DEFAULT = ("words", "code")
@@ -77,6 +78,7 @@ def measure(
     seed: int = 1,
     context: int | None = None,
     dtype: str | None = None,
+    mesh: str | None = None,
     report: Callable[[dict], None] = lambda cell: None,
 ) -> list[dict]:
     """The wanted cells of one model: those that `output` holds are read, the others measured and appended.
@@ -90,6 +92,7 @@ def measure(
       seed: of the questions, and of the draws of decoders that draw.
       context: prompt + canvas that may be decoded where it is more than the model's own limit.
       dtype: of the weights; None: the one that `lrd_jax.load` gives.
+      mesh: that the model lies on, as a command's `--mesh` names it.
       report: called with every cell that was measured.
     """
     loaded, cells = None, []
@@ -99,7 +102,7 @@ def measure(
             cell = one.cell(model_name, seed=seed, tasks=tasks, dtype=dtype)
             key = cell_key(cell)
             if not one.is_held(results.held.get(key)):
-                loaded = loaded or open_model(model_name, context, dtype)
+                loaded = loaded or open_model(model_name, context, dtype, mesh)
                 config = one.make(one.canvas)
                 generator = Generator(loaded, config.replace(trace=True) if one.needs else config, batch=batch)
                 asked = ask(one.problems, seed, one.canvas, loaded.tokenizer)
@@ -130,9 +133,9 @@ def _whole(config: str) -> str:
     return json.dumps(to_table(from_table(json.loads(config))), sort_keys=True)
 
 
-def open_model(name: str, context: int | None = None, dtype: str | None = None) -> Loaded:
-    """The model; `context` and `dtype` as in `measure`."""
-    loaded = load(name, dtype=dtype)
+def open_model(name: str, context: int | None = None, dtype: str | None = None, mesh: str | None = None) -> Loaded:
+    """The model; `context`, `dtype` and `mesh` as in `measure`."""
+    loaded = load(name, mesh_asked(mesh), dtype)
     if loaded.tokenizer is None:
         raise Refused(f"{name} has no tokenizer; copy tokenizer.json there from the model's release")
     config = loaded.config

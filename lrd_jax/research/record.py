@@ -21,6 +21,7 @@ from lrd_jax.decoding.loop import Decoder, Forward
 from lrd_jax.decoding.parts.stop import StopRule, asked
 from lrd_jax.decoding.sight import Sight
 from lrd_jax.errors import Refused
+from lrd_jax.pods import fetch
 
 T = TypeVar("T")
 
@@ -101,6 +102,6 @@ def by_batches(run: Callable[..., T], prompt: np.ndarray, mask: np.ndarray, batc
     """What `run` gives for `batch` rows of the prompts `[N, P]` at a time, arrays `[B, ...]`; on the host, of all N."""
     parts = []
     for rows, count in batches(range(len(prompt)), batch):
-        found = jax.device_get(run(prompt[rows], mask[rows]))
+        found = fetch(run(prompt[rows], mask[rows]))
         parts.append(jax.tree.map(lambda x, count=count: x[:count], found))
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)

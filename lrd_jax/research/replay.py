@@ -12,6 +12,7 @@ from lrd_jax.decoding.loop import Decoder, Forward
 from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.decoding.reading import by_chunks, chunk_of, window_logits
 from lrd_jax.decoding.vocab.nucleus import in_nucleus
+from lrd_jax.pods import fetch
 
 PAPER_STOP = Stop()
 
@@ -36,7 +37,7 @@ def replay(decode: Decoder, params, prompt, mask, tokens) -> dict[str, np.ndarra
       "stopped": 1 from the first forward on which the paper's stop would have filled the rest: D_t below 0.1 right
         after a commit.
     """
-    result, columns = jax.device_get(decode.watch(look, params, prompt, mask, args=(jnp.asarray(tokens),)))
+    result, columns = fetch(decode.watch(look, params, prompt, mask, args=(jnp.asarray(tokens),)))
     columns["divergence"], columns["refining"] = result.trace.divergence, result.trace.refining
     columns["stopped"] = np.maximum.accumulate(columns["stopped"], axis=1)
     ran = ~np.isnan(result.trace.divergence)

@@ -21,7 +21,7 @@ from orbax.checkpoint import v1 as ocp
 from lrd_jax import toml
 from lrd_jax.durable import write_whole
 from lrd_jax.errors import Refused
-from lrd_jax.pods import place
+from lrd_jax.pods import from_first, is_first, place
 from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.step import TrainState
 
@@ -35,19 +35,24 @@ def save(output: Path, config: TrainConfig, state: TrainState) -> None:
       ValueError: they could not be written, on a full disk for one; nothing of them is left then.
     """
     folder, step = output / "checkpoints", int(state.step)
-    earlier = newest(output, below=step)
-    _clear(folder, keep=earlier)
+    earlier = from_first(lambda: newest(output, below=step))
+    from_first(lambda: _clear(folder, keep=earlier))
     tree = {"params": state.params, "opt_state": state.opt_state}
     with resumable(f"the checkpoint of step {step}", folder, earlier):
         try:
-            require_room(folder, sum(leaf.nbytes for leaf in jax.tree.leaves(tree)))
+            from_first(lambda: require_room(folder, sum(leaf.nbytes for leaf in jax.tree.leaves(tree))))
             with _quiet():
                 ocp.save(folder / str(step), tree)
-            content = {"train_config": config.to_json(), "sha256": _hashes(folder / str(step))}
-            write_whole(folder / f"{step}.json", json.dumps(content, indent=1) + "\n")
+            from_first(lambda: _finish(folder, step, config))
         except BaseException:
-            _clear(folder, keep=earlier)
+            if is_first():
+                _clear(folder, keep=earlier)
             raise
+
+
+def _finish(folder: Path, step: int, config: TrainConfig) -> None:
+    content = {"train_config": config.to_json(), "sha256": _hashes(folder / str(step))}
+    write_whole(folder / f"{step}.json", json.dumps(content, indent=1) + "\n")
 
 
 def restore(output: Path, config: TrainConfig, abstract: TrainState) -> TrainState | None:
@@ -57,6 +62,18 @@ def restore(output: Path, config: TrainConfig, abstract: TrainState) -> TrainSta
       ValueError: the checkpoint is of another run, which differs in the named fields; or every one is damaged.
     """
     folder = output / "checkpoints"
+    step = from_first(lambda: _newest_whole(folder, config))
+    if step is None:
+        return None
+    try:
+        tree = ocp.load(folder / str(step), {"params": abstract.params, "opt_state": abstract.opt_state})
+    except ValueError as error:  # whole, but made by other code
+        raise Refused(f"checkpoint {folder / str(step)} does not fit the model ({error}); delete it") from error
+    return TrainState(step=place(np.int32(step), abstract.step.sharding), **tree)
+
+
+def _newest_whole(folder: Path, config: TrainConfig) -> int | None:
+    """The step of the newest checkpoint whose files are whole; errors are those of `restore`."""
     damaged = []
     for step in reversed(_steps(folder)):
         try:
@@ -67,11 +84,7 @@ def restore(output: Path, config: TrainConfig, abstract: TrainState) -> TrainSta
         _require_same_run(folder / str(step), saved, config)
         if damaged:
             print(f"note: {'; '.join(damaged)}; going on from step {step}", file=sys.stderr)
-        try:
-            tree = ocp.load(folder / str(step), {"params": abstract.params, "opt_state": abstract.opt_state})
-        except ValueError as error:  # whole, but made by other code
-            raise Refused(f"checkpoint {folder / str(step)} does not fit the model ({error}); delete it") from error
-        return TrainState(step=place(np.int32(step), abstract.step.sharding), **tree)
+        return step
     if damaged:
         raise Refused(f"{'; '.join(damaged)}; none before it is left: delete {folder} to begin anew")
     return None

@@ -24,7 +24,7 @@ def require_memory(config: TrainConfig, model: ModelConfig, mesh: jax.sharding.M
     state = _STATE_BYTES * num_params(model) * copies
     worst = max(config.data.buckets, key=lambda bucket: _activations(model, bucket))
     batch = _activations(model, worst) / (1 if on_cpu else devices)
-    available = _available(mesh.devices.flat[0])
+    available = _available(mesh.local_devices[0])
     if state + batch > available:
         where = "" if on_cpu or devices == 1 else " on every device"
         raise Refused(

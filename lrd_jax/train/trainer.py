@@ -14,6 +14,7 @@ from lrd_jax.convert.writer import write_hf
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
+from lrd_jax.pods import agree, fetch_to_first, from_first, is_first
 from lrd_jax.sharding import make_mesh, param_shardings, shard_batch
 from lrd_jax.train.checkpoints import newest, require_room, restore, resumable, save
 from lrd_jax.train.config import TrainConfig
@@ -40,15 +41,15 @@ def train(config: TrainConfig) -> Path:
     if not isinstance(config, TrainConfig):
         raise Refused(f"config must be a TrainConfig, such as read_config(path), got a {type(config).__name__}")
     output = Path(config.output).absolute()
-    _check_output(output)
+    agree("training runs", {**config.to_json(), "output": str(output)})
+    from_first(lambda: _check_output(output))
     mesh = make_mesh(**dataclasses.asdict(config.mesh))
     model, tokenizer = model_and_tokenizer(config)
     require_memory(config, model.config, mesh)
     param_shardings(model, mesh)  # names the sizes that do not divide over the mesh
     batches = make_batches(config.data, tokenizer, config.seed, model.config)
-    if newest(output) is None:
-        _check_room(output, config, model)
-    with _folder(output), Log(output / "log.jsonl", config.steps) as log:
+    from_first(lambda: None if newest(output) else _check_room(output, config, model))
+    with _folder(output), _log(output, config.steps) as log:
         start, step_fn = make_step(
             model,
             config.optimizer,
@@ -77,8 +78,18 @@ def train(config: TrainConfig) -> Path:
                 _require_finite(output, config, None if all_finite(state.params) else (step + 1, "a parameter"))
                 save(output, config, state)
         with resumable("the model", output / "model", config.steps):
-            write_model(output / "model", config, model, state.params, tokenizer)
+            _write_model(output / "model", config, model, state.params, tokenizer)
     return output / "model"
+
+
+def _write_model(
+    dest: Path, config: TrainConfig, model: Model, params: Params, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """`write_model` on process 0."""
+    if from_first(dest.exists):
+        return
+    params = fetch_to_first(params)
+    from_first(lambda: write_model(dest, config, model, params, tokenizer))
 
 
 def write_model(
@@ -114,10 +125,18 @@ def _check_room(output: Path, config: TrainConfig, model: Model) -> None:
 
 
 @contextlib.contextmanager
+def _log(output: Path, steps: int) -> Iterator[Log]:
+    """The run's log; what other processes than the first write is thrown away."""
+    with contextlib.ExitStack() as stack:
+        folder = output if is_first() else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        yield stack.enter_context(Log(folder / "log.jsonl", steps))
+
+
+@contextlib.contextmanager
 def _folder(output: Path) -> Iterator[None]:
     """Makes a folder; a failure that leaves nothing in it takes it away again."""
-    made = [path for path in (output, *output.parents) if not path.exists()]
-    output.mkdir(parents=True, exist_ok=True)
+    made = [path for path in (output, *output.parents) if not path.exists()] if is_first() else []
+    from_first(lambda: output.mkdir(parents=True, exist_ok=True))
     try:
         yield
     except BaseException:

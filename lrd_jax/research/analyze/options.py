@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import STORED_DTYPE, DecoderOptions, check_folder, check_seed, check_types
+from lrd_jax.options import STORED_DTYPE, DecoderOptions, OnMesh, check_folder, check_seed
 
 PARTS = ("stops", "trajectories", "domains")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Analyze(DecoderOptions):
+class Analyze(DecoderOptions, OnMesh):
     """Look into LRD's open questions on a model: early stops that are wrong, embedding trajectories, new domains.
 
     Attributes:
@@ -49,7 +49,7 @@ class Analyze(DecoderOptions):
     seed: int = 1
 
     def __post_init__(self):
-        check_types(self)
+        super().__post_init__()
         if not self.what or (unknown := set(self.what) - set(PARTS)):
             got = ", ".join(sorted(unknown)) if self.what else "nothing"
             raise Refused(f"what={got} is unknown; choose any of {', '.join(PARTS)}")

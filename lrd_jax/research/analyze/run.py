@@ -13,6 +13,7 @@ from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.decoding.request import check_prompt
 from lrd_jax.errors import Refused
+from lrd_jax.options import OnMesh
 from lrd_jax.presets import decoder
 from lrd_jax.research.analyze import stops
 from lrd_jax.research.analyze.domains import Domain, file_domains, task_domains
@@ -24,6 +25,7 @@ from lrd_jax.research.plots import check_matplotlib
 from lrd_jax.research.record import decode_all, record, recordable
 from lrd_jax.research.results import write_json
 from lrd_jax.research.statistics import share
+from lrd_jax.sharding import mesh_asked
 from lrd_jax.text import decode_text, encode_prompts
 
 Report = Callable[[str], None]
@@ -79,7 +81,7 @@ class _Subject:
 
     def __init__(self, options: Analyze, report: Report):
         self.options, self.report = options, report
-        self.loaded: Loaded = load(options.model, dtype=options.dtype)
+        self.loaded: Loaded = load(options.model, mesh_asked(options.mesh), options.dtype)
         if self.loaded.tokenizer is None:
             raise Refused(f"{options.model} has no tokenizer; copy tokenizer.json there from the model's release")
         if options.data:
@@ -184,7 +186,8 @@ class _Subject:
 def _settings(options: Analyze) -> dict[str, Any]:
     """What the data depend on."""
     usual = {"preset": "paper", "changes": {}, "dtype": None}  # as it was before they could be chosen
-    chosen = {k: v for k, v in dataclasses.asdict(options).items() if k not in ("output", "what")}
+    apart = {"output", "what", *(field.name for field in dataclasses.fields(OnMesh))}
+    chosen = {k: v for k, v in dataclasses.asdict(options).items() if k not in apart}
     chosen = {k: v for k, v in chosen.items() if k not in usual or v != usual[k]}
     return json.loads(json.dumps(chosen, default=str))
 

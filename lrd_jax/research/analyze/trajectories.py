@@ -17,6 +17,7 @@ from lrd_jax.decoding.loop import Decoder, Forward, make_decode
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.refine import Refine
+from lrd_jax.pods import fetch
 from lrd_jax.research.analyze.options import Analyze
 from lrd_jax.research.record import decode_all
 from lrd_jax.research.statistics import share
@@ -122,9 +123,7 @@ def contraction(moved: np.ndarray, still: float) -> float:
 
 def _walk(decoder: Decoder, loaded: Loaded, prompt, mask, final: np.ndarray, config: DecodeConfig | None = None):
     """What each forward is fed, against the final tokens `[B, W]`: facts and masked positions `[S, B, W]`."""
-    result, facts = jax.device_get(
-        decoder.watch(_look, loaded.params, prompt, mask, config=config, args=(jnp.asarray(final),))
-    )
+    result, facts = fetch(decoder.watch(_look, loaded.params, prompt, mask, config=config, args=(jnp.asarray(final),)))
     steps = result.forwards.max()
     facts["kl"] = np.broadcast_to(result.trace.divergence[:, :, None], facts["masked"].shape)
     facts = {name: column.swapaxes(0, 1)[:steps] for name, column in facts.items()}
@@ -150,7 +149,7 @@ def _look(forward: Forward, final: jax.Array) -> dict[str, jax.Array]:
 
 def _scale(loaded: Loaded, final: np.ndarray) -> dict[str, float]:
     """What to hold distances against: the norm of [MASK], the mean norm of the final tokens, and the way between."""
-    table = np.asarray(loaded.model.table(loaded.params), np.float32)
+    table = np.asarray(fetch(loaded.model.table(loaded.params)), np.float32)
     tokens, mask = table[final], table[loaded.config.mask_id]
     return {
         "mask_norm": float(np.linalg.norm(mask)),

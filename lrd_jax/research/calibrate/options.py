@@ -7,11 +7,11 @@ from typing import Annotated
 from tyro.conf import arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import STORED_DTYPE, DecoderOptions, check_types
+from lrd_jax.options import STORED_DTYPE, DecoderOptions, OnMesh
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Calibrate(DecoderOptions):
+class Calibrate(DecoderOptions, OnMesh):
     """Choose the settings of refinement, stop and mixing for a model and its prompts, and write them to a preset file.
 
     Attributes:
@@ -53,7 +53,7 @@ class Calibrate(DecoderOptions):
     picture: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: beside the output)")] = None
 
     def __post_init__(self):
-        check_types(self)
+        super().__post_init__()
         for field in ("r_f", "tau_refine", "tau_decode", "max_entropy", "reduce", "scope"):
             if not getattr(self, field):
                 raise Refused(f"{field} needs at least one value to scan")

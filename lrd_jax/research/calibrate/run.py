@@ -18,6 +18,7 @@ from lrd_jax.research.calibrate.scan import Point, ahead, changed, grid, knee, m
 from lrd_jax.research.calibrate.tunable import Tunable
 from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.prompts import Example, read_examples
+from lrd_jax.sharding import mesh_asked
 from lrd_jax.text import encode_prompts, pad_to_bucket
 
 Say = Callable[[str], None]
@@ -86,7 +87,7 @@ def run(options: Calibrate, say: Say = lambda words: None) -> Report:
             tuning.applied(base)  # refuses numbers out of range
 
     say(f"loading {options.model}")
-    loaded = load(options.model, dtype=options.dtype)
+    loaded = load(options.model, mesh_asked(options.mesh), options.dtype)
     model, params, config = loaded.model, loaded.params, loaded.config
     prompt, mask = encode_prompts(loaded.tokenizer, [example.prompt for example in examples], chat=options.chat)
     prompt, mask = pad_to_bucket(prompt, mask, config.max_length - base.gen_length)

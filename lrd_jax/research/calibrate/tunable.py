@@ -20,6 +20,7 @@ from lrd_jax.decoding.setting import Number, number, setting
 from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.state import DecodeResult, StopReason
 from lrd_jax.errors import Refused
+from lrd_jax.pods import fetch
 from lrd_jax.research.calibrate.tuning import REDUCTIONS, SCOPES, Tuning
 from lrd_jax.research.record import by_batches, filled, seen
 
@@ -136,7 +137,7 @@ class Tunable:
             rows, tunings = map(list, zip(*part, strict=True))
             config = self._traced([tuning.unstopped for tuning in tunings])
             watched = self._decoder.watch(look, self._params, self._prompt[rows], self._mask[rows], config=config)
-            result, record = jax.device_get(watched)
+            result, record = fetch(watched)
             _check_finite(result, rows)
             found += [_path(result, record, i) for i in range(count)]
         return found

@@ -7,14 +7,14 @@ from typing import Annotated
 from tyro.conf import arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import STORED_DTYPE, Yours, check_folder, check_seed, check_types
+from lrd_jax.options import STORED_DTYPE, OnMesh, Yours, check_folder, check_seed
 
 PAPER = ("table1", "table2", "table3", "table4", "figure2", "figure3", "figure4", "figure5", "front")
 WHAT = (*PAPER, "scan", "caches")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reproduce(Yours):
+class Reproduce(Yours, OnMesh):
     """Measure what the paper's tables and figures show, and what belongs beside it; write tables and pictures.
 
     Attributes:
@@ -63,7 +63,7 @@ class Reproduce(Yours):
     redraw: bool = False
 
     def __post_init__(self):
-        check_types(self)
+        super().__post_init__()
         for field in ("what", "tasks"):
             names = tuple(name for part in getattr(self, field) for name in part.split(",") if name)
             object.__setattr__(self, field, names)

@@ -37,7 +37,7 @@ def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) 
     take_over(options)
     for model, source in sources.items():
         asked = {"source": source, "batch": options.batch, "seed": options.seed, "context": options.context}
-        asked["dtype"] = options.dtype
+        asked |= {"dtype": options.dtype, "mesh": options.mesh}
         cells, times = options.output / CELLS, options.output / TIMES
         measure(model, cells_wanted, tasks=options.tasks, output=cells, report=report, **asked)
         if {"table1", "table4"} & set(options.what):

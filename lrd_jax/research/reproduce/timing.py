@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.loop import Decoder, make_decode
 from lrd_jax.decoding.state import DecodeState
+from lrd_jax.pods import fetch
 from lrd_jax.research.decoders import Decoders
 from lrd_jax.research.evaluate import open_model
 from lrd_jax.research.questions import Question, Source
@@ -41,6 +42,7 @@ def time_all(
     seed: int,
     context: int | None,
     dtype: str | None,
+    mesh: str | None,
 ) -> None:
     """Times the decoders on every canvas that `output` does not hold yet, and appends one line each.
 
@@ -50,7 +52,7 @@ def time_all(
     left = [canvas for canvas in problems if (model_name, canvas, dtype) not in times_of(output)]
     if not left or not decoders:
         return
-    loaded = open_model(model_name, context, dtype)
+    loaded = open_model(model_name, context, dtype, mesh)
     for canvas in left:
         questions = source(min(batch, problems[canvas]), seed, canvas, loaded.tokenizer)
         found = time_forwards(loaded, decoders, canvas, questions)
@@ -70,7 +72,7 @@ def time_forwards(loaded: Loaded, decoders: Decoders, canvas: int, questions: li
         key = None if decode.config.draws is False else jax.random.key(0)
         state = decode.start(loaded.params, prompt, mask, key)
         runs[name] = functools.partial(_advanced, decode, loaded.params, state)
-        forwards[name] = int(jnp.max(runs[name]().forwards))
+        forwards[name] = int(fetch(runs[name]().forwards).max())
     return {
         name: 1000 * statistics.median(seconds) / forwards[name] / len(questions)
         for name, seconds in in_turns(runs, ROUNDS).items()

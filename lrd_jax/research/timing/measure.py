@@ -11,10 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from lrd_jax.decoding.loop import Decoder
 from lrd_jax.decoding.request import check_request
 from lrd_jax.models.transformer import Params
+from lrd_jax.pods import fetch
+from lrd_jax.sharding import batch_sharding, mesh_of, shard_batch
 from lrd_jax.text import answer_lengths
 
 
@@ -57,8 +60,11 @@ class Subject:
         self._special = decoder.model.config
         key = jax.random.key(0) if decoder.config.draws else None
         request = check_request(prompt, None, key, None, None, decoder.config, self._special)
+        mesh = mesh_of(params)
+        if mesh is not None:
+            request = shard_batch(request, mesh)
         began = time.perf_counter()
-        compiled = decoder.lower(params, *prompt.shape).compile()
+        compiled = decoder.lower(params, *prompt.shape, functools.partial(_on_rows, mesh)).compile()
         self.compile_seconds = time.perf_counter() - began
         memory = compiled.memory_analysis()
         self.memory_bytes = None if memory is None else _planned(memory)
@@ -74,7 +80,8 @@ class Subject:
         began = time.perf_counter()
         result = jax.block_until_ready(self._decode())
         seconds = time.perf_counter() - began
-        return Run(np.asarray(result.tokens).tolist(), int(result.forwards.max()), seconds)
+        tokens, forwards = fetch((result.tokens, result.forwards))
+        return Run(tokens.tolist(), int(forwards.max()), seconds)
 
     def to_json(self) -> dict[str, Any]:
         """What was measured, JSON-ready; see docs/benchmark.md for each field."""
@@ -94,6 +101,11 @@ class Subject:
     def generated(self) -> int:
         """Tokens of all rows, each counted to its first end."""
         return int(answer_lengths(self.first.tokens, self._special.end_ids).sum())
+
+
+def _on_rows(mesh: Mesh | None, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    sharding = None if mesh is None else batch_sharding(mesh)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def in_turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

@@ -8,13 +8,13 @@ from typing import Annotated
 from tyro.conf import arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import Yours, check_types
+from lrd_jax.options import OnMesh, Yours
 
 _Size = arg(help_behavior_hint="(default: that of --sizes)", metavar="NUMBER")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bench(Yours):
+class Bench(Yours, OnMesh):
     """Time decoders on this machine, and beside them PyTorch code in clones of yours.
 
     Attributes:
@@ -68,7 +68,7 @@ class Bench(Yours):
     json: bool = False
 
     def __post_init__(self):
-        check_types(self)
+        super().__post_init__()
         if not self.decoders or len(set(self.decoders)) < len(self.decoders):
             raise Refused(f"decoders={', '.join(self.decoders) or 'none'}: name one or more, each once")
         for field in ("prompt_length", "batch", "repeats", "requests", "slots"):

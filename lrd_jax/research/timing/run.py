@@ -19,12 +19,14 @@ from lrd_jax.decoding.loop import make_decode
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
+from lrd_jax.options import Processes
 from lrd_jax.presets import yours
 from lrd_jax.research.timing.decoders import DECODERS, Canvas
 from lrd_jax.research.timing.measure import Run, Spread, Subject, peak_memory
 from lrd_jax.research.timing.options import Bench
 from lrd_jax.research.timing.reference import COUNTERPARTS, Counterpart, Reference, cores, pair_up
 from lrd_jax.research.timing.sizes import random_params, random_prompts, sized
+from lrd_jax.sharding import mesh_asked
 from lrd_jax.version import __version__
 
 Say = Callable[[str], None]
@@ -112,7 +114,7 @@ def run(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
                     if pair.subject is subject:
                         pair.repeat()
     return {
-        "options": {**dataclasses.asdict(options), "reference": [str(path) for path in options.reference]},
+        "options": {**_asked(options), "reference": [str(path) for path in options.reference]},
         "machine": machine_facts(references),
         "model": model.config.to_json(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
@@ -141,6 +143,12 @@ def configs_of(options: Bench) -> tuple[Canvas, dict[str, DecodeConfig]]:
     return canvas, configs | {name: make(options.gen_length, **blocks) for name, make in yours(options).items()}
 
 
+def _asked(options: Bench) -> dict[str, Any]:
+    """The options, but for those that number the processes."""
+    apart = {field.name for field in dataclasses.fields(Processes)}
+    return {name: value for name, value in dataclasses.asdict(options).items() if name not in apart}
+
+
 def _matches(configs, references: list[Reference]) -> list[tuple[Reference, Counterpart]]:
     """What each reference can do of what the decoders do.
 
@@ -161,13 +169,15 @@ def _matches(configs, references: list[Reference]) -> list[tuple[Reference, Coun
 
 
 def _model(options: Bench) -> tuple[Model, Params]:
+    mesh = mesh_asked(options.mesh)
     if options.model is not None:
-        loaded = load(options.model, dtype=options.dtype)
+        loaded = load(options.model, mesh, options.dtype)
         _check_family(options, loaded.config)
         return loaded.model, loaded.params
     config = sized(options.sizes, **options.random_sizes)
     _check_family(options, config)
-    return Model(config), random_params(config, dtype=options.dtype, logit_std=options.logit_std, seed=options.seed)
+    drawn = random_params(config, dtype=options.dtype, logit_std=options.logit_std, seed=options.seed, mesh=mesh)
+    return Model(config), drawn
 
 
 def _check_family(options: Bench, config: ModelConfig) -> None:

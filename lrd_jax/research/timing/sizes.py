@@ -1,16 +1,19 @@
 """Models to time: a checkpoint, or random weights of any size."""
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from lrd_jax.convert.reader import weight_dtype
 from lrd_jax.errors import Refused
 from lrd_jax.models import CHECKPOINTS, Model, ModelConfig
 from lrd_jax.models.transformer import Params
+from lrd_jax.sharding import param_shardings
 
 _INIT_STD = 0.02  # of the head's weights, see `lrd_jax.models.transformer`
 _ATTENTION_GAIN = 5.0
@@ -42,7 +45,9 @@ def sized(name: str, **changes: int) -> ModelConfig:
     return dataclasses.replace(config, **changes)
 
 
-def random_params(config: ModelConfig, *, dtype: str, logit_std: float | None, seed: int) -> Params:
+def random_params(
+    config: ModelConfig, *, dtype: str, logit_std: float | None, seed: int, mesh: Mesh | None = None
+) -> Params:
     """Random weights that decode as trained ones do: positions differ, and no special token is ever predicted.
 
     At the initial scale attention is so even that all masked positions predict the same token, and which one is
@@ -50,13 +55,14 @@ def random_params(config: ModelConfig, *, dtype: str, logit_std: float | None, s
 
     Args:
       dtype: one for weights; any other is refused by a ValueError.
+      mesh: that they lie on; None: one device.
       logit_std: standard deviation of the logits, nats; None leaves the initial one, which is nearly flat.
     """
     model, kind = Model(config), weight_dtype(dtype)
     gain = 1.0 if logit_std is None else logit_std / (_INIT_STD * math.sqrt(config.embed_dim))
     special = jnp.asarray(special_ids(config))
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=None if mesh is None else param_shardings(model, mesh))
     def draw(key):
         params = model.init(key, kind)
         blocks = params["blocks"] | {name: params["blocks"][name] * _ATTENTION_GAIN for name in ("q", "k")}
