@@ -21,7 +21,7 @@ from lrd_jax.convert.tables import ParamPath, flatten, param_shapes
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
-from lrd_jax.sharding import param_shardings
+from lrd_jax.sharding import padded_params, param_shardings
 from lrd_jax.text import Tokenizer, has_tokenizer, load_tokenizer
 
 
@@ -90,7 +90,9 @@ def load(
         before(config)
         if dtype is None:
             dtype = _faster_dtype(config, source.dtypes(None), mesh, note)
-        params = place_params(config, source.dtypes(dtype), _shardings(config, mesh), source.read)
+        params = place_params(
+            config, source.dtypes(dtype), _shardings(config, mesh), source.read, _padded(config, mesh)
+        )
     return dataclasses.replace(found[0], params=params)
 
 
@@ -128,7 +130,9 @@ def restore(
     if choose is not None:
         dtype = choose(info.config, stored.dtypes)
     dtypes = stored.dtypes if dtype is None else dict.fromkeys(stored.dtypes, weight_dtype(dtype))
-    return info.config, place_params(info.config, dtypes, _shardings(info.config, mesh), stored.read)
+    return info.config, place_params(
+        info.config, dtypes, _shardings(info.config, mesh), stored.read, _padded(info.config, mesh)
+    )
 
 
 def _weights_in(dtype: DTypeLike) -> str:
@@ -189,6 +193,13 @@ def _shardings(config: ModelConfig, mesh: jax.sharding.Mesh | None) -> dict[Para
         here = jax.sharding.SingleDeviceSharding(jnp.zeros(()).device)  # the default device
         return dict.fromkeys(param_shapes(config), here)
     return flatten(param_shardings(Model(config), mesh))
+
+
+def _padded(config: ModelConfig, mesh: jax.sharding.Mesh | None) -> dict[ParamPath, tuple[int, ...]] | None:
+    """The shape of every parameter on the mesh, by its path."""
+    if mesh is None:
+        return None
+    return {path: leaf.shape for path, leaf in flatten(padded_params(Model(config), mesh)).items()}
 
 
 def _faster_dtype(

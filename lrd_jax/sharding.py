@@ -17,6 +17,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from lrd_jax.errors import Refused
 from lrd_jax.models import KeyValues, Model, ModelConfig
+from lrd_jax.models.padding import fit, groups_of, padded_size
 from lrd_jax.options import MESH_AXES, mesh_sizes
 from lrd_jax.pods import place
 
@@ -100,8 +101,9 @@ def mesh_asked(text: str | None) -> Mesh | None:
 def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
     """The `NamedSharding` of every parameter, in the structure of `params`.
 
-    Every mesh axis must divide what it splits. One exception, by rule: grouped KV heads that do not divide are held
-    whole by every device (they are small); whole heads (as many KV heads as heads) are never replicated.
+    Every mesh axis must divide what it splits. Exceptions, by rule: a vocabulary and grouped heads that do not divide
+    are lengthened (`padded_params`), and grouped KV heads are held whole by every device (they are small). Where every
+    head has its own keys and values, heads are neither.
 
     Raises:
       ValueError: a rule is missing, names an axis that the mesh lacks, or puts one mesh axis twice on a parameter; or
@@ -110,14 +112,42 @@ def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str,
     _check_mesh(mesh)
     rules = _with_small_kv_heads_whole(model.config, mesh, rules)
     axes, treedef = jax.tree.flatten_with_path(model.param_axes(), is_leaf=lambda x: isinstance(x, tuple))
-    shapes = [leaf.shape for leaf in jax.tree.leaves(model.abstract_params())]
     problems = _rule_problems(mesh, rules, axes)
     if not problems:
+        shapes = [leaf.shape for leaf in jax.tree.leaves(_padded(model, mesh, rules))]
         problems = _size_problems(mesh, rules, [names for _, names in axes], shapes)
     if problems:
         raise Refused("; ".join(problems))
     specs = [PartitionSpec(*(rules[name] for name in names)) for _, names in axes]
     return jax.tree.unflatten(treedef, [NamedSharding(mesh, spec) for spec in specs])
+
+
+def padded_params(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
+    """Every parameter as it lies on the mesh, a float32 `jax.ShapeDtypeStruct` with its sharding.
+
+    A vocabulary and grouped heads that the mesh does not divide are longer than the model's, see
+    `lrd_jax.models.padding`.
+
+    Raises:
+      ValueError: see `param_shardings`.
+    """
+    shardings = param_shardings(model, mesh, rules)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        _padded(model, mesh, rules),
+        shardings,
+    )
+
+
+def fit_params(model: Model, params: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+    """Parameters, or what is shaped as they are, in the lengths of `like`: padded with zeros, or cut."""
+    return jax.tree.map(
+        lambda leaf, names, wanted: _fit(model.config, leaf, names, wanted.shape),
+        params,
+        model.param_axes(),
+        like,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
 
 
 def shard(model: Model, params: dict[str, Any], mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
@@ -129,7 +159,7 @@ def shard(model: Model, params: dict[str, Any], mesh: Mesh, rules: Rules = RULES
     shardings = param_shardings(model, mesh, rules)
     if jax.tree.structure(params) != jax.tree.structure(shardings):
         raise Refused(f"params must be those of the model, {', '.join(shardings)}; got {params!r:.200}")
-    return place(params, shardings)
+    return place(fit_params(model, params, _padded(model, mesh, rules)), shardings)
 
 
 def mesh_of(tree: Any) -> Mesh | None:
@@ -234,6 +264,26 @@ def _across(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray | None:
         left //= between[-1]
     inside = [size // groups for size, groups in zip(sizes, between, strict=True)]
     return mesh_utils.create_hybrid_device_mesh(inside, between, devices, process_is_granule=by_process)
+
+
+def _padded(model: Model, mesh: Mesh, rules: Rules) -> dict[str, Any]:
+    """Every parameter in the lengths that it has on the mesh."""
+
+    def size(name: str, size: int) -> int:
+        groups = groups_of(model.config, name)
+        return size if groups is None else padded_size(size, groups, _parts(mesh, rules[name]))
+
+    def padded(leaf: jax.ShapeDtypeStruct, names: tuple[str, ...]) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(tuple(map(size, names, leaf.shape)), leaf.dtype)
+
+    return jax.tree.map(padded, model.abstract_params(), model.param_axes(), is_leaf=lambda x: isinstance(x, tuple))
+
+
+def _fit(config: ModelConfig, leaf: Any, names: tuple[str, ...], shape: tuple[int, ...]) -> Any:
+    for axis, (name, size) in enumerate(zip(names, shape, strict=True)):
+        if leaf.shape[axis] != size and (groups := groups_of(config, name)) is not None:
+            leaf = fit(leaf, axis, size, groups)
+    return leaf
 
 
 def _with_small_kv_heads_whole(config: ModelConfig, mesh: Mesh, rules: Rules) -> Rules:

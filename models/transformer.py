@@ -168,7 +168,7 @@ class Transformer(nnx.Module):
                 out = jnp.einsum("...D,VD->...V", hidden, self.table[...])
             else:
                 out = hidden @ self.head[...]
-        out = out.astype(jnp.float32)
+        out = out[..., : self.config.vocab_size].astype(jnp.float32)
         return out * self.config.embed_dim**-0.5 if self.config.scale_logits else out
 
 
@@ -176,7 +176,8 @@ class Transformer(nnx.Module):
 class Model:
     """What a decoder sees of a network: pure functions of `params`, and the config.
 
-    `params` is a plain nested dict of arrays (`init`, `lrd_jax.load`), always an argument and never closed over.
+    `params` is a plain nested dict of arrays (`init`, `lrd_jax.load`), always an argument and never closed over. On a
+    mesh some may be longer than the config says, see `lrd_jax.models.padding`.
     Hashable: two models of equal config share every compiled function.
     """
 
@@ -188,7 +189,7 @@ class Model:
 
     def table(self, params: Params) -> jax.Array:
         """All token embeddings `[V, D]`, params' dtype."""
-        return params["table"]
+        return params["table"][: self.config.vocab_size]
 
     def embed(self, params: Params, ids: jax.Array) -> jax.Array:
         """Token embeddings `[..., D]` (params' dtype) of int ids `[...]`."""

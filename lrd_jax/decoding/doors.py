@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.model import Denoiser
@@ -12,6 +13,7 @@ from lrd_jax.decoding.setting import check_rows
 from lrd_jax.decoding.start import init_state
 from lrd_jax.decoding.state import DecodeState
 from lrd_jax.errors import Refused
+from lrd_jax.sharding import mesh_of, padded_params
 
 Shapes = tuple[Any, ...]  # a tree's structure, and the shape and dtype of every leaf
 
@@ -36,7 +38,7 @@ def check_params(model: Denoiser, params: Any) -> None:
     if got != treedef:
         raise Refused(f"params must be those of the model, {', '.join(wanted)}; got {_names(params)}: load(...).params")
     for (name, shape), leaf in zip(wanted.items(), jax.tree.leaves(params), strict=True):
-        if getattr(leaf, "shape", None) != shape:
+        if getattr(leaf, "shape", None) != shape and not _is_padded(model, name, leaf):
             raise Refused(f"params: {name} must have shape {list(shape)}, got {getattr(leaf, 'shape', type(leaf))}")
 
 
@@ -74,6 +76,18 @@ def _wanted_params(model: Any) -> tuple[dict[str, tuple[int, ...]], Any]:
     """Name -> shape of every parameter, and their structure."""
     leaves, treedef = jax.tree.flatten_with_path(model.abstract_params())
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}, treedef
+
+
+def _is_padded(model: Any, name: str, leaf: Any) -> bool:
+    """Whether a parameter is that of the model in the lengths that a mesh gave it."""
+    mesh = mesh_of(leaf)
+    return mesh is not None and leaf.shape == _shapes_on(model, mesh)[name]
+
+
+@functools.lru_cache(maxsize=16)
+def _shapes_on(model: Any, mesh: Mesh) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree.leaves_with_path(padded_params(model, mesh))
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}
 
 
 def _names(params: Any) -> str:

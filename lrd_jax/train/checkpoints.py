@@ -25,6 +25,8 @@ from lrd_jax.pods import from_first, is_first, place
 from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.step import TrainState
 
+# The mesh of a run may change, and with it the zeros behind the vocabulary: see `lrd_jax.models.padding`.
+_ANY_VOCABULARY = ocp.options.ArrayOptions(loading=ocp.options.ArrayOptions.Loading(enable_padding_and_truncation=True))
 _MAY_CHANGE = ("output", "checkpoint_every", "log_every", "mesh", "dtype")  # the rest decides the numbers
 
 
@@ -66,7 +68,8 @@ def restore(output: Path, config: TrainConfig, abstract: TrainState) -> TrainSta
     if step is None:
         return None
     try:
-        tree = ocp.load(folder / str(step), {"params": abstract.params, "opt_state": abstract.opt_state})
+        with ocp.Context(array_options=_ANY_VOCABULARY):
+            tree = ocp.load(folder / str(step), {"params": abstract.params, "opt_state": abstract.opt_state})
     except ValueError as error:  # whole, but made by other code
         raise Refused(f"checkpoint {folder / str(step)} does not fit the model ({error}); delete it") from error
     return TrainState(step=place(np.int32(step), abstract.step.sharding), **tree)

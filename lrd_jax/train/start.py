@@ -1,7 +1,6 @@
 """Where a run starts: its model and tokenizer, known before any weight is made or read, and its parameters."""
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import jax
@@ -15,7 +14,7 @@ from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.models.transformer import Params
-from lrd_jax.sharding import param_shardings
+from lrd_jax.sharding import fit_params, padded_params, param_shardings
 from lrd_jax.tasks import TRAINABLE
 from lrd_jax.tasks.tokenizer import build_tokenizer
 from lrd_jax.text import has_tokenizer, load_tokenizer
@@ -45,7 +44,10 @@ def starting_params(config: TrainConfig, model: Model, mesh: jax.sharding.Mesh) 
     """float32 parameters of the first step, on the mesh."""
     if config.init is not None:
         return load(config.init, mesh=mesh, dtype=jnp.float32).params
-    init = jax.jit(functools.partial(new_params, model), out_shardings=param_shardings(model, mesh))
+    lengths = padded_params(model, mesh)
+    init = jax.jit(
+        lambda key: fit_params(model, new_params(model, key), lengths), out_shardings=param_shardings(model, mesh)
+    )
     return init(jax.random.key(config.seed))
 
 

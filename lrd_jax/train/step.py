@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
-from lrd_jax.sharding import param_shardings
+from lrd_jax.sharding import padded_params, param_shardings
 from lrd_jax.train.config import Optimizer, SoftInputs
 from lrd_jax.train.loss import Batch, loss_fn
 
@@ -48,7 +48,7 @@ def _decays(params: Params) -> Params:
 def abstract_state(model: Model, config: Optimizer, steps: int, mesh: Mesh) -> TrainState:
     """Shape, dtype and place of every array of the state; nothing is allocated."""
     optimizer = make_optimizer(config, steps)
-    params = model.abstract_params()
+    params = padded_params(model, mesh)
     opt_state = jax.eval_shape(optimizer.init, params)
     state = TrainState(params=params, opt_state=opt_state, step=jax.ShapeDtypeStruct((), jnp.int32))
     return jax.tree.map(

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from transformers import PreTrainedTokenizerBase
 
@@ -15,7 +16,7 @@ from lrd_jax.errors import Refused
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
 from lrd_jax.pods import agree, fetch_to_first, from_first, is_first
-from lrd_jax.sharding import make_mesh, param_shardings, shard_batch
+from lrd_jax.sharding import fit_params, make_mesh, padded_params, shard_batch
 from lrd_jax.train.checkpoints import newest, require_room, restore, resumable, save
 from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.data import make_batches
@@ -46,7 +47,7 @@ def train(config: TrainConfig) -> Path:
     mesh = make_mesh(**dataclasses.asdict(config.mesh))
     model, tokenizer = model_and_tokenizer(config)
     require_memory(config, model.config, mesh)
-    param_shardings(model, mesh)  # names the sizes that do not divide over the mesh
+    _require_whole_heads(model, mesh)
     batches = make_batches(config.data, tokenizer, config.seed, model.config)
     from_first(lambda: None if newest(output) else _check_room(output, config, model))
     with _folder(output), _log(output, config.steps) as log:
@@ -82,6 +83,14 @@ def train(config: TrainConfig) -> Path:
     return output / "model"
 
 
+def _require_whole_heads(model: Model, mesh: jax.sharding.Mesh) -> None:
+    """Refuses sizes that the mesh does not divide; heads too, which a decode pads: their zeros would be trained."""
+    tensor, heads = mesh.shape["tensor"], model.config.num_heads
+    if padded_params(model, mesh)["blocks"]["q"].shape[2] != heads:
+        sizes = ", ".join(str(size) for size in range(1, heads + 1) if heads % size == 0)
+        raise Refused(f"mesh axis tensor={tensor} does not divide heads ({heads}); sizes that do: {sizes}")
+
+
 def _write_model(
     dest: Path, config: TrainConfig, model: Model, params: Params, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -89,7 +98,7 @@ def _write_model(
     if from_first(dest.exists):
         return
     params = fetch_to_first(params)
-    from_first(lambda: write_model(dest, config, model, params, tokenizer))
+    from_first(lambda: write_model(dest, config, model, fit_params(model, params, model.abstract_params()), tokenizer))
 
 
 def write_model(

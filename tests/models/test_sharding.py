@@ -19,6 +19,7 @@ from lrd_jax.sharding import (
     batch_sharding,
     constrain_batch,
     make_mesh,
+    padded_params,
     param_shardings,
     shard,
     shard_batch,
@@ -108,12 +109,8 @@ def test_rules_that_do_not_fit_model_or_mesh_are_refused(checkpoint, rules, word
     [
         ({"num_heads": 2, "num_kv_heads": 2}, r"tensor=4 does not divide heads \(2\), kv_heads \(2\); .*: 1, 2$"),
         ({"mlp_dim": 174}, r"tensor=4 does not divide mlp \(174\); .*: 1, 2$"),
-        (
-            {"vocab_size": 382, "mask_id": 0, "eos_id": 1, "pad_id": 1},
-            r"tensor=4 does not divide vocab \(382\); .*: 1, 2$",
-        ),
     ],
-    ids=["heads", "mlp", "vocab"],
+    ids=["heads", "mlp"],
 )
 def test_sizes_that_do_not_divide_are_refused_with_those_that_do(checkpoint, change, words):
     model = Model(dataclasses.replace(checkpoint("tiny-llada")[0].config, **change))
@@ -129,13 +126,23 @@ def test_fsdp_must_divide_the_width(checkpoint):
         param_shardings(model, make_mesh(fsdp=7))
 
 
-def test_grouped_heads_that_do_not_divide_are_replicated_and_whole_heads_refused(checkpoint):
+def test_grouped_kv_heads_that_do_not_divide_are_replicated(checkpoint):
     mesh = make_mesh(tensor=4)
     grouped = param_shardings(checkpoint("tiny-llada-gqa")[0], mesh)["blocks"]
     assert grouped["k"].spec == PartitionSpec(None, "fsdp", None, None)
     assert grouped["q"].spec == PartitionSpec(None, "fsdp", "tensor", None)
-    with pytest.raises(ValueError, match=r"heads \(28\); sizes that divide all it splits: 1, 2, 4"):
-        param_shardings(Model(CHECKPOINTS["dream-7b-base"].config), make_mesh(tensor=8))
+
+
+def test_dreams_heads_and_a_small_vocabulary_are_padded():
+    dream = CHECKPOINTS["dream-7b-base"].config
+    lengths = padded_params(Model(dream), make_mesh(tensor=8))
+    blocks = {name: leaf.shape for name, leaf in lengths["blocks"].items()}
+    assert blocks["q"] == (28, 3584, 32, 128) and blocks["out"] == (28, 32, 128, 3584) and blocks["q_bias"][1] == 32
+    assert blocks["k"] == (28, 3584, 4, 128)
+    assert lengths["table"].shape == (152064, 3584)
+    small = dataclasses.replace(dream, vocab_size=145, mask_id=1, eos_id=2, pad_id=2, bos_id=None, eot_id=None)
+    lengths = padded_params(Model(small), make_mesh(tensor=8))
+    assert lengths["table"].shape == (152, 3584) and lengths["head"].shape == (3584, 152)
 
 
 def test_a_batch_that_does_not_split_is_refused():
