@@ -37,7 +37,7 @@ ONLY = {  # what these import of ours, and no more
     "decoding": {"models", "sharding", "errors"},
     "convert": {"models", "errors"},
     "sharding": {"models", "options", "pods", "errors"},
-    "pods": {"errors"},
+    "pods": {"errors", "version"},
     "options": {"errors"},
     "toml": {"durable", "errors"},
     "durable": {"errors"},

@@ -22,7 +22,8 @@ from lrd_jax.options import Processes
 
 _OUTPUTS = ("output", "picture")  # fields of options that name what a command writes
 _SAME = ("coordinator", "num_processes", "process_id", *_OUTPUTS)  # may differ between processes
-_LEAVING_SECONDS = 5.0  # longest wait of a process that failed for others that fail too
+_LEAVING_SECONDS = 4.0  # longest wait of a process that failed for others that fail too
+_LOST = 1  # status of a process whose peer has failed or is gone
 
 
 @contextlib.contextmanager
@@ -34,6 +35,7 @@ def joined(options: Any) -> Iterator[Any]:
     """
     from lrd_jax.pods import agree, connect, is_first
     from lrd_jax.pods.agreement import process_of
+    from lrd_jax.pods.watching import watched
 
     asked = options if isinstance(options, Processes) else Processes()
     connect(asked.coordinator, asked.num_processes, asked.process_id)
@@ -43,15 +45,26 @@ def joined(options: Any) -> Iterator[Any]:
     places = _told_places(options)
     if process_of() is not None:
         _keep_stdout_ours()
-    if is_first():
-        yield options
-        return
     with contextlib.ExitStack() as stack:
+        stack.enter_context(watched(_lost))
+        if is_first():
+            yield options
+            return
         silence = stack.enter_context(open(os.devnull, "w"))
         stack.enter_context(contextlib.redirect_stdout(silence))
         stack.enter_context(contextlib.redirect_stderr(silence))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lrd-jax-")))
         yield _aside(options, folder, places)
+
+
+def _lost(what: str) -> None:
+    """Ends this process from the thread that heard of it; the others hear of it too."""
+    from lrd_jax.pods import is_first
+
+    print(f"error: {what}", file=sys.__stderr__, flush=True)
+    if is_first():
+        time.sleep(_LEAVING_SECONDS / 2)  # all end with it, and with a status of their own those that are first
+    os._exit(_LOST)
 
 
 def first_alone(doing: str, work: Callable[[], Any]) -> Any:
@@ -91,12 +104,14 @@ def leave(error: BaseException, words: str | None, status: int) -> None:
     agreement.tell_failure(words)
     agreement.meet("leaving", _LEAVING_SECONDS)
     if process == 0:
-        time.sleep(0.5)  # all end with it, and with a status of their own those that are first
+        time.sleep(_LEAVING_SECONDS / 2)  # all end with it, and with a status of their own those that are first
     os._exit(status)
 
 
 def _keep_stdout_ours() -> None:
     """Standard output stays with Python: the library by which CPU processes talk prints there too."""
+    if sys.stdout.fileno() != 1:
+        return
     sys.stdout.flush()
     sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)  # noqa: SIM115
     with open(os.devnull, "w") as nothing:

@@ -13,7 +13,7 @@ from jax.errors import JaxRuntimeError
 
 from lrd_jax.errors import Refused
 
-_ROOT, _FAILED = "lrd_jax", "lrd_jax/failed"
+ROOT, FAILED = "lrd_jax", "lrd_jax/failed"
 _POLL_MS = 1000
 _WORDS = 60  # characters of a value in a message
 _NAMED = 5  # differences in a message
@@ -54,7 +54,7 @@ def agree(what: str, facts: Mapping[str, Any]) -> None:
     if len(set(_exchanged(f"{call}/digest", digest))) > 1:
         everyone = [json.loads(text) for text in _exchanged(f"{call}/facts", _dumped(_named(told)))]
         raise Refused(_difference(what, everyone))
-    _forget(f"{_ROOT}/{call}/")
+    _forget(f"{ROOT}/{call}/")
 
 
 def from_first(produce: Callable[[], Any]) -> Any:
@@ -65,7 +65,7 @@ def from_first(produce: Callable[[], Any]) -> Any:
     """
     if _alone():
         return produce()
-    key = f"{_ROOT}/{_next_call()}"
+    key = f"{ROOT}/{_next_call()}"
     if is_first():
         try:
             value = produce()
@@ -83,7 +83,12 @@ def from_first(produce: Callable[[], Any]) -> Any:
 def tell_failure(message: str) -> None:
     """Tells the others, where they wait in a function above, that this process ends with an error."""
     if not _alone():
-        global_state.client.key_value_set(f"{_FAILED}/{global_state.process_id}", message)
+        global_state.client.key_value_set(f"{FAILED}/{global_state.process_id}", message)
+
+
+def failures() -> dict[int, str]:
+    """What the processes told that failed, by their numbers."""
+    return {int(key.rpartition("/")[2]): told for key, told in global_state.client.key_value_dir_get(FAILED)}
 
 
 def meet(name: str, seconds: float) -> bool:
@@ -91,7 +96,7 @@ def meet(name: str, seconds: float) -> bool:
     if _alone():
         return True
     try:
-        global_state.client.wait_at_barrier(f"{_ROOT}/{name}", int(seconds * 1000))
+        global_state.client.wait_at_barrier(f"{ROOT}/{name}", int(seconds * 1000))
     except JaxRuntimeError:
         return False
     return True
@@ -109,8 +114,8 @@ def _next_call() -> int:
 
 def _exchanged(key: str, text: str) -> list[str]:
     """The texts of all processes, by their number."""
-    _set(f"{_ROOT}/{key}/{global_state.process_id}", text)
-    return [_get(f"{_ROOT}/{key}/{process}") for process in range(global_state.num_processes)]
+    _set(f"{ROOT}/{key}/{global_state.process_id}", text)
+    return [_get(f"{ROOT}/{key}/{process}") for process in range(global_state.num_processes)]
 
 
 def _set(key: str, text: str) -> None:
@@ -126,8 +131,7 @@ def _get(key: str) -> str:
         except JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
-        failed = {int(key.rpartition("/")[2]): told for key, told in global_state.client.key_value_dir_get(_FAILED)}
-        if failed:
+        if failed := failures():
             process = min(failed)
             raise PeerFailed(f"process {process} ended: {failed[process]}")
 

@@ -56,7 +56,7 @@ def connect(
     coordinator = coordinator or os.environ.get(COORDINATOR)
     num_processes = _number(NUM_PROCESSES) if num_processes is None else num_processes
     process_id = _number(PROCESS_ID) if process_id is None else process_id
-    heartbeat_seconds = heartbeat_seconds or _number(HEARTBEAT_SECONDS) or 100
+    heartbeat_seconds = heartbeat_seconds or heartbeat_of()
     timeout_seconds = timeout_seconds or _number(TIMEOUT_SECONDS) or 300
     if None in (coordinator, num_processes, process_id):
         coordinator, num_processes, process_id, _ = ClusterEnv.auto_detect_unset_distributed_params(
@@ -83,6 +83,11 @@ def connect(
         heartbeat_timeout_seconds=heartbeat_seconds,
     )
     agree("versions", versions())
+
+
+def heartbeat_of() -> int:
+    """Seconds of the heartbeat where nothing else was asked for."""
+    return _number(HEARTBEAT_SECONDS) or 100
 
 
 def _checked(parts: dict[str, Any]) -> tuple[str, int, int]:

@@ -3,11 +3,12 @@
 import hashlib
 import importlib.util
 import platform
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import jaxlib
+
+from lrd_jax.version import __version__
 
 _PACKAGES = ("lrd_jax", "lrd_jax.models", "lrd_jax.convert")  # in a checkout the last two lie beside the first
 
@@ -18,7 +19,7 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
-        "lrd_jax": f"{version('lrd-jax')}, source {_source_hash()}",
+        "lrd_jax": f"{__version__}, source {_source_hash()}",
     }
 
 

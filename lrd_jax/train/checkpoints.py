@@ -25,8 +25,6 @@ from lrd_jax.pods import from_first, is_first, place
 from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.step import TrainState
 
-# The mesh of a run may change, and with it the zeros behind the vocabulary: see `lrd_jax.models.padding`.
-_ANY_VOCABULARY = ocp.options.ArrayOptions(loading=ocp.options.ArrayOptions.Loading(enable_padding_and_truncation=True))
 _MAY_CHANGE = ("output", "checkpoint_every", "log_every", "mesh", "dtype")  # the rest decides the numbers
 
 
@@ -68,7 +66,7 @@ def restore(output: Path, config: TrainConfig, abstract: TrainState) -> TrainSta
     if step is None:
         return None
     try:
-        with ocp.Context(array_options=_ANY_VOCABULARY):
+        with _any_vocabulary():
             tree = ocp.load(folder / str(step), {"params": abstract.params, "opt_state": abstract.opt_state})
     except ValueError as error:  # whole, but made by other code
         raise Refused(f"checkpoint {folder / str(step)} does not fit the model ({error}); delete it") from error
@@ -166,6 +164,13 @@ def _require_same_run(path: Path, saved: dict[str, Any], config: TrainConfig) ->
     if differ:
         changes = "; ".join(f"{name}: {saved.get(name)!r} there, {wanted[name]!r} asked for" for name in differ)
         raise Refused(f"{path} is of another run ({changes}); resume with its config or choose another output")
+
+
+def _any_vocabulary() -> ocp.Context:
+    """The mesh of a run may change, and with it the zeros behind the vocabulary: see `lrd_jax.models.padding`."""
+    context = ocp.Context()
+    context.array.loading.enable_padding_and_truncation = True
+    return context
 
 
 @contextlib.contextmanager
