@@ -63,7 +63,7 @@ def _lost(what: str) -> None:
 
     print(f"error: {what}", file=sys.__stderr__, flush=True)
     if is_first():
-        time.sleep(_LEAVING_SECONDS / 2)  # all end with it, and with a status of their own those that are first
+        time.sleep(1.5)  # all end with it, and with a message of their own those that hear of it first
     os._exit(_LOST)
 
 

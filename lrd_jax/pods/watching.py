@@ -16,7 +16,8 @@ from lrd_jax.pods.connecting import heartbeat_of
 
 _ALIVE = f"{ROOT}/alive"
 _DONE = "done"
-_PATIENCE = 0.7  # of the heartbeat: before JAX's own abort
+_PATIENCE = 0.5  # of the heartbeat: before JAX's own abort
+_PROBE_MS = 1000
 
 
 @contextlib.contextmanager
@@ -45,9 +46,11 @@ def _watch(ended: threading.Event, lost: Callable[[str], None]) -> None:
     heard: dict[str, tuple[str, float]] = {}  # of each process: its last beat, and when it was new
     beats, answered = 0, time.monotonic()
     while True:
-        over = ended.wait(min(1.0, patience / 5))
+        over = ended.wait(min(1.0, patience / 10))
         beats += 1
         try:
+            if process and beats > 1 and not over:  # other calls have no limit where the network is gone
+                client.blocking_key_value_get(f"{_ALIVE}/{process}", _PROBE_MS)
             client.key_value_set(f"{_ALIVE}/{process}", _DONE if over else str(beats), allow_overwrite=True)
             if over:
                 return
@@ -58,12 +61,12 @@ def _watch(ended: threading.Event, lost: Callable[[str], None]) -> None:
                     found[number] = f"it was not heard of for {patience:.0f} s"
                     client.key_value_set(f"{FAILED}/{number}", found[number], allow_overwrite=True)
             answered = time.monotonic()
-        except JaxRuntimeError as error:
+        except JaxRuntimeError:
             if over:
                 return
             if time.monotonic() - answered < patience:
                 continue
-            found = {0: f"it does not answer any more ({str(error).splitlines()[0][:100]})"}
+            found = {0: f"it did not answer for {patience:.0f} s"}
         if found:
             number = min(found)
             lost(f"process {number} ended: {found[number]}")
