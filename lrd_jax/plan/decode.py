@@ -19,7 +19,7 @@ from lrd_jax.decoding.start import init_state
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.plan.hlo import Cost, Program
-from lrd_jax.sharding import RULES, batch_sharding, cache_spec, param_shardings
+from lrd_jax.sharding import RULES, batch_sharding, cache_spec, padded_params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,11 @@ class DecodeJob:
         return self.config.commit.max_commits(self.config.gen_length, self.config.window)
 
     def _params(self, mesh: Mesh | AbstractMesh) -> Any:
-        model = Model(self.model)
-        return jax.tree.map(_placed, model.abstract_params(jnp.dtype(self.dtype)), param_shardings(model, mesh))
+        dtype = jnp.dtype(self.dtype)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding),
+            padded_params(Model(self.model), mesh),
+        )
 
     def _like_logits(self, leaf: Any, mesh: Mesh | AbstractMesh) -> NamedSharding:
         """Rows split; and the vocabulary, where the last axis is it."""
