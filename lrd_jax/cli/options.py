@@ -138,6 +138,3 @@ class Train(OnMesh):
     """
 
     config: Positional[Path]
-
-    def __post_init__(self):
-        check_types(self)
