@@ -43,6 +43,7 @@ def test_holes_are_filled_as_the_decoder_fills_given_tokens(loaded, config):
     assert (answer.finish, answer.forwards) == ("stop", int(result.forwards[0]))
 
 
+@pytest.mark.slow
 def test_canvases_in_a_batch_are_filled_as_each_is_alone(loaded):
     together = Generator(loaded, DecodeConfig.lrd(20), batch=3).generate(PROMPTS, canvases=CANVASES)
     alone = Generator(loaded, DecodeConfig.lrd(20))

@@ -423,6 +423,7 @@ def test_temperature_zero_is_the_argmax_and_heat_reaches_the_softmax(checkpoint)
     assert cold.tokens[:, 0].tolist() == [int(logits.argmax())] * 2
 
 
+@pytest.mark.slow
 def test_end_tokens_suppressed_or_committed_last(checkpoint):
     """LLaDA#137: both settings act where LLaDA's authors meant them, at any temperature."""
     model, params = checkpoint("tiny-llada")

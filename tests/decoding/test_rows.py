@@ -227,6 +227,7 @@ def test_a_canvas_that_is_given_whole_is_done_without_a_forward(checkpoint):
     np.testing.assert_array_equal(result.tokens[1], decode(params, ids, mask).tokens[1])
 
 
+@pytest.mark.slow
 def test_given_tokens_and_lengths_together(checkpoint):
     model, params = checkpoint("tiny-dream")
     ids, mask = batch(4, (3, 6))

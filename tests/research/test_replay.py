@@ -58,6 +58,7 @@ def test_the_first_forward_is_read_as_its_logits_say(tiny, chunk):
     assert seen["open"].tolist() == [[8, 4]] * 2
 
 
+@pytest.mark.slow
 def test_the_trace_stands_beside_it_and_a_row_that_ended_says_nothing(tiny):
     config = lrd_jax.DecodeConfig.paper(G, refine=lrd_jax.Refine(tau=0.0, max_steps=3), trace=True)
     result, seen = decoded(tiny, config)
