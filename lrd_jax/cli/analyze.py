@@ -10,10 +10,10 @@ def run(options: Analyze) -> int:
     console = Console(stderr=True, highlight=False)
     with console.status("starting"):
         from lrd_jax.cli.compile_cache import use_compile_cache
-        from lrd_jax.research.analyze.run import run as measure  # JAX takes seconds to import: the user waits in here
+        from lrd_jax.research.analyze.analysis import analyze  # JAX takes seconds to import: the user waits in here
 
         use_compile_cache()
-        for part in measure(options, report=console.print):
+        for part in analyze(options, report=console.print):
             for kind in ("json", "md", "png"):
                 print(options.output / f"{part}.{kind}", flush=True)
     return 0

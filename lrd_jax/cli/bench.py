@@ -16,10 +16,10 @@ def run(options: Bench) -> int:
     with Console(stderr=True).status("starting") as status:
         from lrd_jax.cli.compile_cache import use_compile_cache
         from lrd_jax.research.timing import engine, report  # JAX takes seconds to import: the user waits in here
-        from lrd_jax.research.timing.run import run as measure
+        from lrd_jax.research.timing.comparison import compare
 
         use_compile_cache()
-        result = (engine.run if options.engine else measure)(options, say=status.update)
+        result = (engine.run if options.engine else compare)(options, say=status.update)
     if options.json:
         print(json.dumps(result), flush=True)
     else:

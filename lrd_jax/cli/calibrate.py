@@ -11,7 +11,7 @@ from lrd_jax.cli import INCOMPLETE
 from lrd_jax.research.calibrate.options import Calibrate
 
 if TYPE_CHECKING:
-    from lrd_jax.research.calibrate.run import Report
+    from lrd_jax.research.calibrate.calibration import Report
 
 _FILE_WIDTH = 160  # of tables that go to a file: no cell is broken there
 
@@ -20,8 +20,8 @@ def run(options: Calibrate) -> int:
     """The front or the certificate on standard output, where the files are on standard error."""
     with Console(stderr=True).status("starting") as status:
         from lrd_jax.cli.compile_cache import use_compile_cache
-        from lrd_jax.research.calibrate.run import (
-            run as calibrate,  # JAX takes seconds to import: the user waits in here
+        from lrd_jax.research.calibrate.calibration import (
+            calibrate,  # JAX takes seconds to import: the user waits in here
         )
 
         use_compile_cache()

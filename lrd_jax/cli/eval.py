@@ -10,7 +10,7 @@ from lrd_jax.errors import Refused
 from lrd_jax.research.benchmarks.options import Eval
 
 if TYPE_CHECKING:
-    from lrd_jax.research.benchmarks.cells import Cell
+    from lrd_jax.research.benchmarks.trials import Trial
 
 GOLD = "gold"
 
@@ -18,9 +18,9 @@ GOLD = "gold"
 def run(options: Eval) -> int:
     """A line of each task as it is done on standard error, then the table on standard output."""
     with Console(stderr=True).status(f"loading {options.model}"):
-        cells = cells_of(options)  # before anything is loaded: it refuses what cannot be
+        trials = trials_of(options)  # before anything is loaded: it refuses what cannot be
         try:
-            from lrd_jax.research.benchmarks.run import run as measure
+            from lrd_jax.research.benchmarks.evaluation import evaluate
         except ModuleNotFoundError as error:
             raise Refused(f"{error.name} is missing, which evaluations need: pip install 'lrd-jax[eval]'") from error
         from lrd_jax.checkpoint import load
@@ -30,26 +30,26 @@ def run(options: Eval) -> int:
         from lrd_jax.sharding import mesh_asked
 
         use_compile_cache()
-        programs = Programs(unsafe=options.unsafe_code) if any(cell.asked.runs_code for cell in cells) else None
-        loaded = None if options.model == GOLD else load(options.model, mesh_asked(options.mesh), cells[0].dtype)
-        if loaded is not None and cells[0].chat and getattr(loaded.tokenizer, "chat_template", None) is None:
+        programs = Programs(unsafe=options.unsafe_code) if any(trial.asked.runs_code for trial in trials) else None
+        loaded = None if options.model == GOLD else load(options.model, mesh_asked(options.mesh), trials[0].dtype)
+        if loaded is not None and trials[0].chat and getattr(loaded.tokenizer, "chat_template", None) is None:
             raise Refused(
-                f"{cells[0].checkpoint} is asked in chats, but {options.model} has no chat template: "
+                f"{trials[0].checkpoint} is asked in chats, but {options.model} has no chat template: "
                 "give the --settings of a base checkpoint"
             )
     rows = []
-    for cell, summary, metrics in measure(
-        cells, loaded, output=options.output, data=options.data, limit=options.limit, programs=programs
+    for trial, summary, metrics in evaluate(
+        trials, loaded, output=options.output, data=options.data, limit=options.limit, programs=programs
     ):
-        rows.append((cell.name, summary))
+        rows.append((trial.name, summary))
         said = ", ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
-        print(f"{cell.name}: {100 * summary.accuracy:.1f} % right; lm-eval says {said}", file=sys.stderr)
+        print(f"{trial.name}: {100 * summary.accuracy:.1f} % right; lm-eval says {said}", file=sys.stderr)
     print(markdown(rows))
     return 0
 
 
-def cells_of(options: Eval) -> "list[Cell]":
-    """The cells that the options ask for.
+def trials_of(options: Eval) -> "list[Trial]":
+    """The trials that the options ask for.
 
     Raises:
       ValueError: unknown tasks or settings, or numbers that a decoder refuses.
@@ -58,19 +58,19 @@ def cells_of(options: Eval) -> "list[Cell]":
     from lrd_jax.models.checkpoints import CHECKPOINTS
     from lrd_jax.presets import PAPER_BLOCK_LENGTHS, decoder
     from lrd_jax.research.benchmarks.benchmarks import BEGIN_TOKEN, checkpoint_behind, prompting
-    from lrd_jax.research.benchmarks.cells import Cell
+    from lrd_jax.research.benchmarks.trials import Trial
 
     checkpoint = options.settings
     if checkpoint is None:
         folder = Path(options.model) if options.model == GOLD else find_model(options.model)
         checkpoint = checkpoint_behind(options.model, folder)
-    cells = []
+    trials = []
     for benchmark in dict.fromkeys(name.strip() for name in options.tasks.split(",")):
         asked = prompting(checkpoint, benchmark)
         block = PAPER_BLOCK_LENGTHS.get(checkpoint, {}).get(benchmark)
         window = {} if block is None else {"block_length": block}
-        cells.append(
-            Cell(
+        trials.append(
+            Trial(
                 model=options.model,
                 checkpoint=checkpoint,
                 benchmark=benchmark,
@@ -86,4 +86,4 @@ def cells_of(options: Eval) -> "list[Cell]":
                 dtype=options.dtype,
             )
         )
-    return cells
+    return trials

@@ -4,8 +4,7 @@ import sys
 
 from lrd_jax.cli.compile_cache import use_compile_cache
 from lrd_jax.research.reproduce.options import Reproduce
-from lrd_jax.research.reproduce.run import missing
-from lrd_jax.research.reproduce.run import run as reproduce
+from lrd_jax.research.reproduce.reproduction import missing, reproduce
 
 
 def run(options: Reproduce) -> int:

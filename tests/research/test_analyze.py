@@ -15,9 +15,9 @@ from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.stop import Stop
+from lrd_jax.research.analyze.analysis import analyze, unstopped
 from lrd_jax.research.analyze.domains import file_domains, task_domains
 from lrd_jax.research.analyze.options import Analyze
-from lrd_jax.research.analyze.run import run, unstopped
 from lrd_jax.research.analyze.stops import Unstopped, by_divergence, outcome, tuned
 from lrd_jax.research.analyze.trajectories import contraction, decode_trajectory
 from lrd_jax.research.record import Recording, first_stop, record, recordable
@@ -174,7 +174,7 @@ def test_the_command_writes_data_tables_and_pictures(analyzed):
 def test_what_is_there_is_drawn_and_not_measured_again(analyzed, monkeypatch):
     args, output = analyzed
     (output / "stops.png").unlink()
-    monkeypatch.setattr("lrd_jax.research.analyze.run.load", None)
+    monkeypatch.setattr("lrd_jax.research.analyze.analysis.load", None)
     assert main(args) == 0
     assert (output / "stops.png").exists()
 
@@ -232,5 +232,5 @@ def test_the_decoder_that_is_looked_into_is_the_papers_unless_told_otherwise(tmp
 )
 def test_what_cannot_be_looked_into_is_refused_before_anything_is_loaded(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        run(Analyze(output=tmp_path / "out", model="none", **options))
+        analyze(Analyze(output=tmp_path / "out", model="none", **options))
     assert not (tmp_path / "out").exists()

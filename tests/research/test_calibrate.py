@@ -21,9 +21,9 @@ from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.decoding.text_form import changed
 from lrd_jax.preset_files import PresetFile, read_preset, write_preset
 from lrd_jax.presets import preset
+from lrd_jax.research.calibrate.calibration import decoder_table
 from lrd_jax.research.calibrate.judge import Judge
 from lrd_jax.research.calibrate.outcomes import Decodes, Replays, source_of, switch_of
-from lrd_jax.research.calibrate.run import decoder_table
 from lrd_jax.research.calibrate.scan import Point, ahead, grid, knee, measure
 from lrd_jax.research.calibrate.tunable import DIVERGENCES, Path, Tunable, least_sure
 from lrd_jax.research.calibrate.tuning import Tuning

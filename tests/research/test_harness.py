@@ -21,7 +21,7 @@ from rich.console import Console
 
 from lrd_jax.checkpoint import load
 from lrd_jax.cli import USER_ERROR, main
-from lrd_jax.cli.eval import cells_of
+from lrd_jax.cli.eval import trials_of
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.cache.region import DualCache
@@ -32,7 +32,6 @@ from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.presets import BENCHMARKS, PAPER_BLOCK_LENGTHS
 from lrd_jax.research.benchmarks.arguments import ModelArguments
 from lrd_jax.research.benchmarks.benchmarks import BASE, INSTRUCT, prompting
-from lrd_jax.research.benchmarks.cells import RECORDS, SETTINGS, Cell, baseline_records
 from lrd_jax.research.benchmarks.decoding import TextDecoder
 from lrd_jax.research.benchmarks.gold import GoldAnswers, gold_output
 from lrd_jax.research.benchmarks.options import Eval
@@ -43,6 +42,7 @@ from lrd_jax.research.benchmarks.records import Record, RecordFile, read_records
 from lrd_jax.research.benchmarks.requests import Grade, Reply, Request, answer_all, cut_at_stop, numbered
 from lrd_jax.research.benchmarks.scoring import final_number, grade
 from lrd_jax.research.benchmarks.summary import markdown, summarize
+from lrd_jax.research.benchmarks.trials import RECORDS, SETTINGS, Trial, baseline_records
 from lrd_jax.research.likelihood import make_log_likelihood
 from lrd_jax.research.sandbox import Outcome, Status, Verdict
 
@@ -363,20 +363,20 @@ def test_progress_tells_accuracy_and_time_left_where_there_is_no_terminal(monkey
     ]
 
 
-def cell(preset="paper", numbers=(), **changes):
+def trial(preset="paper", numbers=(), **changes):
     fields = {"model": "m", "checkpoint": "llada-8b-base", "benchmark": "gsm8k", "asked": BASE["gsm8k"]}
     more = {"gen_length": 64, "config": CONFIG, "chat": False, "begin_token": False}
-    return Cell(**{**fields, **more, "preset": preset, "changes": dict(numbers), **changes})
+    return Trial(**{**fields, **more, "preset": preset, "changes": dict(numbers), **changes})
 
 
 def test_the_baseline_is_the_plain_run_of_the_same_prompts_and_length(tmp_path):
-    for other in (cell("plain"), cell("plain", gen_length=32), cell("plain", {"temperature": 0.5}), cell("lrd")):
+    for other in (trial("plain"), trial("plain", gen_length=32), trial("plain", {"temperature": 0.5}), trial("lrd")):
         same_settings(other.folder(tmp_path) / SETTINGS, other.to_json())
         with RecordFile(other.folder(tmp_path) / RECORDS) as file:
             file.append([record(0, task=other.name)])
-    assert [r.task for r in baseline_records(cell(), tmp_path)] == ["gsm8k-plain-64"]
-    assert baseline_records(cell("plain"), tmp_path) == []
-    assert baseline_records(cell(model="other"), tmp_path) == []
+    assert [r.task for r in baseline_records(trial(), tmp_path)] == ["gsm8k-plain-64"]
+    assert baseline_records(trial("plain"), tmp_path) == []
+    assert baseline_records(trial(model="other"), tmp_path) == []
 
 
 # Likelihoods.
@@ -449,10 +449,10 @@ TASKS_OF_TUNED = {
     ],
 )
 def test_every_decoder_takes_the_papers_blocks(checkpoint, preset, windows):
-    cells = cells_of(Eval(model="lrd-tiny", settings=checkpoint, preset=preset))
-    assert tuple(each.config.window for each in cells) == windows
-    assert [each.chat for each in cells] == [CHECKPOINTS[checkpoint].chat] * 4
-    assert [each.benchmark for each in cells] == list(BENCHMARKS)
+    trials = trials_of(Eval(model="lrd-tiny", settings=checkpoint, preset=preset))
+    assert tuple(each.config.window for each in trials) == windows
+    assert [each.chat for each in trials] == [CHECKPOINTS[checkpoint].chat] * 4
+    assert [each.benchmark for each in trials] == list(BENCHMARKS)
 
 
 def documented(command):
@@ -467,19 +467,19 @@ def test_each_checkpoint_has_its_line_in_the_documentation():
     lines = [tyro.cli(Eval, args=line) for line in documented("eval") if "--gen-length" in line]
     assert [options.model for options in lines] == list(CHECKPOINTS)
     for options in lines:
-        cells = cells_of(dataclasses.replace(options, settings=options.model))
-        tasks = {cell.benchmark: (cell.asked.task, cell.asked.shots) for cell in cells}
+        trials = trials_of(dataclasses.replace(options, settings=options.model))
+        tasks = {trial.benchmark: (trial.asked.task, trial.asked.shots) for trial in trials}
         assert tasks == (TASKS_OF_TUNED if CHECKPOINTS[options.model].chat else TASKS_OF_BASE)
         blocks = PAPER_BLOCK_LENGTHS.get(options.model, {})
-        assert {(cell.preset, cell.config.gen_length) for cell in cells} == {("paper", 512)}
-        assert [cell.config.window for cell in cells] == [blocks.get(name, 512) for name in tasks]
+        assert {(trial.preset, trial.config.gen_length) for trial in trials} == {("paper", 512)}
+        assert [trial.config.window for trial in trials] == [blocks.get(name, 512) for name in tasks]
     hub = {model: hub_id for hub_id, model, *_ in documented("convert")}
     assert hub == {name: checkpoint.hub_id for name, checkpoint in CHECKPOINTS.items()}
 
 
 def test_changes_change_the_decoder_and_its_folder():
     changes = {"r_f": "0.30", "block_length": 64, "cache": "dual", "cache.refresh_every": "8"}
-    (each,) = cells_of(Eval(model="lrd-tiny", settings="llada-1.5", tasks="gsm8k", changes=changes))
+    (each,) = trials_of(Eval(model="lrd-tiny", settings="llada-1.5", tasks="gsm8k", changes=changes))
     assert (float(each.config.mix.r_f), each.config.window) == (0.3, 64)
     assert each.config.commit == LowestEntropy()
     assert each.config.cache == DualCache(8)
@@ -491,7 +491,7 @@ def test_a_converted_checkpoint_tells_its_settings(folder, tmp_path, monkeypatch
     info = types.SimpleNamespace(source="GSAI-ML/LLaDA-1.5")
     monkeypatch.setattr("lrd_jax.research.benchmarks.benchmarks.read_info", lambda path: info)
     monkeypatch.setattr("lrd_jax.research.benchmarks.benchmarks.is_checkpoint", lambda path: True)
-    (each,) = cells_of(Eval(model=str(folder), tasks="humaneval"))
+    (each,) = trials_of(Eval(model=str(folder), tasks="humaneval"))
     assert (each.checkpoint, each.chat) == ("llada-1.5", True)
 
 
@@ -553,6 +553,6 @@ def test_without_lm_eval_the_command_says_what_to_install(capsys, monkeypatch):
 def test_the_library_part_needs_no_lm_eval():
     code = (
         "import sys; sys.modules.update(dict.fromkeys(('lm_eval', 'datasets', 'evaluate', 'math_verify', 'torch')))\n"
-        "from lrd_jax.research.benchmarks import cells, decoding, gold, programs, progress, rating, scoring, summary"
+        "from lrd_jax.research.benchmarks import trials, decoding, gold, programs, progress, rating, scoring, summary"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path("/"), check=False).returncode == 0

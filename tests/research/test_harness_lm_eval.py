@@ -32,7 +32,7 @@ from lrd_jax.research.benchmarks.programs import Programs  # noqa: E402
 from lrd_jax.research.benchmarks.questions import BenchmarkQuestions  # noqa: E402
 from lrd_jax.research.benchmarks.records import read_records  # noqa: E402
 from lrd_jax.research.benchmarks.scoring import grade  # noqa: E402
-from lrd_jax.research.evaluate import cells_in  # noqa: E402
+from lrd_jax.research.cells import cells_in  # noqa: E402
 
 MATRIX = r"$\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}}$."  # lm-eval loses the rows of the answer beside it
 ROWS = {

@@ -8,7 +8,7 @@ from quick import some_quick
 import lrd_jax
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.parts.mix import Mix
-from lrd_jax.research.evaluate import refinement_lengths
+from lrd_jax.research.cells import refinement_lengths
 from lrd_jax.research.replay import replay, summary
 from lrd_jax.text import answer_lengths
 

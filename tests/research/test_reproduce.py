@@ -10,14 +10,14 @@ import pytest
 from lrd_jax.cli import main
 from lrd_jax.decoding.parts.part import Part
 from lrd_jax.decoding.text_form import to_table
-from lrd_jax.research.evaluate import cells_in
+from lrd_jax.research.cells import cells_in
 from lrd_jax.research.questions import source_of
 from lrd_jax.research.reproduce import decoders
 from lrd_jax.research.reproduce.exhibits import EXHIBITS, KNOWN, wanted
 from lrd_jax.research.reproduce.figures import settled_by
 from lrd_jax.research.reproduce.folder import Setting, settings
 from lrd_jax.research.reproduce.options import PAPER, WHAT, Reproduce
-from lrd_jax.research.reproduce.run import missing, run
+from lrd_jax.research.reproduce.reproduction import missing, reproduce
 from lrd_jax.research.reproduce.show import SHOWS
 from lrd_jax.research.reproduce.tables import table1, table3
 from lrd_jax.research.reproduce.timing import times_of
@@ -116,7 +116,7 @@ def test_only_names_decoders_by_patterns():
 
 def test_everything_is_drawn_from_the_folder_alone(options, cells_file):
     write(cells_file, every_cell(options))
-    report = run(options).read_text()
+    report = reproduce(options).read_text()
     for name in WHAT:
         assert f"## {name}: " in report
         assert (options.output / f"{name}-m-64.png").is_file() == name.startswith(("figure", "front"))
@@ -124,7 +124,7 @@ def test_everything_is_drawn_from_the_folder_alone(options, cells_file):
     assert set(results) == set(SHOWS)
     cells_file.unlink()
     again = Reproduce(**{**vars(options), "cells": ()})
-    assert run(again).read_text() == report
+    assert reproduce(again).read_text() == report
 
 
 def test_cells_of_other_runs_are_not_missing(options, cells_file):
@@ -206,13 +206,13 @@ def test_what_is_missing_is_measured_and_timed_once(tmp_path):
     options = Reproduce(
         canvases=(32,), counts=(4,), replayed=2, batch=4, what=("table1",), only=("threshold 0.9",), output=tmp_path
     )
-    run(options)
+    reproduce(options)
     (measured,) = cells_in(tmp_path / "cells.jsonl").read().held.values()
     assert 0 < measured["effective_tokens"] < 32
     assert measured["tasks"] == ["words", "code"]
     assert times_of(tmp_path / "times.jsonl")["lrd-tiny-soft", 32, None]["threshold 0.9"] > 0
     before = [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")]
-    run(options)
+    reproduce(options)
     assert [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")] == before
 
 

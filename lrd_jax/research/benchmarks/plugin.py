@@ -19,7 +19,6 @@ from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.text_form import to_table
 from lrd_jax.errors import Refused
 from lrd_jax.research.benchmarks.arguments import ModelArguments
-from lrd_jax.research.benchmarks.cells import RECORDS, SETTINGS
 from lrd_jax.research.benchmarks.code_eval import use_sandbox
 from lrd_jax.research.benchmarks.decoding import TextDecoder
 from lrd_jax.research.benchmarks.programs import Programs
@@ -28,6 +27,7 @@ from lrd_jax.research.benchmarks.rating import Rater
 from lrd_jax.research.benchmarks.records import Record, RecordFile, same_settings
 from lrd_jax.research.benchmarks.requests import Answerer, Grade, Report, Request, answer_all, numbered
 from lrd_jax.research.benchmarks.tasks import chat_text, stops_of
+from lrd_jax.research.benchmarks.trials import RECORDS, SETTINGS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

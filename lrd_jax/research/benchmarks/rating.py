@@ -38,7 +38,10 @@ class Rater:
         return float(self._estimate(self._loaded.params, prompt[0], np.array(continuation, np.int32), key, mask[0]))
 
     def greedy(self, pairs: Sequence[Pair]) -> list[bool]:
-        """Whether LLaDA's sampler, one token a step, would fill a canvas of the continuation's length with it."""
+        """Whether LLaDA's sampler, one token a step, would fill a canvas of the continuation's length with it.
+
+        lm-eval hands over token ids, so that this decodes below `lrd_jax.Generator`, whose prompts are texts.
+        """
         same = [False] * len(pairs)
         order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i][1]), len(pairs[i][0])))
         for length, group in itertools.groupby(order, key=lambda i: len(pairs[i][1])):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from lrd_jax.errors import Refused
 from lrd_jax.presets import yours
+from lrd_jax.research.cells import Wanted
 from lrd_jax.research.decoders import CACHES, SCAN, TABLE, Decoders
-from lrd_jax.research.evaluate import Wanted
 from lrd_jax.research.reproduce.decoders import (
     ABLATION,
     BESIDE,
@@ -34,7 +34,7 @@ class Exhibit:
 
     Attributes:
       measured: decoders on all problems.
-      needs: what their cells must hold, see `lrd_jax.research.evaluate.Wanted`.
+      needs: what their cells must hold, see `lrd_jax.research.cells.Wanted`.
       replayed: decoders on fewer problems, step by step.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lrd_jax.decoding.text_form import to_table
-from lrd_jax.research.evaluate import TASKS_BY_DEFAULT, config_key
+from lrd_jax.research.cells import TASKS_BY_DEFAULT, config_key
 from lrd_jax.research.reproduce.exhibits import KNOWN
 
 if TYPE_CHECKING:

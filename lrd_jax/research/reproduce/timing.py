@@ -11,8 +11,8 @@ from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.loop import Decoder, make_decode
 from lrd_jax.decoding.state import DecodeState
 from lrd_jax.pods import fetch
+from lrd_jax.research.cells import open_model
 from lrd_jax.research.decoders import Decoders
-from lrd_jax.research.evaluate import open_model
 from lrd_jax.research.questions import Question, Source
 from lrd_jax.research.results import Results
 from lrd_jax.research.timing.measure import in_turns
@@ -63,7 +63,10 @@ def time_all(
 
 
 def time_forwards(loaded: Loaded, decoders: Decoders, canvas: int, questions: list[Question]) -> dict[str, float]:
-    """Milliseconds of a forward of one row in a batch of these questions: the median of rounds that take turns."""
+    """Milliseconds of a forward of one row in a batch of these questions: the median of rounds that take turns.
+
+    The bare decoder advances by the same few forwards each round: no decode ends here, and nothing else is timed.
+    """
     prompts = encode_prompts(loaded.tokenizer, [question.prompt for question in questions], chat=False)
     prompt, mask = pad_to_bucket(*prompts, loaded.config.max_length - canvas)
     runs, forwards = {}, {}

@@ -19,9 +19,9 @@ from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import Decoder, make_decode
 from lrd_jax.engine import Counts, Engine, Request
+from lrd_jax.research.timing.comparison import Say, configs_of, machine_facts
 from lrd_jax.research.timing.measure import Spread
 from lrd_jax.research.timing.options import Bench
-from lrd_jax.research.timing.run import Say, configs_of, machine_facts
 from lrd_jax.tasks import TASKS, problems
 from lrd_jax.text import encode_text, left_pad, pad_to_bucket
 

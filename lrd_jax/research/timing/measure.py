@@ -53,7 +53,10 @@ class Run:
 
 
 class Subject:
-    """A decoder with its arguments, compiled and run once."""
+    """A decoder with its arguments, compiled and run once.
+
+    The compiled program is called as it is: a `lrd_jax.Generator` looks in between forwards, which would be timed too.
+    """
 
     def __init__(self, name: str, decoder: Decoder, params: Params, prompt: np.ndarray):
         self.name = name

@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def tables(result: dict[str, Any]) -> RenderableType:
-    """The result of `lrd_jax.research.timing.run.run` as tables, with what they were measured on."""
+    """The result of `lrd_jax.research.timing.comparison.compare` as tables, with what they were measured on."""
     parts: list[RenderableType] = [_about(result), _decoders(result)]
     if result["references"]:
         parts.append(_references(result))
@@ -39,7 +39,7 @@ def engine_tables(result: dict[str, Any]) -> RenderableType:
         f"{machine['device']} ({machine['system']}, {machine['cores']} cores); jax {machine['versions']['jax']}"
     )
     legend = (
-        "at most: x faster if no slot ever rested; forwards: of static batches / of the engine; full: slots that ran, of "
+        "at most: x faster if no slot ever rested; forwards: of static batches / of the engine; full: slots that ran of "
         "all forwards; pace: forwards a second of the engine over those of advance alone"
     )
     return Group(about, table, legend)

@@ -8,7 +8,6 @@ import lm_eval
 
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.research.benchmarks.benchmarks import BENCHMARK_OF_TASK
-from lrd_jax.research.benchmarks.cells import RECORDS, SETTINGS, SUMMARY, Cell, baseline_records
 from lrd_jax.research.benchmarks.code_eval import use_sandbox
 from lrd_jax.research.benchmarks.decoding import TextDecoder
 from lrd_jax.research.benchmarks.gold import GoldAnswers
@@ -20,11 +19,12 @@ from lrd_jax.research.benchmarks.requests import Grade, Request
 from lrd_jax.research.benchmarks.scoring import grade
 from lrd_jax.research.benchmarks.summary import Summary, summarize
 from lrd_jax.research.benchmarks.tasks import open_task
+from lrd_jax.research.benchmarks.trials import RECORDS, SETTINGS, SUMMARY, Trial, baseline_records
 from lrd_jax.research.results import write_json
 
 
-def run(
-    cells: Sequence[Cell],
+def evaluate(
+    trials: Sequence[Trial],
     loaded: Loaded | None,
     *,
     output: Path,
@@ -32,11 +32,11 @@ def run(
     limit: int | None = None,
     programs: Programs | None,
     watch: Watch = RunProgress,
-) -> Iterator[tuple[Cell, Summary, dict[str, float]]]:
-    """Evaluates cells one after the other; what a cell's folder holds already is not decoded again.
+) -> Iterator[tuple[Trial, Summary, dict[str, float]]]:
+    """Evaluates trials one after the other; what a trial's folder holds already is not decoded again.
 
     Args:
-      loaded: the model; None where the cells answer with the benchmarks' own solutions.
+      loaded: the model; None where the trials answer with the benchmarks' own solutions.
       output: folder of results.
       data: folder of the benchmarks' files; None takes them from the hub.
       limit: the first so many problems; None takes all.
@@ -44,25 +44,25 @@ def run(
       watch: see `AnsweringModel`.
 
     Yields:
-      Each cell with its figures by our grading, and lm-eval's own metrics.
+      Each trial with its figures by our grading, and lm-eval's own metrics.
 
     Raises:
-      ValueError: other settings in a cell's folder, unusable data, or what the decoder refuses.
+      ValueError: other settings in a trial's folder, unusable data, or what the decoder refuses.
     """
     if programs is not None:
         use_sandbox(programs.passes)  # without a sandbox, where the user allows it
     grade_code = None if programs is None else programs.grade
-    for cell in cells:
-        folder = cell.folder(output)
-        same_settings(folder / SETTINGS, cell.to_json())
-        manager, task = open_task(folder, cell.asked, data)
+    for trial in trials:
+        folder = trial.folder(output)
+        same_settings(folder / SETTINGS, trial.to_json())
+        manager, task = open_task(folder, trial.asked, data)
 
         def graded(request: Request, text: str) -> Grade:
             return grade(BENCHMARK_OF_TASK[request.task], request.problem, text, grade_code)
 
         with RecordFile(folder / RECORDS) as file:
             model = AnsweringModel(
-                _answerer(cell, loaded),
+                _answerer(trial, loaded),
                 file,
                 tokenizer=None if loaded is None else loaded.tokenizer,
                 grade=graded,
@@ -73,22 +73,22 @@ def run(
                 tasks=list(task["tasks"].values()),
                 task_manager=manager,
                 limit=limit,
-                apply_chat_template=cell.chat,
+                apply_chat_template=trial.chat,
                 bootstrap_iters=0,
                 log_samples=False,
                 confirm_run_unsafe_code=True,  # it goes to `programs`, see `use_sandbox`
             )
             records = model.answered
-        metrics = _metrics(results["results"][cell.asked.task])
-        summary = summarize(records, baseline_records(cell, output))
-        write_json(folder / SUMMARY, {**cell.to_json(), **summary.to_json(), "lm_eval": metrics})
-        yield cell, summary, metrics
+        metrics = _metrics(results["results"][trial.asked.task])
+        summary = summarize(records, baseline_records(trial, output))
+        write_json(folder / SUMMARY, {**trial.to_json(), **summary.to_json(), "lm_eval": metrics})
+        yield trial, summary, metrics
 
 
-def _answerer(cell: Cell, loaded: Loaded | None):
-    if loaded is None or cell.config is None:
+def _answerer(trial: Trial, loaded: Loaded | None):
+    if loaded is None or trial.config is None:
         return GoldAnswers()
-    return TextDecoder(loaded, cell.config, batch=cell.batch, seed=cell.seed, begin_token=cell.begin_token)
+    return TextDecoder(loaded, trial.config, batch=trial.batch, seed=trial.seed, begin_token=trial.begin_token)
 
 
 def _metrics(found: dict[str, Any]) -> dict[str, float]:

@@ -72,7 +72,7 @@ class Pair:
         }
 
 
-def run(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
+def compare(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
     """Measures what the options ask for.
 
     Args:

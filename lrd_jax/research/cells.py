@@ -178,7 +178,7 @@ def _measure(generator: Generator, questions: list[Question], seed: int, *, repl
 
 
 def _replays(generator: Generator, questions: list[Question], answers: list[Answer]) -> Iterator[dict[str, np.ndarray]]:
-    """A `replay` a batch."""
+    """A `replay` a batch: forwards are watched, which no `Generator` does."""
     loaded = generator.loaded
     for part, count in batches(list(zip(questions, answers, strict=True)), generator.batch):
         prompt, mask = encode_prompts(loaded.tokenizer, [question.prompt for question, _ in part], chat=False)

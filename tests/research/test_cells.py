@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from lrd_jax.research import evaluate
+from lrd_jax.research import cells as stored
+from lrd_jax.research.cells import Wanted
 from lrd_jax.research.decoders import TABLE
-from lrd_jax.research.evaluate import Wanted
 from lrd_jax.research.statistics import wilson
 
 
@@ -18,7 +18,7 @@ def test_wilson_intervals_are_the_published_ones():
 
 def measured(file, *names, problems=6, report=lambda cell: None, **changes):
     wanted = [Wanted(decoder=name, make=TABLE[name], canvas=32, problems=problems) for name in names]
-    return evaluate.measure("lrd-tiny", wanted, output=file, batch=4, report=report, **changes)
+    return stored.measure("lrd-tiny", wanted, output=file, batch=4, report=report, **changes)
 
 
 def test_cells_are_appended_and_not_run_again(tmp_path):
@@ -39,19 +39,19 @@ def test_cells_are_appended_and_not_run_again(tmp_path):
     more = measured(file, "plain, 8 a step", "threshold 0.9", report=reported.append)
     assert [cell["decoder"] for cell in more] == ["plain, 8 a step", "threshold 0.9"]
     assert more[0] == cells[0]
-    held = evaluate.cells_in(file).read().held
+    held = stored.cells_in(file).read().held
     assert list(held.values()) == more  # the line that was cut short took none with it
 
 
 def test_a_cell_is_of_a_config_and_a_dtype_not_of_a_name_alone():
     (four, eight) = (Wanted(decoder="d", make=TABLE[f"plain, {k} a step"], canvas=32, problems=6) for k in (4, 8))
     asked = {"seed": 1, "tasks": ("words", "code"), "dtype": None}
-    keys = [evaluate.cell_key(one.cell("m", **asked)) for one in (four, eight)]
-    keys.append(evaluate.cell_key(four.cell("m", **{**asked, "dtype": "bfloat16"})))
+    keys = [stored.cell_key(one.cell("m", **asked)) for one in (four, eight)]
+    keys.append(stored.cell_key(four.cell("m", **{**asked, "dtype": "bfloat16"})))
     assert len(set(keys)) == 3
     cell = four.cell("m", **asked)
     del cell["config"]["trace"]  # as one was written before the field was there
-    assert evaluate.cell_key(cell) == keys[0]
+    assert stored.cell_key(cell) == keys[0]
 
 
 def test_cells_are_json_lines(tmp_path):

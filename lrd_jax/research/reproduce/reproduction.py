@@ -8,7 +8,7 @@ from lrd_jax.checkpoint import find_model
 from lrd_jax.convert.reader import weight_dtype
 from lrd_jax.errors import Refused
 from lrd_jax.presets import BENCHMARKS, yours
-from lrd_jax.research.evaluate import Wanted, cell_key, cells_in, measure
+from lrd_jax.research.cells import Wanted, cell_key, cells_in, measure
 from lrd_jax.research.plots import check_matplotlib
 from lrd_jax.research.questions import Source, source_of
 from lrd_jax.research.reproduce.decoders import TIMED
@@ -20,7 +20,7 @@ from lrd_jax.research.reproduce.timing import time_all, times_of
 CELLS, TIMES, RESULTS, REPORT = "cells.jsonl", "times.jsonl", "results.json", "report.md"
 
 
-def run(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) -> Path:
+def reproduce(options: Reproduce, report: Callable[[dict], None] = lambda cell: None) -> Path:
     """Measures what is missing and draws everything; returns the report.
 
     Raises:

@@ -33,7 +33,7 @@ Report = Callable[[str], None]
 PAPER_STOP, SHIPPED_STOP = Stop(), DecodeConfig.lrd().stop
 
 
-def run(options: Analyze, report: Report = lambda words: None) -> dict[str, Any]:
+def analyze(options: Analyze, report: Report = lambda words: None) -> dict[str, Any]:
     """Measures every part whose data the output folder does not hold yet, and draws all that were asked for.
 
     Args:

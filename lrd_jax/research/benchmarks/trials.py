@@ -1,4 +1,4 @@
-"""Cells of an evaluation, one benchmark for one decoder each, and where their results lie.
+"""Trials of an evaluation, one benchmark for one decoder each, and where their results lie.
 
 A folder of results holds `MODEL/BENCHMARK-DECODER-LENGTH/` with `settings.json`, `records.jsonl`, `summary.json` and
 the task file that lm-eval read.
@@ -19,7 +19,7 @@ SETTINGS, RECORDS, SUMMARY = "settings.json", "records.jsonl", "summary.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cell:
+class Trial:
     """One benchmark for one decoder.
 
     Attributes:
@@ -73,13 +73,13 @@ def _tidy(value: Any) -> str:
     return str(value).replace("/", ".")
 
 
-def baseline_records(cell: Cell, output: Path) -> list[Record]:
-    """Records of the paper's baseline beside a cell: one token a forward, same model, prompts and length; else none."""
-    wanted = {**cell.to_json(), "preset": "plain"}
+def baseline_records(trial: Trial, output: Path) -> list[Record]:
+    """Records of the paper's baseline beside a trial, if any: one token a forward, same model, prompts and length."""
+    wanted = {**trial.to_json(), "preset": "plain"}
     same = ("model", "checkpoint", "benchmark", "asked", "preset", "gen_length", "chat", "batch", "dtype")
-    for file in sorted(cell.folder(output).parent.glob(f"*/{SETTINGS}")):
+    for file in sorted(trial.folder(output).parent.glob(f"*/{SETTINGS}")):
         there = json.loads(file.read_text())
         plain = not set(there.get("changes", {"unknown"})) - {"block_length"}
-        if plain and file.parent != cell.folder(output) and all(there[name] == wanted[name] for name in same):
+        if plain and file.parent != trial.folder(output) and all(there[name] == wanted[name] for name in same):
             return read_records(file.parent / RECORDS)
     return []

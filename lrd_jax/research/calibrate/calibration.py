@@ -54,7 +54,7 @@ class Report:
     differ: int
 
 
-def run(options: Calibrate, say: Say = lambda words: None) -> Report:
+def calibrate(options: Calibrate, say: Say = lambda words: None) -> Report:
     """Does what the options ask for, and writes the preset file and its picture.
 
     Args:
