@@ -273,7 +273,7 @@ def test_every_option_of_every_command(command, capsys):
 def test_every_field_of_the_options(command):
     cls = COMMANDS[command]
     names = [field.name for field in dataclasses.fields(cls)]
-    paths = dict.fromkeys(("data", "output", "dest", "checkpoint", "config"), Path("no"))
+    paths = dict.fromkeys(("data", "output", "dest", "checkpoint", "config", "input", "out"), Path("no"))
     given_always = {"model": "no", "source": "no", **paths}
 
     @BOUNDED
