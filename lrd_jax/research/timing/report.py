@@ -39,8 +39,8 @@ def engine_tables(result: dict[str, Any]) -> RenderableType:
         f"{machine['device']} ({machine['system']}, {machine['cores']} cores); jax {machine['versions']['jax']}"
     )
     legend = (
-        "at most: x faster if no slot ever rested; forwards: of static batches / of the engine; full: slots that ran of "
-        "all forwards; pace: forwards a second of the engine over those of advance alone"
+        "at most: x faster if no slot ever rested; forwards: of static batches / of the engine; full: slots that ran, "
+        "of all forwards; pace: forwards a second of the engine over those of advance alone"
     )
     return Group(about, table, legend)
 
