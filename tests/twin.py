@@ -275,7 +275,8 @@ def twin_decode(
 
     Args:
       mix: `(r_f, top_p)`.
-      refine: `(tau, max_steps, before)`: once before the first commit of a "block", or anew before every "commit".
+      refine: `(tau, max_steps, before)`: once before the first commit of a "block", or anew before every "commit"; with a
+        fourth, min_confidence, it also ends once every masked position is surer.
       commit: a rule of above; the default is `lowest_entropy()`.
       stop: `(tau, max_entropy, min_confidence)`, the guards may be None.
       cache: `("prefix" or "dual", refresh_every or None)`.
@@ -345,8 +346,9 @@ def twin_decode(
             if hasattr(commit, "observe"):
                 commit.observe(belief.kl)
             if not in_commit:
-                tau, max_steps, before = refine
+                tau, max_steps, _, *sure = refine
                 in_commit = kl < tau or quiet == max_steps
+                in_commit |= bool(sure) and bool(np.all(belief.conf[masked[window]] > sure[0]))
             out.refine_forwards += not out.phase[-1]
             # 6. Commit: everything once the beliefs stand still after a commit, else what the rule chooses.
             open_ = masked[window]
@@ -363,7 +365,7 @@ def twin_decode(
             canvas[window[reopened]], masked[window[reopened]] = model.mask_id, True
             if in_commit:
                 commits, quiet = commits + 1, 0
-                in_commit = refine is None or before == "block"
+                in_commit = refine is None or refine[2] == "block"
             # 7. What is still masked feeds its belief back.
             sizes = np.zeros(W, int)
             for i in range(W) if mix and min(mix) > 0 else ():

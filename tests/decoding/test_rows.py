@@ -68,6 +68,10 @@ OWN_LENGTHS = {
     "entropy bound": ({"commit": EntropyBound(1.0)}, False),
     "klass": ({"commit": KLASS(0.5, 0.1)}, True),
     "settle": ({"mix": Mix(0.3), "refine": Refine(0.1, 5), "commit": All()}, True),
+    "settle unless sure": (
+        {"mix": Mix(0.3), "refine": Refine(0.001, 5, min_confidence=0.04), "commit": LowestEntropy(3)},
+        True,
+    ),
     "settled": ({"mix": Mix(0.1), "commit": Settled(0.2)}, True),
     "reopening": ({"mix": Mix(0.3), "commit": Reopening(LowestEntropy(2), 0.1)}, False),
     "llada": ({"commit": Scheduled()}, True),
@@ -134,6 +138,11 @@ OWN_NUMBERS = {
     "margin": (lambda x: {"commit": Margin(x)}, (0.05,), (0.5,)),
     "entropy bound": (lambda x: {"commit": EntropyBound(x)}, (4.0,), (0.5,)),
     "klass": (lambda kl, c: {"commit": KLASS(kl, c)}, (1.0, 0.05), (0.1, 0.3)),
+    "settle unless sure": (
+        lambda tau, c: {"mix": Mix(0.3), "refine": Refine(tau, 5, min_confidence=c), "commit": LowestEntropy(3)},
+        (0.1, 0.02),
+        (0.001, 0.06),
+    ),
     "settled": (lambda kl, c: {"mix": Mix(0.3), "commit": Settled(kl, c)}, (1.0, 0.05), (0.1, 0.3)),
     "reopening": (lambda x: {"mix": Mix(0.3), "commit": Reopening(LowestEntropy(2), x)}, (0.05,), (0.5,)),
     "dream threshold": (lambda x: {"commit": DreamThreshold(x, 4)}, (0.1,), (0.6,)),

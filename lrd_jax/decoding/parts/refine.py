@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from lrd_jax.decoding.parts.part import Part
-from lrd_jax.decoding.setting import Number, choice, count, number, setting
+from lrd_jax.decoding.setting import Number, choice, column, count, number, setting
 from lrd_jax.decoding.sight import Sight
 
 
@@ -18,11 +18,14 @@ class Refine(Part):
       tau: settled below this, nats.
       max_steps: T_refine.
       before: "block", once at the start of a block; "commit", anew before every commit.
+      min_confidence: a row also commits once every masked position's confidence is above it, and so on the first
+        forward already: what is sure has nothing to refine. None: D_t alone decides.
     """
 
     tau: Number = number(default=0.1)
     max_steps: int = count(default=20)
     before: str = choice("block", "commit", default="block")
+    min_confidence: Number | None = number(default=None, high=1)
 
     @classmethod
     def times(cls, k: int) -> "Refine":
@@ -44,7 +47,10 @@ class Refine(Part):
 
     def __call__(self, sight: Sight) -> jax.Array:
         """bool `[B]`: rows that may commit on this forward."""
-        return sight.committing | (sight.divergence < self.tau) | (sight.refined + 1 >= self.max_steps)
+        ready = sight.committing | (sight.divergence < self.tau) | (sight.refined + 1 >= self.max_steps)
+        if self.min_confidence is not None:
+            ready |= jnp.all(~sight.masked | (sight.belief.confidence > column(self.min_confidence)), axis=-1)
+        return ready
 
     def stays(self, commits: jax.Array, sight: Sight) -> jax.Array:
         """bool `[B]`: whether the next forward begins in the commit phase, after one that committed where said."""
