@@ -49,7 +49,8 @@ def _table(report: "Report") -> Table:
     for point, rung in points:
         t = point.tuning
         mark = "unstopped" if point is report.reference else "chosen" if point is report.chosen else ""
-        row = [mark, f"{t.r_f:g}", f"{t.tau_refine:g}", f"{t.tau_decode:g}", f"{t.max_entropy:g}"]
+        numbers = (t.r_f, t.tau_refine, t.tau_decode, t.max_entropy)
+        row = [mark, *("" if number is None else f"{number:g}" for number in numbers)]
         row += [f"{t.reduce} over {t.scope}", f"{point.forwards:.2f}", f"{100 * point.agreement:.1f}"]
         row += [] if point.accuracy is None else [f"{100 * point.accuracy:.1f}"]
         row += [] if rung is None else [str(rung.changed), f"{100 * rung.bound:.2f}", "yes" if rung.certified else "no"]

@@ -23,7 +23,7 @@ from lrd_jax.preset_files import PresetFile, read_preset, write_preset
 from lrd_jax.presets import preset
 from lrd_jax.research.calibrate.calibration import decoder_table
 from lrd_jax.research.calibrate.judge import Judge
-from lrd_jax.research.calibrate.outcomes import Decodes, Replays, source_of, switch_of
+from lrd_jax.research.calibrate.outcomes import Decodes, Replays, Settlings, source_of, switch_of
 from lrd_jax.research.calibrate.scan import Point, ahead, grid, knee, measure
 from lrd_jax.research.calibrate.tunable import DIVERGENCES, Path, Tunable, least_sure
 from lrd_jax.research.calibrate.tuning import Tuning
@@ -160,6 +160,25 @@ def test_several_blocks_are_decoded_anew(tunable):
     of_blocks = Tunable(tunable._decoder.model, tunable._params, blocks, tunable._prompt, tunable._mask, 5)
     assert isinstance(source_of(tunable), Replays)
     assert isinstance(source_of(of_blocks), Decodes)
+
+
+@pytest.mark.parametrize("block_length", [None, 8])
+def test_a_decoder_that_settles_reads_as_it_decodes(tunable, block_length):
+    base = DecodeConfig.settle(G, block_length=block_length, refine=Refine(max_steps=6))
+    settling = Tunable(tunable._decoder.model, tunable._params, base, tunable._prompt, tunable._mask, 5)
+    source = source_of(settling)
+    assert isinstance(source, Settlings if block_length is None else Decodes)
+    tunings = grid((0.1, 0.6), (1e-5, 0.1, 1.0), (None,), (None,), ("mean",), ("block", "masked"))
+    seen = set()
+    for number, tuning in enumerate(tunings):
+        source.prepare([t for t in tunings if t.r_f == tuning.r_f])
+        outcomes = source.outcomes(tuning)
+        if number % 5 == 0:
+            assert same(outcomes, settling.decoded(tuning)), tuning
+        seen.update(forwards for _, forwards in outcomes)
+    assert len(seen) > 3
+    assert source.decodes == (2 if block_length is None else len(tunings)) * ROWS
+    assert max(forwards for _, forwards in settling.decoded(tunings[0].unstopped)) == 6 * base.num_blocks
 
 
 def test_logits_that_are_not_finite_are_refused(tunable):
@@ -307,6 +326,25 @@ def test_a_scan_writes_a_preset_that_decodes_and_is_certified_on_other_prompts(d
     )
 
 
+def test_the_end_of_settling_is_chosen_and_certified(data, tmp_path, capsys):
+    chosen, certified = tmp_path / "chosen.toml", tmp_path / "certified.toml"
+    scan = ("--preset", "settle", "--r-f", 0.2, 1.0, "--tau-refine", 0.01, 0.1, "--model", "lrd-tiny-soft")
+    assert calibrate(data, *scan, "--output", chosen) == 0
+    assert f"{2 * 2 * 6} settings from " in capsys.readouterr().err
+    found = read_preset(chosen)
+    assert (found.base, found.measured["decodes_that_differ"]) == ("settle", 0)
+    assert preset(str(chosen), G) == changed(DecodeConfig.settle(G), found.decoder)
+    assert set(found.decoder) == {"mix", "refine", "divergence"}
+
+    others = [{"prompt": p.prompt} for p in problems("words", "held-out", 4, ROWS)]
+    data.write_text("".join(json.dumps(line) + "\n" for line in others))
+    assert calibrate(data, "--preset", chosen, "--model", "lrd-tiny-soft", "--risk", 0.5, "--output", certified) == 0
+    claim = read_preset(certified).certificate
+    assert claim["method"].endswith("rising tau_refine")
+    taus, forwards = zip(*((rung["tau_refine"], rung["forwards"]) for rung in claim["sequence"]), strict=True)
+    assert list(taus) == sorted(taus) and list(forwards) == sorted(forwards, reverse=True)
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -316,7 +354,7 @@ def test_a_scan_writes_a_preset_that_decodes_and_is_certified_on_other_prompts(d
         (("--r-f", 2), "mix.r_f=2.0 must be in [0, 1]"),
         (("--reduce", "median"), "divergence.reduce='median' must be one of mean, sum, max"),
         (("--temperature", 1), "the decoder draws its tokens or its order"),
-        (("--commit", "best"), "commit='best' is unknown; choose one of dream"),
+        (("--commit", "best"), "commit='best' is unknown; choose one of all, dream"),
         (("--model", "lrd-huge"), "there is no model 'lrd-huge'"),
         (("--output", "preset.yaml"), "preset.yaml must end in .json or .toml"),
         (("--data", "missing.jsonl"), "missing.jsonl: no such file"),

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 from lrd_jax.checkpoint import load
 from lrd_jax.decoding.config import DecodeConfig
@@ -26,6 +27,8 @@ Say = Callable[[str], None]
 # The guard rises and everything else stays, so that each setting stops no later than the one before: risk and speed
 # grow together, and the last to pass is the fastest. Fixed before any data, in nats.
 LADDER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, float("inf"))
+# Likewise of a decoder that settles: a larger tau ends its refinement no later.
+SETTLING_LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 1.0, 3.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,13 +76,14 @@ def calibrate(options: Calibrate, say: Say = lambda words: None) -> Report:
         certify.check_levels(options.risk, options.confidence)
         certify.check_enough(len(examples), options.risk, options.confidence)
         _check_fresh(options, examples)
-        tunings = [Tuning.of(base).replace(max_entropy=guard) for guard in LADDER]
+        tunings = _ladder(Tuning.of(base))
     else:
+        settles = Tuning.of(base).settles
         tunings = grid(
             r_f=options.r_f,
             tau_refine=options.tau_refine,
-            tau_decode=options.tau_decode,
-            max_entropy=options.max_entropy,
+            tau_decode=(None,) if settles else options.tau_decode,
+            max_entropy=(None,) if settles else options.max_entropy,
             reduce=options.reduce,
             scope=options.scope,
         )
@@ -162,6 +166,18 @@ def _base(options: Calibrate) -> tuple[str | None, DecodeConfig]:
     return read_preset(options.preset).base if is_preset_file(options.preset) else options.preset, base
 
 
+def _ladder(tuning: Tuning) -> list[Tuning]:
+    """The fixed sequence of a certificate."""
+    if tuning.settles:
+        return [tuning.replace(tau_refine=tau) for tau in SETTLING_LADDER]
+    return [tuning.replace(max_entropy=guard) for guard in LADDER]
+
+
+def _rung(tuning: Tuning) -> dict[str, Any]:
+    """What a setting of the sequence has of its own."""
+    return {"tau_refine": tuning.tau_refine} if tuning.settles else {"max_entropy": tuning.guard}
+
+
 def decoder_table(base_name: str | None, base: DecodeConfig, tuning: Tuning) -> dict:
     """What a preset file holds: the settings that were chosen, and all else that the calibrated decoder has otherwise.
 
@@ -222,7 +238,8 @@ def _certificate(options: Calibrate, found: Report) -> dict:
         "prompts": found.prompts,
         "changed": rung.changed,
         "bound": rung.bound,
-        "method": "fixed-sequence testing, exact binomial p-values; the order is fixed by design, rising max_entropy",
+        "method": "fixed-sequence testing, exact binomial p-values; the order is fixed by design, rising "
+        + ", ".join(_rung(found.chosen.tuning)),
         "sequence": _sequence(found),
     }
 
@@ -230,7 +247,7 @@ def _certificate(options: Calibrate, found: Report) -> dict:
 def _sequence(found: Report) -> list[dict]:
     return [
         {
-            "max_entropy": point.tuning.guard,
+            **_rung(point.tuning),
             "forwards": point.forwards,
             "changed": rung.changed,
             "rate": rung.changed / found.prompts,

@@ -19,7 +19,8 @@ class Calibrate(DecoderOptions, OnMesh):
         they are compared with those of the decode that never stops.
       model: an embedded model, a converted folder or a Hugging Face folder.
       dtype: of the weights.
-      preset: lrd, paper, the paper's settings as paper/CHECKPOINT/BENCHMARK, or a preset file: what is calibrated.
+      preset: lrd, paper, settle, the paper's settings as paper/CHECKPOINT/BENCHMARK, or a preset file: what is
+        calibrated; a decoder that settles and then commits all has no tau_decode and no max_entropy.
       chat: put the prompts into the model's chat template.
       r_f: values to scan: share of its belief that a masked position feeds back, 0 to 1.
       tau_refine: values to scan: refinement ends below this divergence, nats.

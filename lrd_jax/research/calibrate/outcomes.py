@@ -94,6 +94,35 @@ def switch_of(paths: dict[int, Path], tuning: Tuning, max_steps: int) -> int | N
     return max_steps if longest == max_steps else None
 
 
+class Settlings:
+    """Outcomes of any `Tuning` of a decoder that settles and then commits all, on a canvas that is one block.
+
+    It commits nothing before its refinement ends, so one decode of a row with all of its refinement tells of every end.
+    """
+
+    def __init__(self, tunable: Tunable):
+        self._tunable = tunable
+        self._r_f: float | None = None
+        self._paths: list[Path] = []
+        self.decodes = 0  # rows decoded so far
+
+    def prepare(self, tunings: Iterable[Tuning]) -> None:
+        """Makes the decodes that these settings, all of one r_f, are read off; those of another r_f are dropped."""
+        tuning = next(iter(tunings)).unstopped
+        if tuning.r_f != self._r_f:
+            self._r_f = tuning.r_f
+            self._paths = self._tunable.paths([(row, tuning) for row in range(self._tunable.rows)])
+            self.decodes += self._tunable.rows
+
+    def outcomes(self, tuning: Tuning) -> list[Outcome]:
+        """What every row would answer, and with how many forwards; the setting must be among the prepared."""
+        return [path.outcome(self._end(path, tuning)) for path in self._paths]
+
+    def _end(self, path: Path, tuning: Tuning) -> int:
+        settled = path.divergence[: path.forwards, number_of(tuning)] < np.float32(tuning.tau_refine)
+        return int(np.argmax(settled)) if settled.any() else -1
+
+
 class Decodes:
     """Outcomes of any `Tuning` by decoding every row anew: for canvases of several blocks."""
 
@@ -109,7 +138,12 @@ class Decodes:
         return self._tunable.decoded(tuning)
 
 
-def source_of(tunable: Tunable) -> Replays | Decodes:
+Source = Replays | Settlings | Decodes
+
+
+def source_of(tunable: Tunable) -> Source:
     """The cheapest source of exact outcomes for the decoder."""
     one_block = tunable.base.num_blocks == 1 and tunable.base.refine.before == "block"
-    return Replays(tunable) if one_block else Decodes(tunable)
+    if not one_block:
+        return Decodes(tunable)
+    return Settlings(tunable) if Tuning.of(tunable.base).settles else Replays(tunable)

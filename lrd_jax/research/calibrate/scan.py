@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from lrd_jax.research.calibrate.judge import Judge
-from lrd_jax.research.calibrate.outcomes import Decodes, Outcome, Replays
+from lrd_jax.research.calibrate.outcomes import Outcome, Source
 from lrd_jax.research.calibrate.tuning import Tuning
 from lrd_jax.research.statistics import front
 
@@ -43,8 +43,8 @@ class Point:
 def grid(
     r_f: Iterable[float],
     tau_refine: Iterable[float],
-    tau_decode: Iterable[float],
-    max_entropy: Iterable[float],
+    tau_decode: Iterable[float | None],
+    max_entropy: Iterable[float | None],
     reduce: Iterable[str],
     scope: Iterable[str],
 ) -> list[Tuning]:
@@ -73,7 +73,7 @@ def measure(tuning: Tuning, outcomes: list[Outcome], judge: Judge, reference: Po
 
 
 def scan(
-    source: Replays | Decodes,
+    source: Source,
     tunings: list[Tuning],
     judge: Judge,
     reference: Point,

@@ -160,11 +160,13 @@ class Tunable:
         """The decoder in the one structure that all settings share: each row with its own refinement, `[B]`, and
         everything else as in the first."""
         config = tunings[0].applied(self.base)
-        guard = _ANY_ENTROPY if config.stop.max_entropy is None else config.stop.max_entropy
+        stop = config.stop
+        if stop is not None and stop.max_entropy is None:
+            stop = dataclasses.replace(stop, max_entropy=_ANY_ENTROPY)
         return config.replace(
             refine=dataclasses.replace(config.refine, tau=np.float32([tuning.tau_refine for tuning in tunings])),
             divergence=AnyDivergence(number=np.int32([number_of(tuning) for tuning in tunings])),
-            stop=dataclasses.replace(config.stop, max_entropy=guard),
+            stop=stop,
         )
 
 

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.parts.commit.settling import All
 from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.refine import Refine
 from lrd_jax.decoding.parts.stop import Stop
@@ -18,18 +19,20 @@ REDUCTIONS, SCOPES = ("mean", "sum", "max"), ("block", "masked")
 class Tuning:
     """What `lrd-jax calibrate` chooses for a decoder with mixing, refinement and a stop: six fields of the text form.
 
+    A decoder that settles, and then commits all that is masked, has no stop: the end of its refinement is one.
+
     Attributes:
       r_f: of `Mix`.
       tau_refine: of `Refine`, nats.
-      tau_decode: of `Stop`, nats; 0 never stops.
-      max_entropy: guard of `Stop`, nats; inf: none.
+      tau_decode: of `Stop`, nats; 0 never stops. None: the decoder settles.
+      max_entropy: guard of `Stop`, nats; inf: none. None: the decoder settles.
       reduce, scope: of `Divergence`.
     """
 
     r_f: float
     tau_refine: float
-    tau_decode: float
-    max_entropy: float
+    tau_decode: float | None
+    max_entropy: float | None
     reduce: str
     scope: str
 
@@ -42,33 +45,41 @@ class Tuning:
         """
         mix, refine, stop = config.mix, config.refine, config.stop
         wanted = {"mixing": isinstance(mix, Mix), "refinement": isinstance(refine, Refine)}
-        wanted["stop"] = isinstance(stop, Stop)
+        settles = stop is None and isinstance(config.commit, All)
+        wanted["stop"] = settles or isinstance(stop, Stop)
         if missing := [name for name, there in wanted.items() if not there]:
             raise Refused(
-                f"the decoder has no {' and no '.join(missing)} to tune; choose the preset lrd or paper, or a file"
+                f"the decoder has no {' and no '.join(missing)} to tune; "
+                "choose the preset lrd, paper or settle, or a file"
             )
-        guard = stop.max_entropy
+        guard = None if settles else math.inf if stop.max_entropy is None else stop.max_entropy
         return cls(
             r_f=mix.r_f,
             tau_refine=refine.tau,
-            tau_decode=stop.tau,
-            max_entropy=math.inf if guard is None else guard,
+            tau_decode=None if settles else stop.tau,
+            max_entropy=guard,
             reduce=config.divergence.reduce,
             scope=config.divergence.scope,
         )
 
     @property
+    def settles(self) -> bool:
+        """Whether it is of a decoder that settles and then commits all."""
+        return self.tau_decode is None
+
+    @property
     def changes(self) -> dict[str, Any]:
         """The settings in the text form, as `lrd_jax.decoding.text_form.changed` takes them and a preset file holds."""
+        stop = {} if self.settles else {"stop": {"tau": self.tau_decode, "max_entropy": self.guard}}
         return {
             "mix": {"r_f": self.r_f},
             "refine": {"tau": self.tau_refine},
-            "stop": {"tau": self.tau_decode, "max_entropy": self.guard},
+            **stop,
             "divergence": {"reduce": self.reduce, "scope": self.scope},
         }
 
     @property
-    def guard(self) -> float | str:
+    def guard(self) -> float | str | None:
         """`max_entropy` as the text form has it."""
         return NONE if self.max_entropy == math.inf else self.max_entropy
 
@@ -87,4 +98,4 @@ class Tuning:
     @property
     def unstopped(self) -> "Tuning":
         """The same decode without early stops: no divergence is below 0."""
-        return self.replace(tau_decode=0.0)
+        return self.replace(tau_refine=0.0) if self.settles else self.replace(tau_decode=0.0)
