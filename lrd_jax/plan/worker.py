@@ -4,7 +4,9 @@ import os
 import pickle
 import re
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -26,7 +28,7 @@ def _answer(task: Task) -> Compiled | TooLarge | str:
     began = time.perf_counter()
     lowered = task.job.lower(make_mesh(**task.mesh, devices=devices))
     try:
-        compiled = lowered.compile()
+        compiled, text = _compiled(lowered)
     except jax.errors.JaxRuntimeError as error:
         if found := re.search(r"\(([\d.]+)([KMGT])\) exceeds available HBM", str(error)):
             return TooLarge(int(float(found[1]) * 2 ** (10 * (1 + "KMGT".index(found[2])))))
@@ -37,9 +39,17 @@ def _answer(task: Task) -> Compiled | TooLarge | str:
         temporaries=memory.temp_size_in_bytes,
         output=memory.output_size_in_bytes,
         program=memory.generated_code_size_in_bytes,
-        steps=task.job.steps(Program(compiled.as_text() or "")),
+        steps=task.job.steps(Program(text)),
         seconds=time.perf_counter() - began,
     )
+
+
+def _compiled(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
+    """The program, and its text as the compiler writes it: jaxlib cannot read back every program of a newer libtpu."""
+    with tempfile.TemporaryDirectory(prefix="lrd-jax-plan-") as folder:
+        compiled = lowered.compile(compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
+        (written,) = Path(folder).glob("*after_codegen.txt")
+        return compiled, written.read_text()
 
 
 def _first_line(error: Exception) -> str:
