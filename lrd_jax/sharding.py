@@ -171,7 +171,7 @@ def mesh_of(tree: Any) -> Mesh | None:
     return None
 
 
-def batch_parts(mesh: Mesh, rules: Rules = RULES) -> int:
+def batch_parts(mesh: Mesh | AbstractMesh, rules: Rules = RULES) -> int:
     """Into how many parts a mesh splits the rows of a batch."""
     _check_mesh(mesh)
     return _parts(mesh, rules["batch"])

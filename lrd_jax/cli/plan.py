@@ -23,7 +23,7 @@ def run(options: Plan) -> int:
         jax.config.update("jax_platforms", "cpu")  # a plan takes no device of this machine
         from lrd_jax.plan import report
         from lrd_jax.plan.chips import GPUS, parse_gpus, parse_slice
-        from lrd_jax.plan.planner import count, mesh_sizes, meshes, plan
+        from lrd_jax.plan.planner import count, mesh_named, meshes, plan
 
         model, job_of, tokens = _asked(options)
         if options.gpu is not None:
@@ -34,7 +34,7 @@ def run(options: Plan) -> int:
             where = parse_slice(options.topology, options.slices)
             devices, together = where.count, where.size
         job_of(options.batch or 1)  # refuses what no mesh can mend
-        sizes = meshes(model, devices, together) if options.mesh is None else [mesh_sizes(options.mesh, devices)]
+        sizes = meshes(model, devices, together) if options.mesh is None else [mesh_named(options.mesh, devices)]
         sizes = _dividing(sizes, options.batch)
         if options.gpu is not None:
             rows = [report.Row(count(job_of, mesh, options.batch), {}, None) for mesh in sizes]

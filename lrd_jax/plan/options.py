@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from lrd_jax.errors import Refused
-from lrd_jax.options import DecoderOptions, check_types
+from lrd_jax.options import DecoderOptions, check_types, mesh_sizes
 from lrd_jax.plan.chips import parse_gpus, parse_slice
 
 
@@ -54,6 +54,8 @@ class Plan(DecoderOptions):
             parse_gpus(self.gpu)
             if self.slices != 1:
                 raise Refused(f"slices={self.slices} is of TPUs; --gpu {self.gpu} has none")
+        if self.mesh is not None:
+            mesh_sizes(self.mesh)
         if self.batch is not None and self.batch < 1:
             raise Refused(f"batch={self.batch} must be at least 1")
         if self.prompt_length < 1:

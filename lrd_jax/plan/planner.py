@@ -8,11 +8,12 @@ from jax.sharding import AbstractMesh
 
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
+from lrd_jax.options import MESH_AXES, mesh_sizes
 from lrd_jax.plan.chips import Slice
 from lrd_jax.plan.compiling import Compiled, TooLarge, compile_job, require_compiler
 from lrd_jax.plan.job import Job
 from lrd_jax.plan.search import largest
-from lrd_jax.sharding import MESH_AXES, RULES, param_shardings
+from lrd_jax.sharding import batch_parts, param_shardings
 
 JobOf = Callable[[int], Job]  # of a batch
 
@@ -37,21 +38,13 @@ class MeshPlan:
     needs: int | None = None
 
 
-def mesh_sizes(text: str, devices: int) -> dict[str, int]:
+def mesh_named(text: str, devices: int) -> dict[str, int]:
     """The sizes of a mesh of so many devices, as "data=2,tensor=4" names them.
 
     Raises:
       ValueError: it names none, or one of other devices.
     """
-    sizes = dict.fromkeys(MESH_AXES, 1)
-    for part in text.split(","):
-        axis, _, size = part.partition("=")
-        if axis not in sizes or not (size.isascii() and size.isdigit()) or not 0 < int(size) <= devices:
-            raise Refused(
-                f"mesh={text!r}: {part!r} is no size of 1 to {devices}; write sizes of {', '.join(MESH_AXES)}, as in "
-                "--mesh data=2,tensor=4"
-            )
-        sizes[axis] = int(size)
+    sizes = dict.fromkeys(MESH_AXES, 1) | mesh_sizes(text)
     if math.prod(sizes.values()) != devices:
         raise Refused(f"mesh={text!r} has {math.prod(sizes.values())} devices; give sizes whose product is {devices}")
     return sizes
@@ -139,7 +132,7 @@ def plan(
 
 def parts_of(mesh: Mapping[str, int]) -> int:
     """Into how many parts a mesh splits the rows of a batch."""
-    return math.prod(mesh[axis] for axis in RULES["batch"] or ())
+    return batch_parts(abstract_mesh(mesh))
 
 
 def mesh_text(mesh: Mapping[str, int]) -> str:
