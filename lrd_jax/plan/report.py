@@ -128,7 +128,7 @@ def assumptions(options: Plan, rows: Iterable[Row], tokens: float) -> list[str]:
         lines.append(f"Of the forwards {cached[0]:.0%} refresh the cache; the others recompute a region, the largest.")
     if options.batch is None:
         lines.append(
-            "The batch is the largest of those tried that fits: 1 to 8 rows a part, then steps of a seventh to a quarter."
+            "The batch is the largest of those tried that fits: 1 to 8 rows a part, then steps of up to a quarter."
         )
     return lines
 
