@@ -275,8 +275,8 @@ def twin_decode(
 
     Args:
       mix: `(r_f, top_p)`.
-      refine: `(tau, max_steps, before)`: once before the first commit of a "block", or anew before every "commit"; with a
-        fourth, min_confidence, it also ends once every masked position is surer.
+      refine: `(tau, max_steps, before)`: once before the first commit of a "block", or anew before every "commit";
+        with a fourth, min_confidence, it also ends once every masked position is surer.
       commit: a rule of above; the default is `lowest_entropy()`.
       stop: `(tau, max_entropy, min_confidence)`, the guards may be None.
       cache: `("prefix" or "dual", refresh_every or None)`.

@@ -126,17 +126,17 @@ CASES = {
         {"block_length": 6, "mix": (0.1, 0.9), "refine": (0.05, 6, "block"), "commit": lambda: twin.everything},
     ),
     "settle unless sure, then all": (
-        {"block_length": 3, "mix": Mix(0.3), "refine": Refine(0.001, 8, min_confidence=0.05), "commit": All()},
+        {"block_length": 3, "mix": Mix(0.3), "refine": Refine(0.001, 8, min_confidence=0.14), "commit": All()},
         {
             "block_length": 3,
             "mix": (0.3, 0.9),
-            "refine": (0.001, 8, "block", 0.05),
+            "refine": (0.001, 8, "block", 0.14),
             "commit": lambda: twin.everything,
         },
     ),
     "settle unless sure, before every commit": (
-        {"mix": Mix(0.1), "refine": Refine(0.001, 4, "commit", 0.03), "commit": LowestEntropy(2)},
-        {"mix": (0.1, 0.9), "refine": (0.001, 4, "commit", 0.03), "commit": lambda: twin.lowest_entropy(2)},
+        {"mix": Mix(0.1), "refine": Refine(0.001, 4, "commit", 0.16), "commit": LowestEntropy(2)},
+        {"mix": (0.1, 0.9), "refine": (0.001, 4, "commit", 0.16), "commit": lambda: twin.lowest_entropy(2)},
     ),
     "settled by position": (
         {"block_length": 6, "mix": Mix(0.1), "commit": Settled(0.3, 0.05, 1, 3)},

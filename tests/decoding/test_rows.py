@@ -69,7 +69,7 @@ OWN_LENGTHS = {
     "klass": ({"commit": KLASS(0.5, 0.1)}, True),
     "settle": ({"mix": Mix(0.3), "refine": Refine(0.1, 5), "commit": All()}, True),
     "settle unless sure": (
-        {"mix": Mix(0.3), "refine": Refine(0.001, 5, min_confidence=0.04), "commit": LowestEntropy(3)},
+        {"mix": Mix(0.3), "refine": Refine(0.001, 5, min_confidence=0.14), "commit": LowestEntropy(3)},
         True,
     ),
     "settled": ({"mix": Mix(0.1), "commit": Settled(0.2)}, True),
@@ -140,8 +140,8 @@ OWN_NUMBERS = {
     "klass": (lambda kl, c: {"commit": KLASS(kl, c)}, (1.0, 0.05), (0.1, 0.3)),
     "settle unless sure": (
         lambda tau, c: {"mix": Mix(0.3), "refine": Refine(tau, 5, min_confidence=c), "commit": LowestEntropy(3)},
-        (0.1, 0.02),
-        (0.001, 0.06),
+        (0.1, 0.12),
+        (0.001, 0.16),
     ),
     "settled": (lambda kl, c: {"mix": Mix(0.3), "commit": Settled(kl, c)}, (1.0, 0.05), (0.1, 0.3)),
     "reopening": (lambda x: {"mix": Mix(0.3), "commit": Reopening(LowestEntropy(2), x)}, (0.05,), (0.5,)),
