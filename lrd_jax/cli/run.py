@@ -6,12 +6,12 @@ from rich.console import Console
 
 from lrd_jax.cli import INCOMPLETE
 from lrd_jax.runs.options import Run
-from lrd_jax.runs.shards import launched_shard, parse_shard
+from lrd_jax.runs.shards import Shard, launched_shard, parse_shard
 
 
 def run(options: Run) -> int:
     """How far it is and how it ended on standard error."""
-    shard = launched_shard() if options.shard is None else parse_shard(options.shard)
+    shard = _shard(options)
     if shard.said:
         print(f"note: {shard.said} makes this shard {shard}; --shard 0/1 answers all", file=sys.stderr)
     with Console(stderr=True).status(f"loading {options.model}"):
@@ -29,3 +29,12 @@ def run(options: Run) -> int:
         words = f"{outcome.lines} answers{errors}; {outcome.done} of {outcome.total} are there, and the last shard"
         print(f"shard {shard}: {words} writes answers.jsonl", file=sys.stderr)
     return INCOMPLETE if outcome.wrong else 0
+
+
+def _shard(options: Run) -> Shard:
+    """What was asked for, or what a launcher says; processes that are one program answer all together."""
+    from lrd_jax.pods.agreement import process_of
+
+    if options.shard is not None:
+        return parse_shard(options.shard)
+    return launched_shard() if process_of() is None else Shard()

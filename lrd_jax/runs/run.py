@@ -1,14 +1,19 @@
 """A batch run from its file of prompts to its file of answers."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
+from lrd_jax.answer import Answer
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.engine import Engine, Request
 from lrd_jax.engine.feed import WINDOW, Feed
 from lrd_jax.generate import Generator
+from lrd_jax.pods import agree, from_first, is_first
+from lrd_jax.pods.agreement import process_of
 from lrd_jax.runs.fingerprint import made_of
 from lrd_jax.runs.lines import Line, PromptFile
 from lrd_jax.runs.options import Run
@@ -16,9 +21,11 @@ from lrd_jax.runs.plan import Plan, plan, request_of
 from lrd_jax.runs.records import answer_record, refused_record
 from lrd_jax.runs.shards import Shard
 from lrd_jax.runs.store import Store
+from lrd_jax.runs.together import answered_together
 
 Report = Callable[[bool], None]  # told of an answer, whether it is a good one
 Watch = Callable[[str, int, int], AbstractContextManager[Report]]  # of a name, the answers that are there, and of all
+Open = Callable[[Callable[[Loaded], None]], Loaded]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +46,10 @@ class Outcome:
     merged: bool
 
 
-def run(
-    options: Run,
-    config: DecodeConfig,
-    shard: Shard,
-    *,
-    open_model: Callable[[Callable[[Loaded], None]], Loaded],
-    watch: Watch,
-) -> Outcome:
+def run(options: Run, config: DecodeConfig, shard: Shard, *, open_model: Open, watch: Watch) -> Outcome:
     """Answers what a shard has not answered yet, and merges all answers once no shard lacks one.
+
+    Of several processes that are one program all call it, and process 0 alone reads and writes the folder.
 
     Args:
       open_model: loads the model; what it is given refuses one without its weights.
@@ -57,17 +59,27 @@ def run(
       ValueError: no such file or model; a folder of another run, or held by another process; a full disk.
     """
     file = PromptFile(options.input)
-    store = Store(options.out, shard, made_of(options, config, file.sha256)).look()
+    agree("files of prompts", {"sha256": file.sha256})
+    store = Store(options.out, shard, made_of(options, config, file.sha256))
     mine = [number for place, number in enumerate(file.numbers) if shard.has(place)]
-    if any(number not in store.done for number in mine):
+    if from_first(lambda: store.look().left(mine)):
         loaded = open_model(lambda empty: _check(empty, config, options))
-        with store.open():
-            left = [number for number in mine if number not in store.done]
-            with watch(f"shard {shard}" if shard.count > 1 else "answers", len(mine) - len(left), len(mine)) as report:
-                _answer(options, loaded, config, file, left, store, report)
+        with store.open() if is_first() else contextlib.nullcontext():
+            left = from_first(lambda: store.left(mine))
+            name = f"shard {shard}" if shard.count > 1 else "answers"
+            with watch(name, len(mine) - len(left), len(mine)) as report:
+                for record, is_good in _records(options, loaded, config, file, left):
+                    if is_first():
+                        store.add(record)
+                        report(is_good)
+    return Outcome(**from_first(lambda: _outcome(store, file, mine)))
+
+
+def _outcome(store: Store, file: PromptFile, mine: list[int]) -> dict[str, Any]:
     merged = store.merge(file.numbers)
     wrong = sum(not store.done[number] for number in (file.numbers if merged else mine))
-    return Outcome(len(mine), wrong, len(store.done), len(file.numbers), merged)
+    outcome = Outcome(len(mine), wrong, len(store.done), len(file.numbers), merged)
+    return dataclasses.asdict(outcome)
 
 
 def _check(empty: Loaded, config: DecodeConfig, options: Run) -> None:
@@ -78,32 +90,37 @@ def _check(empty: Loaded, config: DecodeConfig, options: Run) -> None:
         generator.encode([*asked, {"role": "user", "content": "?"}], name="the system prompt")
 
 
-def _answer(
-    options: Run,
-    loaded: Loaded,
-    config: DecodeConfig,
-    file: PromptFile,
-    numbers: list[int],
-    store: Store,
-    report: Report,
-) -> None:
+def _records(
+    options: Run, loaded: Loaded, config: DecodeConfig, file: PromptFile, numbers: list[int]
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """A record for each line, and whether it is a good answer."""
     todo = plan(file.read(numbers), options, Generator(loaded, config))
     for number, error in todo.refused.items():
-        store.add(refused_record(number, error))
-        report(False)
+        yield refused_record(number, error), False
+    answered = _by_engines if process_of() is None else _by_all
+    for line, answer, prompt_tokens in answered(options, loaded, config, _requests(todo, file, options)):
+        yield answer_record(line, answer, prompt_tokens, options.model), answer.complete
 
+
+Lanes = Iterator[tuple[int, Iterator[tuple[Line, Request]]]]
+
+
+def _by_engines(options: Run, loaded: Loaded, config: DecodeConfig, lanes: Lanes) -> Iterator[tuple[Line, Answer, int]]:
     def start(length: int, beside: Engine | None) -> Engine:
         queue = WINDOW * options.slots
         return Engine(loaded, config, slots=options.slots, prompt_length=length, queue=queue, beside=beside)
 
     with Feed(start, options.slots) as feed:
-        for line, asked in feed.answered(_requests(todo, file, options)):
-            answer = asked.result()
-            store.add(answer_record(line, answer, asked.prompt_tokens, options.model))
-            report(answer.complete)
+        for line, asked in feed.answered(lanes):
+            yield line, asked.result(), asked.prompt_tokens
 
 
-def _requests(todo: Plan, file: PromptFile, options: Run) -> Iterator[tuple[int, Iterator[tuple[Line, Request]]]]:
+def _by_all(options: Run, loaded: Loaded, config: DecodeConfig, lanes: Lanes) -> Iterator[tuple[Line, Answer, int]]:
+    for _, requests in lanes:
+        yield from answered_together(loaded, config, list(requests), options.slots)
+
+
+def _requests(todo: Plan, file: PromptFile, options: Run) -> Lanes:
     for length, numbers in todo.lanes:
         lines = (line for _, line in file.read(numbers))
         yield length, ((line, request_of(line, options)) for line in lines if isinstance(line, Line))

@@ -69,6 +69,10 @@ class Store:
             self._read(part)
         return self
 
+    def left(self, numbers: list[int]) -> list[int]:
+        """Those of the lines that have no answer."""
+        return [number for number in numbers if number not in self.done]
+
     @contextlib.contextmanager
     def open(self) -> Iterator[Self]:
         """Holds the shard alone, to answer it; on leaving, however, what has been answered is in a part.

@@ -30,16 +30,28 @@ def require_whole_parts(out, ids):
     return len(found)
 
 
-def kill_at_random(commands, out, ids, moment):
+def wait_for_part(out):
+    """Seconds until one more is there."""
+    began, before = time.monotonic(), len(list(out.glob("parts/*/*.jsonl")))
+    while len(list(out.glob("parts/*/*.jsonl"))) == before:
+        time.sleep(0.01)
+        assert time.monotonic() - began < 300
+    return time.monotonic() - began
+
+
+def kill_at_random(commands, out, ids, starting, answering):
     """Starts the commands together and kills them, again and again; the answers that were there each time.
 
     Args:
-      moment: waits for it, given which kill it is.
+      starting: every other kill comes within so many seconds,
+      answering: and the others within so many of an answer.
     """
-    counts = []
+    draw, counts = random.Random(0), []
     for kill in range(KILLS):
         running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for command in commands]
-        moment(kill)
+        if kill % 2:
+            wait_for_part(out)
+        time.sleep(draw.uniform(0, answering if kill % 2 else starting))
         for process in running:
             process.kill()
         for process in running:
@@ -52,9 +64,9 @@ def kill_at_random(commands, out, ids, moment):
 
 
 def test_a_folder_survives_kills_of_two_shards_at_any_moment(tmp_path):
-    out, ids, draw = tmp_path / "out", [f"p{line}" for line in range(1, 1001)], random.Random(0)
-    commands = [[sys.executable, HERE / "answering.py", out, shard, "1000"] for shard in ("0/2", "1/2")]
-    kill_at_random(commands, out, ids, lambda kill: time.sleep(draw.uniform(0, 0.7)))
+    out, ids = tmp_path / "out", [f"p{line}" for line in range(1, 2001)]
+    commands = [[sys.executable, HERE / "answering.py", out, shard, "2000"] for shard in ("0/2", "1/2")]
+    kill_at_random(commands, out, ids, starting=0.5, answering=0.05)
     for command in commands:
         subprocess.run(command, check=True)
     assert [record["id"] for record in records(out / "answers.jsonl")] == ids
@@ -63,9 +75,8 @@ def test_a_folder_survives_kills_of_two_shards_at_any_moment(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_survives_kills_at_any_moment(tmp_path, monkeypatch):
-    """Every other one while it starts, the others while it answers."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    ids, draw, out = [f"q{i}" for i in range(2000)], random.Random(1), tmp_path / "out"
+    ids, out = [f"q{i}" for i in range(2000)], tmp_path / "out"
     asked = [problem.prompt for task in EMBEDDED for problem in problems(task, "held-out", seed=0, count=1000, grade=2)]
     lines = [json.dumps({"id": id, "prompt": prompt}) for id, prompt in zip(ids, asked, strict=True)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
@@ -73,31 +84,13 @@ def test_the_command_survives_kills_at_any_moment(tmp_path, monkeypatch):
     def command(out):
         return [COMMAND, "run", str(tmp_path / "in.jsonl"), str(out), "--gen-length", "32"]
 
-    def parts(out):
-        return len(list(out.glob("parts/*/*.jsonl")))
-
-    def wait_for_part(out):
-        """Seconds until one more is there."""
-        began, before = time.monotonic(), parts(out)
-        while parts(out) == before:
-            time.sleep(0.02)
-            assert time.monotonic() - began < 300
-        return time.monotonic() - began
-
     whole = subprocess.Popen(command(tmp_path / "whole"))
     starting = wait_for_part(tmp_path / "whole")
     began = time.monotonic()
     assert whole.wait() == 0
     answering = time.monotonic() - began
 
-    def moment(kill):
-        if kill % 2:
-            wait_for_part(out)
-            time.sleep(draw.uniform(0, answering / KILLS))
-        else:
-            time.sleep(draw.uniform(0, starting))
-
-    counts = kill_at_random([command(out)], out, ids, moment)
+    counts = kill_at_random([command(out)], out, ids, starting, answering / KILLS)
     print(f"answers at each kill: {counts}; starting {starting:.1f} s, answering {answering:.1f} s")
     subprocess.run(command(out), check=True)
     expected, got = (records(folder / "answers.jsonl") for folder in (tmp_path / "whole", out))
