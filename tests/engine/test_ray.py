@@ -67,8 +67,8 @@ def test_a_killed_worker_costs_no_answer(tmp_path, model, prompts):
     ]
     command += ["--workers", "2", "--cpus", "0.5", "--batch", "8", "--slots", "4"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-    log = (tmp_path / "log").open("w")
-    script = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    with (tmp_path / "log").open("w") as log:
+        script = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     began = time.monotonic()
 
     def wait(there):
