@@ -10,14 +10,17 @@ import numpy as np
 
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.text_form import to_table
 from lrd_jax.engine.handle import EngineTicket, Handle, Listen
 from lrd_jax.engine.numbers import numbers_of
-from lrd_jax.engine.request import Request, checked
+from lrd_jax.engine.pod import Followers, LeadingRows, Link, guarded, is_pod, refuse_elsewhere
+from lrd_jax.engine.request import Checked, Request, checked
 from lrd_jax.engine.rows import ModelRows
-from lrd_jax.engine.scheduler import Counts, Scheduler
+from lrd_jax.engine.scheduler import Counts, Rows, Scheduler
 from lrd_jax.engine.turns import Turns
 from lrd_jax.errors import Refused
 from lrd_jax.generate import Generator
+from lrd_jax.pods import agree, is_first
 
 
 class Engine:
@@ -28,7 +31,8 @@ class Engine:
             answers = [handle.result() for handle in handles]
 
     A fixed number of rows decodes together; a row that ends gives its slot to the next request. One thread of its own
-    does all that concerns the device. Leaving the `with` waits for the answers, unless an exception leaves it.
+    does all that concerns the device. With parameters over several processes every one of them makes the engine, with
+    the same arguments, and process 0 submits. Leaving the `with` waits for the answers, unless an exception leaves it.
 
     Attributes:
       loaded: the model, its parameters and tokenizer.
@@ -88,7 +92,11 @@ class Engine:
         self.prompt_length = room if prompt_length is None else prompt_length
         self._numbers = itertools.count()
         began = time.perf_counter()
-        self._turns = Turns() if beside is None else beside._turns
+        self._link = beside._link if beside is not None else Link() if is_pod(loaded.params) else None
+        if self._link is not None:
+            sizes = {"slots": slots, "prompt_length": self.prompt_length}
+            agree("the engine's arguments", {**sizes, "config": to_table(config)})
+        self._turns = beside._turns if beside is not None else _turns(self._link)
         try:
             rows = self._turns.call(self._start)
         except BaseException:
@@ -111,7 +119,16 @@ class Engine:
         Raises:
           Refused: a request that cannot be decoded, a full queue, or an engine that is closed or has failed.
         """
-        asked = checked(request, self._generator, self.prompt_length, self._length)
+        return self.put(self.check(request), listen=listen)
+
+    def check(self, request: Request) -> Checked:
+        """The request, ready to be put; raises as `submit` does for one that cannot be decoded."""
+        if self._link is not None:
+            refuse_elsewhere()
+        return checked(request, self._generator, self.prompt_length, self._length)
+
+    def put(self, asked: Checked, *, listen: Listen | None = None) -> Handle:
+        """`submit` of a request that `check` gave."""
         now, special = time.monotonic(), self.loaded.config
         ticket = EngineTicket(
             next(self._numbers),
@@ -139,21 +156,36 @@ class Engine:
         Args:
           drain: answer them all; False: cancel them.
         """
+        self.stop(drain)
+        self._turns.leave(self._lane)
+
+    def stop(self, drain: bool = True) -> None:
+        """As `close`, and does not wait."""
         self._lane.close()
         if not drain:
             self._lane.cancel_all()
-        self._turns.leave(self._lane)
 
     def __enter__(self) -> "Engine":
         return self
 
-    def __exit__(self, kind: Any, error: Any, where: Any) -> None:
-        self.close(drain=kind is None)
+    def __exit__(self, *error: Any) -> None:
+        self.close(drain=error[0] is None)
 
-    def _start(self) -> ModelRows:
-        rows = ModelRows(self.loaded.model, self.loaded.params, self.config, self.slots, self.prompt_length)
-        rows.compile()
-        return rows
+    def _start(self) -> Rows:
+        sizes = (self.config, self.slots, self.prompt_length)
+        if self._link is None:
+            return ModelRows(self.loaded.model, self.loaded.params, *sizes)
+        rows = ModelRows(
+            self.loaded.model, self.loaded.params, *sizes, meet=lambda: agree("an engine that compiles", {})
+        )
+        self._link.lanes.append(rows)
+        return LeadingRows(rows, self._link)
+
+
+def _turns(link: Link | None) -> Turns | Followers:
+    if link is None:
+        return Turns()
+    return Turns(link, guarded) if is_first() else Followers(link)
 
 
 def _check_count(name: str, size: Any) -> None:

@@ -7,7 +7,7 @@ Axes: B slots, P prompt, G canvas, W active window.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -66,17 +66,48 @@ class ModelRows:
       layout: of the plans.
     """
 
-    def __init__(self, model: Denoiser, params: Any, config: DecodeConfig, slots: int, prompt: int):
+    def __init__(
+        self,
+        model: Denoiser,
+        params: Any,
+        config: DecodeConfig,
+        slots: int,
+        prompt: int,
+        meet: Callable[[], None] | None = None,
+    ):
+        """Compiles.
+
+        Args:
+          meet: called before what was compiled first runs: collectives of CPUs give up on a peer that compiles.
+        """
         self.config = config
         self.layout = Layout(slots, prompt, config.gen_length, len(numbers_of(config)))
         self._model, self._params = model, params
-        self._slots = _on_device_of(params, run_empty((model, self.layout), params, numbers_of(config), config))
+        static, nothing, none = (model, self.layout), self.layout.write({}, []), np.int32(0)
+        empty = (static, params, numbers_of(config), config)
+        if meet is not None:
+            run_empty.lower(*empty).compile()
+            meet()
+        self._slots = _on_device_of(params, run_empty(*empty))
+        if meet is not None:
+            run_insert.lower(static, params, self._slots, nothing, config).compile()
+            run_round.lower(model, params, self._slots, none, none, config).compile()
+            meet()
+        self.place(nothing)
+        jax.block_until_ready(self.advance(0, 0))
 
     def begin(self, placed: Mapping[int, Any], ended: Sequence[int], n: int, keep: int) -> jax.Array:
         """See `Rows`."""
-        if placed or ended:
-            self.place(self.layout.write({slot: ticket.work for slot, ticket in placed.items()}, list(ended)))
+        plan = self.plan(placed, ended)
+        if plan is not None:
+            self.place(plan)
         return self.advance(n, keep)
+
+    def plan(self, placed: Mapping[int, Any], ended: Sequence[int]) -> np.ndarray | None:
+        """The plan of tickets that begin and slots that are to rest; None where there are none."""
+        if not (placed or ended):
+            return None
+        return self.layout.write({slot: ticket.work for slot, ticket in placed.items()}, list(ended))
 
     def place(self, plan: np.ndarray) -> None:
         """Begins and ends rows as a plan says."""
@@ -94,11 +125,6 @@ class ModelRows:
         """See `Rows`."""
         here = round_ if round_.is_fully_addressable else round_.addressable_data(0)
         return read_table(np.asarray(here), self.config, self._model.config.mask_id)
-
-    def compile(self) -> None:
-        """Both programs, so that the first request does not wait for them."""
-        self.place(self.layout.write({}, []))
-        jax.block_until_ready(self.advance(0, 0))
 
 
 @PlatformJit

@@ -1,5 +1,6 @@
 """The one thread that works on a device, and whose turn it is. Plain Python, no JAX."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -7,6 +8,8 @@ from typing import Protocol, TypeVar
 from lrd_jax.errors import Refused
 
 T = TypeVar("T")
+
+HEARTBEAT_SECONDS = 1.0  # between two words to a link while all rest
 
 
 class Lane(Protocol):
@@ -20,6 +23,14 @@ class Lane(Protocol):
     def fail(self, error: BaseException) -> None: ...
 
 
+class Link(Protocol):
+    """Who else is to know of the thread's work, see `lrd_jax.engine.pod`."""
+
+    def call(self) -> None: ...
+    def idle(self) -> None: ...
+    def stop(self) -> None: ...
+
+
 class Turns:
     """A thread that gives lanes turns of one device: the next is whose turns took the least time so far.
 
@@ -30,13 +41,19 @@ class Turns:
       changed: to be notified of when a lane may have become busy; its lock is the lanes'.
     """
 
-    def __init__(self, name: str = "engine"):
+    def __init__(self, link: Link | None = None, guard: Callable[[], contextlib.AbstractContextManager] | None = None):
+        """
+        Args:
+          link: told before a call, when all rest, and at the end.
+          guard: of the thread's work.
+        """
         self.changed = threading.Condition()
+        self._link, self._guard = link, guard or contextlib.nullcontext
         self._used: dict[Lane, float] = {}  # seconds
         self._busy: list[Lane] = []  # as of the last look
         self._calls: list[Callable[[], None]] = []
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     def call(self, function: Callable[[], T]) -> T:
@@ -83,17 +100,10 @@ class Turns:
 
     def _run(self) -> None:
         try:
-            before: Lane | None = None
-            while True:
-                lane = self._next(wait=before is None)
-                begun = lane is not None and lane.begin()
-                if before is not None:
-                    before.tell()
-                elif lane is None:
-                    return
-                if lane is not None and begun:
-                    self._used[lane] += lane.collect()
-                before = lane
+            with self._guard():
+                self._take_turns()
+                if self._link is not None:
+                    self._link.stop()
         except BaseException as error:  # nobody would hear of it here
             with self.changed:
                 self._closing = True
@@ -103,6 +113,19 @@ class Turns:
                 lane.fail(error)
             for call in calls:
                 call()
+
+    def _take_turns(self) -> None:
+        before: Lane | None = None
+        while True:
+            lane = self._next(wait=before is None)
+            begun = lane is not None and lane.begin()
+            if before is not None:
+                before.tell()
+            elif lane is None:
+                return
+            if lane is not None and begun:
+                self._used[lane] += lane.collect()
+            before = lane
 
     def _next(self, wait: bool) -> Lane | None:
         """The lane whose turn it is.
@@ -115,11 +138,16 @@ class Turns:
                 self.changed.notify_all()  # who leaves waits for a lane to rest
                 busy = [lane for lane in self._used if lane.busy]
                 calls, self._calls = self._calls, []
-                if not (busy or calls) and wait and not self._closing:
-                    self.changed.wait()
-                    continue
+                rests = not (busy or calls) and wait and not self._closing
+                woken = rests and self.changed.wait(None if self._link is None else HEARTBEAT_SECONDS)
                 self._catch_up(busy)
+            if rests:
+                if self._link is not None and not woken:
+                    self._link.idle()
+                continue
             for call in calls:
+                if self._link is not None:
+                    self._link.call()
                 call()
             if busy or not calls:
                 return min(busy, key=self._used.__getitem__, default=None)

@@ -9,7 +9,7 @@ import pytest
 from byte_model import write_byte_model
 
 from lrd_jax import DecodeConfig, Draw, Generator, load
-from lrd_jax.engine import Engine, Request
+from lrd_jax.engine import Engine, Engines, Request
 from lrd_jax.errors import Refused
 
 PROMPTS = ["One.", "The second prompt is longer.", "Zwölf 東京 🙂", "x" * 40, "a b c", "last"]
@@ -284,3 +284,21 @@ def test_engines_share_a_device_by_turns(loaded, engine):
 def test_an_idle_engine_wakes_up(engine):
     time.sleep(0.2)
     assert engine.submit(Request(prompt="One.")).result(60).complete
+
+
+def test_a_request_goes_to_the_engine_of_its_decoder_and_length(loaded):
+    configs = {"lrd": CONFIG, "plain": DecodeConfig.plain(8)}
+    with Engines(loaded, configs, prompt_lengths=(32, 8), slots=2) as engines:
+        asked = [(name, prompt) for prompt in PROMPTS[:3] for name in (None, "plain")]
+        handles = [engines.submit(Request(prompt=prompt), decoder=name) for name, prompt in asked]
+        for (name, prompt), handle in zip(asked, handles, strict=True):
+            (wanted,) = Generator(loaded, configs[name or "lrd"]).generate([prompt])
+            assert timeless(handle.result(60)) == timeless(wanted)
+        answered = {key: sum(engine.counts.ended.values()) for key, engine in engines.engines.items()}
+        assert answered == {("lrd", 8): 1, ("lrd", 32): 2, ("plain", 8): 1, ("plain", 32): 2}
+        with pytest.raises(Refused, match="decoder 'dream' is not among those of the engines: lrd, plain"):
+            engines.submit(Request(prompt="x"), decoder="dream")
+        with pytest.raises(Refused, match="has 40 tokens, more than prompt_length=32"):
+            engines.submit(Request(prompt="x" * 40))
+    with pytest.raises(Refused, match="at least one config"):
+        Engines(loaded, {}, prompt_lengths=(8,))
