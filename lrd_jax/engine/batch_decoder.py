@@ -74,7 +74,12 @@ class BatchDecoder:
             raise Refused(f"chat={chat!r:.80} must be True or False")
         stop = check_stop(stop)
         self._config = decoder(preset, gen_length, **(changes or {}))
-        self._asked = {"model": model, "preset": preset, "gen_length": gen_length, "changes": dict(changes or {})}
+        self._asked: dict[str, Any] = {
+            "model": model,
+            "preset": preset,
+            "gen_length": gen_length,
+            "changes": dict(changes or {}),
+        }
         self._asked |= {"dtype": dtype, "slots": slots, "chat": chat, "stop": stop, "seed": seed}
         self._opened: tuple[Generator, Feed] | None = None
 
@@ -111,7 +116,7 @@ class BatchDecoder:
             answer = asked.result()
             found[row] |= {name: getattr(answer, name) for name in _ANSWER}
             found[row] |= dict(zip(_COUNTS, (asked.prompt_tokens, len(answer.tokens)), strict=True))
-        nothing = dict.fromkeys(("text", "stop_reason", "finish"), "")
+        nothing: dict[str, Any] = dict.fromkeys(("text", "stop_reason", "finish"), "")
         names = (*_ANSWER, *_COUNTS, _ERROR)
         return {**columns, **{name: np.array([row.get(name, nothing.get(name, 0)) for row in found]) for name in names}}
 
