@@ -1,11 +1,13 @@
 """Models by path or name: `load` takes a converted checkpoint, a Hugging Face folder or an embedded model."""
 
 import dataclasses
+import hashlib
 import importlib.resources
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from lrd_jax.convert.tables import ParamPath, flatten, param_shapes
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
+from lrd_jax.pods import agree, from_first
 from lrd_jax.sharding import padded_params, param_shardings
 from lrd_jax.text import Tokenizer, has_tokenizer, load_tokenizer
 
@@ -66,7 +69,8 @@ def load(
       note: told, in a sentence, where None became another dtype than the stored one, or should have.
 
     Raises:
-      ValueError: there is no such model, or every problem that was found in its folder.
+      ValueError: there is no such model, or every problem that was found in its folder; or the processes of the mesh
+        find different files there.
     """
     folder = find_model(path_or_name)
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
@@ -74,6 +78,15 @@ def load(
     dtype = None if dtype is None else _weights_in(dtype)
     if dtype is None and folder in embedded_models().values():
         dtype = "float32"  # they are small, and in it padding a prompt cannot tip a close choice
+    shared = mesh is not None and mesh.is_multi_process
+    if shared:
+        agree("checkpoints", fingerprint(folder))
+
+    def faster(config: ModelConfig, stored: dict[ParamPath, np.dtype]) -> str | None:
+        if not shared:
+            return _faster_dtype(config, stored, mesh, note)
+        return from_first(lambda: _faster_dtype(config, stored, mesh, note))  # free memory differs from host to host
+
     found: list[Loaded] = []
 
     def before(config: ModelConfig) -> None:
@@ -82,14 +95,14 @@ def load(
         look(found[0])
 
     if is_checkpoint(folder):
-        faster = None if dtype is not None else lambda config, stored: _faster_dtype(config, stored, mesh, note)
-        _, params = restore(folder, mesh=mesh, dtype=dtype, choose=faster, look=before)
+        choose = None if dtype is not None else faster
+        _, params = restore(folder, mesh=mesh, dtype=dtype, choose=choose, look=before)
     else:
         source = open_source(folder, uniform=dtype is None)
         config = source.config
         before(config)
         if dtype is None:
-            dtype = _faster_dtype(config, source.dtypes(None), mesh, note)
+            dtype = faster(config, source.dtypes(None))
         params = place_params(
             config, source.dtypes(dtype), _shardings(config, mesh), source.read, _padded(config, mesh)
         )
@@ -142,6 +155,26 @@ def _weights_in(dtype: DTypeLike) -> str:
     except TypeError:
         name = repr(dtype)
     return weight_dtype(name).name
+
+
+def fingerprint(folder: Path) -> dict[str, Any]:
+    """What tells a model's folder from another, by file: its size, and a hash of it, of safetensors of the header.
+
+    The metadata of a converted checkpoint holds the hashes of its tensors.
+    """
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "_CHECKPOINT_METADATA")
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return {file.name: _digest(file) for file in [*files, *sorted(folder.glob("*.safetensors"))]}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        if file.suffix == ".safetensors":
+            length = int.from_bytes(content.read(8), "little")
+            found = hashlib.sha256(content.read(min(length, 1 << 26)))
+        else:
+            found = hashlib.file_digest(content, "sha256")
+    return f"{file.stat().st_size} bytes, {found.hexdigest()[:12]}"
 
 
 def embedded_models() -> dict[str, Path]:

@@ -11,7 +11,7 @@ CONFIGS = {
     "dual": DecodeConfig.lrd(8, block_length=4, cache=DualCache(3)),
 }
 
-MESHES = {"data": (4, 1, 1), "fsdp": (2, 2, 1), "tensor": (2, 1, 2)}
+MESHES = {"data": (4, 1, 1), "fsdp": (2, 2, 1), "tensor": (2, 1, 2), "across": (1, 1, 4)}
 
 # (mesh, checkpoint, stored as, decoder); "hf" or "orbax" is the form that every process reads its own parts from.
 DECODES = (
@@ -22,6 +22,14 @@ DECODES = (
     ("tensor", "tiny-llada", "hf", "dual"),
     ("tensor", "tiny-dream", "orbax", "lrd"),
     ("tensor", "tiny-dream", "orbax", "threshold"),
+    ("across", "tiny-llada", "hf", "lrd"),
+    ("across", "tiny-dream", "orbax", "plain"),
+)
+
+QUESTIONS = (
+    "Tom has 14 apples. Ann takes 5 apples. How many are left?",
+    "Tom has 12 apples. How many are left?",
+    "Ann has 3 apples. Tom takes 2 apples. How many are left?",
 )
 
 

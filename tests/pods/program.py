@@ -12,10 +12,15 @@ import jax
 import numpy as np
 from jax._src.distributed import global_state
 from jax.sharding import NamedSharding, PartitionSpec
-from pod_decodes import CONFIGS, DECODES, MESHES, prompts
+from pod_decodes import CONFIGS, DECODES, MESHES, QUESTIONS, prompts
 
 import lrd_jax
-from lrd_jax.pods import connect, fetch, place
+import lrd_jax.errors
+from lrd_jax import Generator
+from lrd_jax import checkpoint as checkpoint_room
+from lrd_jax.convert import tables
+from lrd_jax.convert.placing import place_params
+from lrd_jax.pods import agree, connect, fetch, fetch_to_first, from_first, place
 from lrd_jax.sharding import batch_sharding, make_mesh, shard, shard_batch
 
 coordinator, processes, process, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
@@ -68,10 +73,39 @@ arrays |= {f"place.{name}": value for name, value in fetch(placed).items()}
 arrays["moved"] = fetch(place(placed["rows"], NamedSharding(mesh, PartitionSpec(None, None))))
 facts["wrong rows"] = refusal(shard_batch, np.zeros((6, 2), np.int32), mesh)
 
-loads = {}
+facts["agreed"] = refusal(agree, "facts", {"a": 1})
+facts["differ"] = refusal(agree, "facts", {"a": 1, "b": process})
+
+
+def refuse():
+    raise lrd_jax.errors.Refused("process 0 refuses")
+
+
+facts["told"] = [from_first(lambda: 7 + process), refusal(from_first, refuse)]
+first = fetch_to_first(placed["rows"])
+arrays |= {} if process else {"first": first}
+
+tables.SLAB_ELEMENTS = 1 << 10  # a slab of a tiny model
+loads, read = {}, {}
+
+
+def counting(config, dtypes, shardings, read_slab, padded=None):
+    """`place_params` that counts the bytes that are read."""
+
+    def counted(tensor, slab):
+        values = read_slab(tensor, slab)
+        read[key] += values.nbytes
+        return values
+
+    return place_params(config, dtypes, shardings, counted, padded)
+
+
+checkpoint_room.place_params = counting
 for number, (mesh_name, checkpoint, form, decoder) in enumerate(DECODES):
     mesh = meshes[mesh_name]
     if (mesh_name, checkpoint) not in loads:
+        key = f"read.{mesh_name}.{checkpoint}"
+        read[key] = 0
         loads[mesh_name, checkpoint] = lrd_jax.load(folder / form / checkpoint, mesh=mesh)
         facts[f"bytes.{mesh_name}.{checkpoint}"] = held(loads[mesh_name, checkpoint].params)
     loaded = loads[mesh_name, checkpoint]
@@ -85,6 +119,14 @@ for number, (mesh_name, checkpoint, form, decoder) in enumerate(DECODES):
     meet(f"compiled {number}")
     result = fetch(decode(loaded.params, ids, mask))
     arrays |= {f"{number}.tokens": result.tokens, f"{number}.forwards": result.forwards}
+
+facts |= read
+checkpoint_room.place_params = place_params
+for mesh_name, mesh in meshes.items():
+    generator = Generator(lrd_jax.load("lrd-tiny-soft", mesh=mesh), CONFIGS["lrd"], batch=3)
+    facts[f"answers.{mesh_name}"] = [answer.tokens for answer in generator.generate(QUESTIONS, seed=1)]
+asked = [QUESTIONS[0], QUESTIONS[process]]
+facts["prompts differ"] = refusal(generator.generate, asked)
 
 # Parameters in the memory of each process, and prompts that were not placed.
 loaded = lrd_jax.load(folder / "hf" / "tiny-llada")

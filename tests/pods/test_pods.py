@@ -4,21 +4,19 @@ import contextlib
 import json
 import signal
 import subprocess
-from pathlib import Path
 
 import goldens
 import jax
 import numpy as np
 import pytest
-from pod_decodes import CONFIGS, DECODES, MESHES, prompts
-from pod_processes import Pod, stop
+from pod_decodes import CONFIGS, DECODES, MESHES, QUESTIONS, prompts
+from pod_launching import HERE, Pod
 
+import lrd_jax
 from lrd_jax.convert.conversion import convert
 from lrd_jax.decoding.loop import make_decode
 
 pytestmark = pytest.mark.slow
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +25,11 @@ def pod(tmp_path_factory):
     (folder / "hf").symlink_to(goldens.GOLDEN)
     for name in ("tiny-llada", "tiny-dream"):
         convert(str(goldens.GOLDEN / name), folder / "orbax" / name)
-    pod = Pod(folder, HERE / "program.py")
+    pod = Pod(folder, lambda address, process: [HERE / "program.py", address, "2", process, folder])
     try:
         yield pod
     finally:
-        stop(pod.processes)
+        pod.stop()
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +49,36 @@ def seen(pod, one_process):
     pod.wait("done")
     facts = [json.loads((pod.folder / f"{i}.json").read_text()) for i in range(2)]
     return facts, [dict(np.load(pod.folder / f"{i}.npz")) for i in range(2)]
+
+
+@pytest.mark.parametrize(("name", "form"), [decode[1:3] for decode in DECODES if decode[0] == "across"])
+def test_a_process_reads_its_own_parts(seen, checkpoint, name, form):
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(checkpoint(name)[1]))
+    for facts in seen[0]:  # halves of what a row of the file is split by, all of what is split inside rows
+        assert 0.5 * whole < facts[f"read.across.{name}"] < 0.75 * whole
+        assert facts[f"read.fsdp.{name}"] == whole
+
+
+def test_a_generator_answers_as_on_one_process(seen):
+    loaded = lrd_jax.load("lrd-tiny-soft")
+    answers = lrd_jax.Generator(loaded, CONFIGS["lrd"], batch=3).generate(QUESTIONS, seed=1)
+    for facts in seen[0]:
+        for mesh in MESHES:
+            assert facts[f"answers.{mesh}"] == [answer.tokens for answer in answers], mesh
+
+
+def test_what_differs_is_named_on_every_process(seen):
+    for facts in seen[0]:
+        assert facts["agreed"] is None
+        assert facts["differ"] == (
+            "the processes differ in their facts: b is 0 on process 0, 1 on process 1; give all of them the same"
+        )
+        assert "the processes differ in their requests: prompt 1 is" in facts["prompts differ"]
+        assert facts["told"] == [7, "process 0 refuses"]
+
+
+def test_arrays_come_whole_to_process_0(seen):
+    np.testing.assert_array_equal(seen[1][0]["first"], np.arange(24).reshape(8, 3))
 
 
 def test_processes_see_each_other(seen):
@@ -104,6 +132,7 @@ def test_data_goes_across_processes_and_tensor_stays_inside(seen):
     for facts in seen[0]:
         at = facts["processes of meshes"]
         assert at["tensor"] == [[[0, 0]], [[1, 1]]]
+        assert at["across"] == [[[0, 0, 1, 1]]]
         assert at["fsdp"] == [[[0], [0]], [[1], [1]]]
 
 
