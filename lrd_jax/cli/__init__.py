@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from lrd_jax import __version__
 from lrd_jax.errors import Refused
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's warnings are for those who write its partitioner
+
 INCOMPLETE, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 

@@ -5,7 +5,7 @@ where arrays go onto a mesh of all devices and `fetch` where their values are wa
 such as a line that was typed, `from_first` tells the others; `agree` refuses what must be equal and is not.
 """
 
-from lrd_jax.pods.agreement import agree, from_first, is_first
+from lrd_jax.pods.agreement import agree, from_first, is_first, process_of
 from lrd_jax.pods.arrays import fetch, fetch_to_first, place
 from lrd_jax.pods.connecting import COORDINATOR, NUM_PROCESSES, PROCESS_ID, connect
 
@@ -20,4 +20,5 @@ __all__ = [
     "from_first",
     "is_first",
     "place",
+    "process_of",
 ]

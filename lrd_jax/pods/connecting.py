@@ -55,6 +55,8 @@ def connect(
         return
     coordinator = coordinator or os.environ.get(COORDINATOR)
     num_processes = _number(NUM_PROCESSES) if num_processes is None else num_processes
+    if num_processes == 1:
+        return
     process_id = _number(PROCESS_ID) if process_id is None else process_id
     heartbeat_seconds = heartbeat_seconds or heartbeat_of()
     timeout_seconds = timeout_seconds or _number(TIMEOUT_SECONDS) or 300
@@ -63,7 +65,7 @@ def connect(
             coordinator, num_processes, process_id, [], None, timeout_seconds
         )
     parts = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
-    if all(part is None for part in parts.values()) or num_processes == 1:
+    if all(part is None for part in parts.values()) or num_processes == 1:  # as a launcher says
         return
     coordinator, num_processes, process_id = _checked(parts)
     if xla_bridge.backends_are_initialized():

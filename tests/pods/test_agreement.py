@@ -124,7 +124,5 @@ def test_a_mesh_is_read():
 
 @pytest.mark.parametrize("text", ["", "data", "data=0", "data=2,data=2", "model=2", "data=2;tensor=2", "data=-1"])
 def test_what_is_no_mesh_is_refused(text):
-    with pytest.raises(
-        Refused, match="give sizes of data, fsdp, tensor, each at most once, as in"
-    ):
+    with pytest.raises(Refused, match="give sizes of data, fsdp, tensor, each at most once, as in"):
         mesh_sizes(text)
