@@ -1,5 +1,6 @@
 """Processes that are one program on this machine, with their logs and a hard limit."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -71,3 +72,7 @@ class Pod:
             if process.poll() is None:
                 process.kill()
             process.wait()
+            for stream in (process.stdin, process.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    if stream is not None:
+                        stream.close()
