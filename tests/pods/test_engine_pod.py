@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from byte_model import write_byte_model
-from pod_processes import Pod, stop
+from pod_launching import Pod
 from pod_requests import CONFIGS, PROMPT_LENGTH, requests
 
 from lrd_jax import load, make_decode
@@ -22,12 +22,14 @@ def seen(tmp_path_factory):
     """The model, and the facts of each process."""
     folder = tmp_path_factory.mktemp("pod")
     (folder / "model").symlink_to(write_byte_model(folder / "bytes", chat=True, max_length=64))
-    pod = Pod(folder, Path(__file__).parent / "engine_program.py")
+    pod = Pod(
+        folder, lambda address, process: [Path(__file__).parent / "engine_program.py", address, "2", process, folder]
+    )
     try:
         pod.wait("json")
         yield load(folder / "model"), [json.loads((folder / f"{i}.json").read_text()) for i in range(2)]
     finally:
-        stop(pod.processes)
+        pod.stop()
 
 
 def test_answers_are_those_of_one_process(seen):
