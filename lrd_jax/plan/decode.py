@@ -79,11 +79,6 @@ class DecodeJob:
         every = getattr(cache, "refresh_every", None)
         return (1 if every is None else math.ceil(forwards / every)) / forwards
 
-    @property
-    def most_forwards(self) -> int:
-        """Forwards on which a canvas commits at the most, those of refinement left out."""
-        return self.config.commit.max_commits(self.config.gen_length, self.config.window)
-
     def _params(self, mesh: Mesh | AbstractMesh) -> Any:
         dtype = jnp.dtype(self.dtype)
         return jax.tree.map(
@@ -92,10 +87,11 @@ class DecodeJob:
         )
 
     def _like_logits(self, leaf: Any, mesh: Mesh | AbstractMesh) -> NamedSharding:
-        """Rows split; and the vocabulary, where the last axis is it."""
-        whole = leaf.shape[-1] != self.model.vocab_size or len(leaf.shape) == 1
+        """Rows split; and the vocabulary, where the last axis is it and divides."""
+        size = self.model.vocab_size
+        whole = leaf.shape[-1] != size or len(leaf.shape) == 1 or size % mesh.shape["tensor"] > 0
         between = [None] * (len(leaf.shape) - 2)
-        return NamedSharding(mesh, PartitionSpec(RULES["batch"], *([] if whole else [*between, RULES["vocab"]])))
+        return NamedSharding(mesh, PartitionSpec(RULES["batch"], *([] if whole else [*between, "tensor"])))
 
     @functools.cache  # noqa: B019 (a plan makes a handful of jobs)
     def _carried(self) -> tuple[Any, Any]:

@@ -60,7 +60,9 @@ def test_a_process_that_ends_is_told(monkeypatch):
 @NEEDS_LIBTPU
 @pytest.mark.slow
 def test_the_tpu_compiler_plans_a_decode(capsys):
-    line = "plan lrd-tiny --topology v5e:2x2 --batch 8 --prompt-length 256 --gen-length 32 --block-length 8"
+    line = (
+        "plan lrd-tiny --topology v5e:2x2 --mesh data=4 --batch 8 --prompt-length 256 --gen-length 32 --block-length 8"
+    )
     assert main([*line.split(), "--cache", "dual", "--json"]) == 0
     (mesh,) = json.loads(capsys.readouterr().out)["meshes"]
     assert mesh["mesh"] == {"data": 4, "fsdp": 1, "tensor": 1}

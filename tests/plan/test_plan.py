@@ -136,6 +136,14 @@ def test_cache_and_state_follow_batch_and_heads():
     assert job_of(8).counted(abstract_mesh({"data": 1, "fsdp": 1, "tensor": 1}))["cache"] == 0
 
 
+def test_a_vocabulary_that_does_not_divide_is_padded():
+    job = DecodeJob(
+        model=model_config("lrd-tiny"), config=preset("lrd", 16), batch=8, prompt_length=16, dtype="bfloat16"
+    )
+    whole, halves = (job.counted(abstract_mesh({"data": 1, "fsdp": 1, "tensor": n})) for n in (1, 2))
+    assert whole["parameters"] / 2 < halves["parameters"] < whole["parameters"]
+
+
 def test_jobs_are_refused_at_the_door():
     with pytest.raises(ValueError, match="batch=0"):
         job_of(0)
