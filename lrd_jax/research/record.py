@@ -93,13 +93,17 @@ def _look(forward: Forward) -> tuple[Sight, jax.Array]:
 def decode_all(
     decoder: Decoder, params, prompt: np.ndarray, mask: np.ndarray, batch: int, config: DecodeConfig | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens int `[N, W]` and forwards int `[N]` of whole decodes."""
+    """Tokens int `[N, W]` and forwards int `[N]` of whole decodes: what a record's are compared with, not texts."""
     result = by_batches(lambda *rows: decoder(params, *rows, config=config), prompt, mask, batch)
     return result.tokens, result.forwards
 
 
 def by_batches(run: Callable[..., T], prompt: np.ndarray, mask: np.ndarray, batch: int) -> T:
-    """What `run` gives for `batch` rows of the prompts `[N, P]` at a time, arrays `[B, ...]`; on the host, of all N."""
+    """What `run` gives for `batch` rows of the prompts `[N, P]` at a time, arrays `[B, ...]`; on the host, of all N.
+
+    Prompts are token ids that come back as arrays, watched forwards among them, so that this decodes below
+    `lrd_jax.Generator`, whose prompts and answers are texts.
+    """
     parts = []
     for rows, count in batches(range(len(prompt)), batch):
         found = fetch(run(prompt[rows], mask[rows]))

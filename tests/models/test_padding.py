@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import goldens
 import jax
 import numpy as np
 import pytest
+from quick import some_quick
 
 from lrd_jax import DecodeConfig, DualCache, Threshold
 from lrd_jax.checkpoint import load
@@ -56,7 +56,7 @@ def prompts():
 
 @pytest.mark.parametrize("family", ["llada", "dream"])
 @pytest.mark.parametrize("what", SIZES)
-@pytest.mark.parametrize("name", goldens.some_quick(CONFIGS, 1))
+@pytest.mark.parametrize("name", some_quick(CONFIGS, 1))
 def test_tokens_are_those_of_one_device(checkpoint, name, what, family, tmp_path):
     model, params = made(checkpoint, what, family)
     write_hf(params, model.config, tmp_path / "hf")

@@ -104,7 +104,10 @@ class Path:
 
 
 class Tunable:
-    """A model, its encoded prompts, and a decoder whose settings change from run to run without a compile."""
+    """A model, its encoded prompts, and a decoder whose settings change from run to run without a compile.
+
+    Forwards are watched and settings are a row's own, so that this decodes below `lrd_jax.Generator`.
+    """
 
     def __init__(self, model, params, base: DecodeConfig, prompt: np.ndarray, mask: np.ndarray, batch: int):
         """
