@@ -26,6 +26,7 @@ from lrd_jax.tasks import TASKS, problems
 from lrd_jax.text import encode_text, left_pad, pad_to_bucket
 
 DEFAULT_MODEL = "lrd-tiny-soft"
+_BARE_BATCHES = 3
 
 
 def run(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def _bare(decode: Decoder, loaded: Loaded, rows: list[list[int]], prompt_length:
     """The forwards of one batch, again and again, at the shapes of the engine."""
     prompt, mask = left_pad([*rows, [0] * prompt_length], 0)
     forwards = 0
-    for _ in range(8):
+    for _ in range(_BARE_BATCHES):
         state = decode.start(loaded.params, prompt[:-1], mask[:-1], length=np.full(len(rows), decode.config.gen_length))
         state = jax.block_until_ready(decode.advance(loaded.params, state, decode.config.step_limit))
         forwards += int(np.max(state.forwards))
