@@ -89,7 +89,7 @@ def mesh_asked(text: str | None) -> Mesh | None:
     """
     if text is not None:
         sizes = mesh_sizes(text)
-        return make_mesh(*(sizes.get(axis, 1) for axis in MESH_AXES))
+        return make_mesh(data=sizes.get("data", 1), fsdp=sizes.get("fsdp", 1), tensor=sizes.get("tensor", 1))
     if jax.process_count() > 1:
         raise Refused(
             f"{jax.process_count()} processes with {jax.device_count()} devices in all were given no mesh: say how the "

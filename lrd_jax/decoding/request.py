@@ -59,7 +59,7 @@ def check_request(
 
 def check_widths() -> None:
     """Raises ValueError where JAX makes 64-bit numbers: a decode's are of 32, and would not be the same tokens."""
-    if jax.config.jax_enable_x64:
+    if jax.config.read("jax_enable_x64"):
         raise Refused("jax_enable_x64 is on, and decoding is built for 32 bits: unset JAX_ENABLE_X64, or turn it off")
 
 

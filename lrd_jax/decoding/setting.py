@@ -201,9 +201,9 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
         if good and not _is_float32(value):
             good, wish = False, "a number that float32 can hold"
     elif spec.kind == "count":
-        good = isinstance(value, int | np.integer) and not isinstance(value, bool) and spec.low <= value
-        if good and value > spec.high:
-            good, wish = False, f"an integer of at most {spec.high:.0f}"
+        good = isinstance(value, int | np.integer) and not isinstance(value, bool) and spec.low <= value <= spec.high
+        if isinstance(value, int | np.integer) and value > spec.high:
+            wish = f"an integer of at most {spec.high:.0f}"
     elif spec.kind == "choice":
         good = isinstance(value, str) and value in spec.names
     elif spec.kind == "flag":
