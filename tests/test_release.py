@@ -13,7 +13,7 @@ from lrd_jax.checkpoint import embedded_models
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DISTRIBUTION = {"orbax": "orbax-checkpoint"}  # where it is not the imported name
+DISTRIBUTION = {"orbax": "orbax-checkpoint", "yaml": "pyyaml"}  # where it is not the imported name
 NOT_OURS = {
     "program",  # what the sandbox's child imports is the generated program
     "torch",  # of the reference runner, which another Python runs

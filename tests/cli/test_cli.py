@@ -245,6 +245,7 @@ def test_an_output_that_is_a_link_is_written_where_it_leads(talker, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_standard_output_by_its_name_is_not_replaced(talker, tmp_path):
     """A link to it is not followed to the file behind, which may hold more."""
     log = tmp_path / "log"
@@ -287,6 +288,7 @@ def test_stop_strings_and_a_system_prompt(talker, capsys):
     assert (got["text"], got["stop"], got["finish"]) == (whole[: whole.find(stop)], stop, "stop")
 
 
+@pytest.mark.slow
 def test_a_decoder_that_draws_gets_a_seed_which_the_facts_tell(talker, capsys):
     args = ["generate", "Hi", "--model", talker, "--gen-length", "8", "--preset", "plain"]
     assert main([*args, "--temperature", "2"]) == 0
@@ -539,6 +541,7 @@ def test_a_canvas_taller_than_the_terminal_keeps_the_open_positions_in_sight(dec
     assert words[-1].startswith((MASKED, SOFT))
 
 
+@pytest.mark.slow
 def test_generate_shows_the_canvas_on_a_terminal_then_the_answer_alone(folder, tmp_path):
     status, screen = in_a_terminal(tmp_path, "generate", QUESTION, "--model", folder, *SHORT)
     assert status == 0
@@ -551,6 +554,7 @@ def test_generate_shows_the_canvas_on_a_terminal_then_the_answer_alone(folder, t
     assert set((tmp_path / "lrd-jax" / "compiled").glob("*advance*-cache")) == decoders  # none was compiled again
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_clean_terminal(tmp_path):
     args = ("generate", QUESTION, "--model", "lrd-tiny", "--gen-length", "448", "--preset", "plain")  # takes seconds
     status, screen = in_a_terminal(tmp_path, *args, interrupt_at="forward 3")

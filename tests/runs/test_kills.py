@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import random
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from lrd_jax.tasks import EMBEDDED, problems
 HERE = Path(__file__).parent
 COMMAND = str(Path(sys.executable).parent / "lrd-jax")
 KILLS = 20
+COMMAND_KILLS = int(os.environ.get("COMMAND_KILLS", 8))  # each costs seconds of imports; more by hand
 
 
 def records(file):
@@ -39,7 +41,7 @@ def wait_for_part(out):
     return time.monotonic() - began
 
 
-def kill_at_random(commands, out, ids, starting, answering):
+def kill_at_random(commands, out, ids, kills, starting, answering):
     """Starts the commands together and kills them, again and again; the answers that were there each time.
 
     Args:
@@ -47,7 +49,7 @@ def kill_at_random(commands, out, ids, starting, answering):
       answering: and the others within so many of an answer.
     """
     draw, counts = random.Random(0), []
-    for kill in range(KILLS):
+    for kill in range(kills):
         running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for command in commands]
         if kill % 2:
             wait_for_part(out)
@@ -59,14 +61,14 @@ def kill_at_random(commands, out, ids, starting, answering):
             assert process.returncode in (-9, 0), said
         counts.append(require_whole_parts(out, ids))
         assert not (out / "answers.jsonl").exists() or len(records(out / "answers.jsonl")) == len(ids)
-    assert counts == sorted(counts) and 0 < counts[KILLS // 2] < len(ids)
+    assert counts == sorted(counts) and 0 < counts[kills // 2] < len(ids)
     return counts
 
 
 def test_a_folder_survives_kills_of_two_shards_at_any_moment(tmp_path):
     out, ids = tmp_path / "out", [f"p{line}" for line in range(1, 2001)]
     commands = [[sys.executable, HERE / "answering.py", out, shard, "2000"] for shard in ("0/2", "1/2")]
-    kill_at_random(commands, out, ids, starting=0.5, answering=0.05)
+    kill_at_random(commands, out, ids, KILLS, starting=0.5, answering=0.05)
     for command in commands:
         subprocess.run(command, check=True)
     assert [record["id"] for record in records(out / "answers.jsonl")] == ids
@@ -90,7 +92,7 @@ def test_the_command_survives_kills_at_any_moment(tmp_path, monkeypatch):
     assert whole.wait() == 0
     answering = time.monotonic() - began
 
-    counts = kill_at_random([command(out)], out, ids, starting, answering / KILLS)
+    counts = kill_at_random([command(out)], out, ids, COMMAND_KILLS, starting, answering / COMMAND_KILLS)
     print(f"answers at each kill: {counts}; starting {starting:.1f} s, answering {answering:.1f} s")
     subprocess.run(command(out), check=True)
     expected, got = (records(folder / "answers.jsonl") for folder in (tmp_path / "whole", out))
