@@ -19,7 +19,7 @@ from lrd_jax.convert.folders import (
     require_outside,
 )
 from lrd_jax.convert.hub import find_source
-from lrd_jax.convert.reader import Progress, Source, open_source, weight_dtype
+from lrd_jax.convert.reader import Progress, Source, check_progress, open_source, weight_dtype
 from lrd_jax.convert.safetensors_io import DTYPES, ConversionError
 from lrd_jax.convert.store import (
     CheckpointInfo,
@@ -34,6 +34,7 @@ from lrd_jax.convert.store import (
 )
 from lrd_jax.convert.tables import ParamPath, by_param, tensors
 from lrd_jax.convert.writer import MAX_SHARD_BYTES, check_shard_bytes, write_tensors
+from lrd_jax.errors import check_function
 from lrd_jax.models import ModelConfig
 
 
@@ -66,6 +67,12 @@ def convert(
         in it.
     """
     dest, _ = as_path(dest, "dest"), as_path(source, "source")
+    if not isinstance(verify, bool):
+        raise ConversionError(f"verify={verify!r:.80} is no boolean", ["give True or False"])
+    if not isinstance(revision, str | None):
+        raise ConversionError(f"revision={revision!r:.80} is no name", ["give a branch, tag or commit, or None"])
+    check_progress(progress)
+    check_function(look, "look")
     require_absent(dest)
     if dtype is not None:
         weight_dtype(dtype)
@@ -120,6 +127,7 @@ def export(
     checkpoint, dest = as_path(checkpoint, "checkpoint"), as_path(dest, "dest")
     require_absent(dest)
     check_shard_bytes(max_shard_bytes)
+    check_progress(progress)
     info = read_info(checkpoint)
     require_outside(dest, checkpoint)
     stored = open_stored(checkpoint, info.config)

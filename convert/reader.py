@@ -10,7 +10,7 @@ import numpy as np
 
 from lrd_jax.convert.safetensors_io import DTYPES, ConversionError, Entry, parse_json, read_header
 from lrd_jax.convert.tables import ParamPath, Slab, Tensor, by_param, tensors, unflatten
-from lrd_jax.errors import Refused
+from lrd_jax.errors import Refused, check_function
 from lrd_jax.models import ModelConfig
 
 WEIGHT_DTYPES = {
@@ -20,6 +20,12 @@ WEIGHT_DTYPES = {
 }
 
 Progress = Callable[[int, int, str], None]  # bytes done, bytes in all, name of the tensor
+
+
+def check_progress(progress: Any) -> None:
+    """Raises Refused for what is neither None nor can be called."""
+    if progress is not None:
+        check_function(progress, "progress")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,6 +189,7 @@ def read_hf(folder: Path, *, dtype: str | None = None, progress: Progress | None
     Raises:
       ConversionError: with every problem that was found.
     """
+    check_progress(progress)
     source = open_source(folder, uniform=dtype is None)
     done, params = 0, {}
     for path, leaf in read_params(source, dtype):

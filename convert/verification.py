@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lrd_jax.convert.checksums import damaged_files
 from lrd_jax.convert.folders import as_path
-from lrd_jax.convert.reader import Progress
+from lrd_jax.convert.reader import Progress, check_progress
 from lrd_jax.convert.safetensors_io import ConversionError
 from lrd_jax.convert.store import CheckpointInfo, open_stored, read_info
 from lrd_jax.convert.tables import tensors
@@ -24,6 +24,7 @@ def verify(checkpoint: Path, *, progress: Progress | None = None) -> CheckpointI
       ConversionError: not a converted checkpoint, or all the files and tensors that are damaged.
     """
     checkpoint = as_path(checkpoint, "checkpoint")
+    check_progress(progress)
     if not checkpoint.is_dir():
         raise ConversionError(f"there is no folder {checkpoint}", ["give one that `lrd-jax convert` wrote"])
     problems = damaged_files(checkpoint)

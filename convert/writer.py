@@ -10,7 +10,7 @@ import numpy as np
 
 from lrd_jax.convert.folders import TOKENIZER_FILES, appearing, as_path, copy_files, require_absent
 from lrd_jax.convert.hf_config import to_hf
-from lrd_jax.convert.reader import Progress, weight_dtype
+from lrd_jax.convert.reader import Progress, check_progress, weight_dtype
 from lrd_jax.convert.safetensors_io import NAMES, ConversionError, header_bytes
 from lrd_jax.convert.tables import ParamPath, ReadSlab, Tensor, flatten, param_shapes, tensors
 from lrd_jax.models import ModelConfig
@@ -45,6 +45,7 @@ def write_hf(
     dest = as_path(dest, "dest")
     require_absent(dest)
     check_shard_bytes(max_shard_bytes)
+    check_progress(progress)
     if tokenizer is not None and not as_path(tokenizer, "tokenizer").is_dir():
         raise ConversionError(f"there is no folder {tokenizer}", ["give one with a tokenizer's files, or None"])
     if not isinstance(config, ModelConfig) or not isinstance(params, Mapping):

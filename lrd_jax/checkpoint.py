@@ -20,7 +20,7 @@ from lrd_jax.convert.placing import place_params
 from lrd_jax.convert.reader import open_source, read_config, weight_dtype
 from lrd_jax.convert.store import is_checkpoint, open_stored, read_info
 from lrd_jax.convert.tables import ParamPath, flatten, param_shapes
-from lrd_jax.errors import Refused
+from lrd_jax.errors import Refused, check_function
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
 from lrd_jax.pods import agree, from_first
@@ -72,6 +72,8 @@ def load(
       ValueError: there is no such model, or every problem that was found in its folder; or the processes of the mesh
         find different files there.
     """
+    check_function(note, "note")
+    check_function(look, "look")
     folder = find_model(path_or_name)
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
         raise Refused(f"mesh must be one of lrd_jax.make_mesh, or None, got {mesh!r:.200}")

@@ -25,12 +25,24 @@ def followed(path: Path) -> Path:
     return end
 
 
+@contextlib.contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """The system does not say of which file a write has failed: its errors leave with the name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a text, in UTF-8 and with its own line ends, over an older file of that name; a kill leaves either."""
     path = followed(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be writing the same file
     try:
-        part.write_text(text, encoding="utf-8", newline="")
+        with naming(path):
+            part.write_text(text, encoding="utf-8", newline="")
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -67,8 +79,9 @@ def whole_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 def append_lines(file: IO[bytes], lines: list[dict[str, Any]]) -> None:
     """Appends with one write; the lines are with the operating system when it returns."""
-    file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
-    file.flush()
+    with naming(file.name):
+        file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+        file.flush()
 
 
 def write_synced(path: Path, pieces: Iterable[bytes]) -> None:
@@ -95,7 +108,7 @@ def write_first(path: Path, text: str) -> None:
 
 
 def _write_out(path: Path, pieces: Iterable[bytes]) -> None:
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())

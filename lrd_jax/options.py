@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -53,6 +54,8 @@ def check_folder(path: Path, name: str) -> None:
     there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
     if not there.is_dir():
         raise Refused(f"{name}: {there} is a file, where a folder was wanted; name another one")
+    if there != path and not os.access(there, os.W_OK | os.X_OK):
+        raise Refused(f"{name}: {there} may not be written to; name another folder")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,13 +100,15 @@ def mesh_sizes(text: str) -> dict[str, int]:
     Raises:
       ValueError: it is none.
     """
+    if not isinstance(text, str):
+        raise Refused(f"mesh={text!r:.80} must be a text such as data=2,tensor=4")
     sizes = {}
     for part in text.split(","):
         axis, _, size = (word.strip() for word in part.partition("="))
-        if axis not in MESH_AXES or axis in sizes or not (size.isascii() and size.isdigit() and int(size)):
+        if axis not in MESH_AXES or axis in sizes or not re.fullmatch(r"0{0,8}[1-9][0-9]{0,8}", size):
             raise Refused(
-                f"mesh={text!r}: {part.strip()!r} is no size; give sizes of {', '.join(MESH_AXES)}, each at most once, "
-                "as in --mesh data=2,tensor=4"
+                f"mesh={text!r:.80}: {part.strip()!r:.80} is no size; give sizes of {', '.join(MESH_AXES)}, each at "
+                "most once, as in --mesh data=2,tensor=4"
             )
         sizes[axis] = int(size)
     return sizes

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def read_preset(path: str | Path) -> PresetFile:
       ValueError: no such file, not JSON or TOML, or fields that are missing, unknown or of another type; one message
         that names the file and all of them.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise Refused(f"path={path!r:.80} is no path; give that of a preset file")
     path = Path(path)
     try:
         content = (tomllib.loads if path.suffix == ".toml" else json.loads)(path.read_text("utf-8-sig"))

@@ -3,6 +3,7 @@
 import _thread
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -162,8 +163,25 @@ def _open_streams() -> None:
             if handle != number:
                 os.dup2(handle, number)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 (it stays open)
+    if sys.stderr is sys.__stderr__ and not isinstance(sys.stderr.buffer.raw, _Unheard):
+        raw = io.BufferedWriter(_Unheard(2, "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, "backslashreplace", line_buffering=True)
+        sys.__stderr__ = sys.stderr
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
+
+
+class _Unheard(io.FileIO):
+    """Standard error whose reader may leave: what is told gets lost then, and the work goes on."""
+
+    def write(self, b, /) -> int:
+        try:
+            return super().write(b)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(b)
 
 
 def _keep_interrupt(dropped) -> None:

@@ -3,7 +3,10 @@
 import contextlib
 import os
 import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -13,7 +16,9 @@ _CACHE_BYTES = 2**30
 
 
 def require_device() -> None:
-    """Raises ValueError where JAX has no device to run on, before anything is done."""
+    """Raises ValueError where JAX has no device to run on, or may not run on it, before anything is done."""
+    for name, value in _unfit_settings():
+        raise Refused(f"{name} is {value}, and no command can run so: unset {name.upper()}")
     try:
         jax.default_backend()
     except (RuntimeError, AssertionError) as error:  # the latter where it knows a platform whose plugin is missing
@@ -21,6 +26,15 @@ def require_device() -> None:
         said = f" ({str(error).splitlines()[0]})" if str(error) else ""
         hint = f"JAX_PLATFORMS={asked} is asked for; choose one that is there, such as cpu" if asked else "try cpu"
         raise Refused(f"JAX finds no device to run on{said}; {hint}") from None
+
+
+def _unfit_settings() -> Iterator[tuple[str, Any]]:
+    """Of JAX: one takes the compiler away, and a decode would take hours; others forbid to hand it a prompt."""
+    if jax.config.jax_disable_jit:
+        yield "jax_disable_jit", True
+    for name in ("jax_transfer_guard", "jax_transfer_guard_host_to_device", "jax_transfer_guard_device_to_host"):
+        if str(getattr(jax.config, name)).startswith("disallow"):
+            yield name, getattr(jax.config, name)
 
 
 def use_compile_cache() -> None:
@@ -45,3 +59,5 @@ def use_compile_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        # nor does a disk that fills up, or an entry that is damaged: JAX compiles, and would warn of each
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)

@@ -18,7 +18,7 @@ from lrd_jax.engine.request import Checked, Request, checked
 from lrd_jax.engine.rows import ModelRows
 from lrd_jax.engine.scheduler import Counts, Rows, Scheduler
 from lrd_jax.engine.turns import Turns
-from lrd_jax.errors import Refused
+from lrd_jax.errors import Refused, check_function
 from lrd_jax.generate import Generator
 from lrd_jax.pods import agree, is_first
 
@@ -69,15 +69,18 @@ class Engine:
           Refused: what `Generator` refuses; numbers one a row; sizes that do not fit the model.
         """
         for name, size in (("slots", slots), ("queue", queue)):
-            _check_count(name, size)
+            check_count(name, size)
         for name, size in (("prompt_length", prompt_length), ("canvas", canvas), ("every", every)):
             if size is not None:
-                _check_count(name, size)
-        if isinstance(config, DecodeConfig):
-            numbers_of(config)
-            if config.trace:
-                raise Refused("an engine keeps no traces: leave trace out, or decode with a Generator")
-        self._length = getattr(config, "gen_length", 0)
+                check_count(name, size)
+        if not isinstance(config, DecodeConfig):
+            raise Refused(f"config must be a DecodeConfig, got {type(config).__name__}; try DecodeConfig.lrd(64)")
+        if not isinstance(beside, Engine | None):
+            raise Refused(f"beside must be another Engine, or None, got {beside!r:.80}")
+        numbers_of(config)
+        if config.trace:
+            raise Refused("an engine keeps no traces: leave trace out, or decode with a Generator")
+        self._length = config.gen_length
         if canvas is not None and canvas < self._length:
             raise Refused(f"canvas={canvas} must be at least the config's gen_length={self._length}")
         config = config if canvas is None else config.replace(gen_length=canvas)
@@ -129,6 +132,10 @@ class Engine:
 
     def put(self, asked: Checked, *, listen: Listen | None = None) -> Handle:
         """`submit` of a request that `check` gave."""
+        if not isinstance(asked, Checked):
+            raise Refused(f"asked must be what check gives, got a {type(asked).__name__}; submit takes a Request")
+        if listen is not None:
+            check_function(listen, "listen")
         now, special = time.monotonic(), self.loaded.config
         ticket = EngineTicket(
             next(self._numbers),
@@ -188,7 +195,8 @@ def _turns(link: Link | None) -> Turns | Followers:
     return Turns(link, guarded) if is_first() else Followers(link)
 
 
-def _check_count(name: str, size: Any) -> None:
+def check_count(name: str, size: Any) -> None:
+    """Raises Refused for what is no integer of at least 1."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise Refused(f"{name}={size!r} must be an integer of at least 1")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.engine.engine import Engine
+from lrd_jax.engine.engine import Engine, check_count
 from lrd_jax.engine.handle import Handle, Listen
 from lrd_jax.engine.request import Request
 from lrd_jax.errors import Refused
@@ -44,9 +44,13 @@ class Engines:
         Raises:
           Refused: no decoder or no length; or what `Engine` refuses.
         """
+        if not isinstance(configs, Mapping) or not configs or not all(isinstance(name, str) for name in configs):
+            raise Refused(f"configs must be a table of decoders by name, at least one, got {configs!r:.80}")
+        if not isinstance(prompt_lengths, Sequence) or isinstance(prompt_lengths, str) or not prompt_lengths:
+            raise Refused(f"prompt_lengths must be a list of at least one length, got {prompt_lengths!r:.80}")
+        for length in prompt_lengths:
+            check_count("prompt_lengths", length)
         lengths = sorted(set(prompt_lengths))
-        if not configs or not lengths:
-            raise Refused("engines need at least one config and one of prompt_lengths")
         self.engines: dict[tuple[str, int], Engine] = {}
         self._names, self._lengths = tuple(configs), lengths
         beside = None

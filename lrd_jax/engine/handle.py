@@ -65,8 +65,10 @@ class Handle:
 
         Raises:
           TimeoutError: it is not there yet.
-          Refused: the engine has failed.
+          Refused: the engine has failed; or a timeout that is no number.
         """
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float)):
+            raise Refused(f"timeout={timeout!r:.80} must be a number of seconds, or None")
         return self._ticket.result(timeout)
 
     def cancel(self) -> bool:

@@ -14,6 +14,8 @@ from lrd_jax.errors import Refused
 from lrd_jax.generate import Generator, check_stop
 from lrd_jax.text import Message, Piece
 
+_LONGEST = 10**9  # seconds: clocks and locks take no more
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
@@ -72,7 +74,9 @@ def checked(request: Any, generator: Generator, prompt_length: int, length: int)
     length = _length(request.length, generator.config, length) if given is None else len(given)
     _check_seed(request.seed)
     if request.deadline is not None and not _is_seconds(request.deadline):
-        raise Refused(f"deadline={request.deadline!r} must be a number of seconds above 0, or None")
+        raise Refused(
+            f"deadline={request.deadline!r:.80} must be a number of seconds above 0, at most {_LONGEST}, or None"
+        )
     numbers = changed_numbers(generator.config, request.numbers)
     return Checked(Work(prompt, length, given, request.seed, numbers), check_stop(request.stop), request.deadline)
 
@@ -80,7 +84,7 @@ def checked(request: Any, generator: Generator, prompt_length: int, length: int)
 def _ids(prompt: Any, generator: Generator) -> list[int]:
     if isinstance(prompt, np.ndarray):
         prompt = prompt.tolist()
-    is_list = isinstance(prompt, Sequence) and not isinstance(prompt, str) and len(prompt) > 0
+    is_list = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes) and len(prompt) > 0
     ids = [i for i in prompt if isinstance(i, int | np.integer) and not isinstance(i, bool)] if is_list else []
     if not ids or len(ids) < len(prompt):
         return generator.encode(prompt)
@@ -106,4 +110,4 @@ def _check_seed(seed: Any) -> None:
 
 
 def _is_seconds(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LONGEST

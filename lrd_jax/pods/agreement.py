@@ -11,7 +11,7 @@ from typing import Any
 from jax._src.distributed import global_state  # the service that Orbax and JAX itself meet by
 from jax.errors import JaxRuntimeError
 
-from lrd_jax.errors import Refused
+from lrd_jax.errors import Refused, check_function
 
 ROOT, FAILED = "lrd_jax", "lrd_jax/failed"
 _POLL_MS = 1000
@@ -63,6 +63,7 @@ def from_first(produce: Callable[[], Any]) -> Any:
     Raises:
       ValueError: on every process, what `produce` refuses.
     """
+    check_function(produce, "produce")
     if _alone():
         return produce()
     key = f"{ROOT}/{_next_call()}"

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from lrd_jax.errors import Refused
+
 _SLAB_ELEMENTS = 1 << 24  # what a device holds of an array that goes to process 0: 64 MB of float32
 
 
@@ -21,15 +23,30 @@ def place(tree: Any, shardings: Any) -> Any:
       tree: arrays of the host or of this process's devices, random keys too. An array that lies over several processes
         is moved by a program that every process must run.
       shardings: a `jax.sharding.Sharding` for each, or for a whole branch of `tree`.
+
+    Raises:
+      Refused: what is no array, or no sharding of it.
     """
-    return jax.tree.map(_place, tree, jax.tree.broadcast(shardings, tree))
+    for sharding in jax.tree.leaves(shardings, is_leaf=lambda one: one is None):
+        if not isinstance(sharding, jax.sharding.Sharding):
+            raise Refused(f"shardings must be jax.sharding.Sharding, as of batch_sharding(mesh), got {sharding!r:.80}")
+    _check_arrays(tree)
+    try:
+        each = jax.tree.broadcast(shardings, tree)
+    except (ValueError, TypeError) as error:
+        raise Refused(f"shardings must have the structure of the arrays, or of their branches: {error}") from None
+    return jax.tree.map(_place, tree, each)
 
 
 def fetch(tree: Any) -> Any:
     """The values of arrays as NumPy arrays, whole, on every process; random keys as their data.
 
     Every process must call it, in the same order: what lies over several of them is sent to all.
+
+    Raises:
+      Refused: what is no array.
     """
+    _check_arrays(tree)
     leaves, treedef = jax.tree.flatten(tree)
     leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in leaves]
     far = [i for i, leaf in enumerate(leaves) if not (_is_here(leaf) or leaf.is_fully_replicated)]
@@ -45,8 +62,19 @@ def fetch_to_first(tree: Any) -> Any:
     """The values of arrays as NumPy arrays, on process 0 alone; on the others what stands there means nothing.
 
     An array goes by slabs of its leading axis, so that no device holds all of it. Every process must call it.
+
+    Raises:
+      Refused: what is no array.
     """
+    _check_arrays(tree)
     return jax.tree.map(_fetch_to_first, tree)
+
+
+def _check_arrays(tree: Any) -> None:
+    for leaf in jax.tree.leaves(tree):
+        is_number = isinstance(leaf, int | float | complex)
+        if not is_number and not (hasattr(leaf, "dtype") and (_is_key(leaf) or leaf.dtype.kind not in "OSUMm")):
+            raise Refused(f"arrays of numbers were wanted, got {leaf!r:.80}")
 
 
 def _fetch_to_first(leaf: jax.Array) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """How processes find each other, by JAX's own runtime (https://docs.jax.dev/en/latest/multi_process.html)."""
 
 import os
+import re
 import socket
 import time
 from typing import Any
@@ -18,6 +19,8 @@ PROCESS_ID = "LRD_JAX_PROCESS_ID"
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # JAX's own; it has none for the others
 HEARTBEAT_SECONDS = "LRD_JAX_HEARTBEAT_SECONDS"
 TIMEOUT_SECONDS = "LRD_JAX_TIMEOUT_SECONDS"
+
+_MOST = 10**9 - 1  # what JAX's runtime takes of seconds and processes is int32
 
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
@@ -53,7 +56,8 @@ def connect(
     """
     if jax.distributed.is_initialized():
         return
-    coordinator = coordinator or os.environ.get(COORDINATOR)
+    _check_types(coordinator, num_processes, process_id, heartbeat_seconds, timeout_seconds)
+    coordinator = os.environ.get(COORDINATOR) or None if coordinator is None else coordinator
     num_processes = _number(NUM_PROCESSES) if num_processes is None else num_processes
     if num_processes == 1:
         return
@@ -92,6 +96,17 @@ def heartbeat_of() -> int:
     return _number(HEARTBEAT_SECONDS) or 100
 
 
+def _check_types(coordinator: Any, *numbers: Any) -> None:
+    if coordinator is not None and (not isinstance(coordinator, str) or not coordinator):
+        raise Refused(f"coordinator must be host:port of process 0, got {coordinator!r:.80}")
+    names = ("num_processes", "process_id", "heartbeat_seconds", "timeout_seconds")
+    for name, least, number in zip(names, (1, 0, 1, 1), numbers, strict=True):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
+            raise Refused(f"{name}={number!r:.80} must be an integer of at least {least}")
+        if number is not None and number > _MOST:
+            raise Refused(f"{name}={number!r:.80} must be at most {_MOST}")
+
+
 def _checked(parts: dict[str, Any]) -> tuple[str, int, int]:
     if missing := [name for name, part in parts.items() if part is None]:
         known = ", ".join(f"{name}={part!r}" for name, part in parts.items() if part is not None)
@@ -100,7 +115,7 @@ def _checked(parts: dict[str, Any]) -> tuple[str, int, int]:
             f"{NUM_PROCESSES} and {PROCESS_ID}"
         )
     host, _, port = parts["coordinator"].rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
         raise Refused(f"coordinator must be host:port of process 0, got {parts['coordinator']!r}")
     if not 0 <= parts["process_id"] < parts["num_processes"]:
         raise Refused(
@@ -128,8 +143,8 @@ def _await(coordinator: str, process_id: int, seconds: float) -> None:
 
 def _number(variable: str) -> int | None:
     text = os.environ.get(variable, "")
-    if text and not text.isdigit():
-        raise Refused(f"{variable} must be a number, got {text!r}")
+    if text and not re.fullmatch(r"[0-9]{1,9}", text):
+        raise Refused(f"{variable} must be a number, got {text!r:.80}")
     return int(text) if text else None
 
 
@@ -137,7 +152,7 @@ def _local_device_ids() -> list[int] | None:
     """Of this process: [] for all it sees; None leaves it to JAX, which takes the launcher's local rank."""
     if os.environ.get("JAX_LOCAL_DEVICE_IDS"):
         return None
-    tasks, nodes = os.environ.get("SLURM_NTASKS", "1"), os.environ.get("SLURM_STEP_NUM_NODES", "1")
-    shares_a_host = int(tasks) > int(nodes) or int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")) > 1
+    tasks, nodes = _number("SLURM_NTASKS") or 1, _number("SLURM_STEP_NUM_NODES") or 1
+    shares_a_host = tasks > nodes or (_number("OMPI_COMM_WORLD_LOCAL_SIZE") or 1) > 1
     has_one = any(os.environ.get(name, ",").count(",") == 0 for name in _VISIBLE)
     return None if shares_a_host and not has_one else []

@@ -68,10 +68,10 @@ def _launched(environ: Mapping[str, str], index: str, count: str) -> Shard:
     said = {name: environ[name] for name in (index, count) if name in environ}
     if index == "SLURM_ARRAY_TASK_ID":  # an array may begin anywhere, and take steps
         said |= {name: environ[name] for name in ("SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP") if name in environ}
-    words = ", ".join(f"{name}={value}" for name, value in said.items())
+    words = ", ".join(f"{name}={value:.40}" for name, value in said.items())
     if count not in said:
         raise Refused(f"{words} says which shard this is, and nothing of how many: set {count}, or give --shard i/n")
-    if not all(value.isdecimal() for value in said.values()):
+    if not all(re.fullmatch(r"[0-9]{1,9}", value) for value in said.values()):
         raise Refused(f"{words}: numbers were wanted; give --shard i/n")
     first, step = (int(said.get(f"SLURM_ARRAY_TASK_{name}", usual)) for name, usual in (("MIN", 0), ("STEP", 1)))
     place, rest = divmod(int(said[index]) - first, max(step, 1))

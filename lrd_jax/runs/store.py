@@ -10,6 +10,7 @@ a power cut or a full disk costs the answers that were in no part.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import time
@@ -146,9 +147,10 @@ class Store:
         try:
             yield
         except OSError as error:
+            advice = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "put that right"
             raise Refused(
                 f"{self.folder}: {what} could not be written: {error.strerror}; {len(self.done)} are safe in parts: "
-                "make room and start the same command again"
+                f"{advice} and start the same command again"
             ) from error
 
     def _in_order(self, numbers: list[int]) -> Iterator[bytes]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lrd_jax.errors import Refused
 from lrd_jax.text.chat import Message, render
 from lrd_jax.text.formats import CHAT_TEMPLATES, CHAT_TOKENS, dream_tokenizer
@@ -63,12 +65,22 @@ class Tokenizer:
         return {"input_ids": self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        return self.backend_tokenizer.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+        """The text of ids; those that the vocabulary lacks have none.
+
+        Raises:
+          Refused: no row of ids.
+        """
+        return self.backend_tokenizer.decode(_ids(ids), skip_special_tokens=skip_special_tokens)
 
     def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:
-        """The vocabulary's own spelling of an id, or a list of them."""
-        one = self.backend_tokenizer.id_to_token
-        return one(ids) if isinstance(ids, int) else [one(int(i)) for i in ids]
+        """The vocabulary's own spelling of an id, or a list of them; None of what it lacks.
+
+        Raises:
+          Refused: neither an id nor a row of ids.
+        """
+        if isinstance(ids, int):
+            return self.convert_ids_to_tokens([ids])[0]
+        return [self.backend_tokenizer.id_to_token(i) for i in _ids(ids)]
 
     @property
     def added_tokens_decoder(self) -> "dict[int, tokenizers.AddedToken]":
@@ -111,6 +123,18 @@ class Tokenizer:
         if name.startswith("__") or name in ("backend_tokenizer", "hf"):  # copies ask before anything is set
             raise AttributeError(name)
         return getattr(self.hf, name)
+
+
+def _ids(ids: Any) -> list[int]:
+    try:
+        row = np.asarray(ids)
+    except ValueError:  # lists of several lengths
+        row = np.empty((), object)
+    if row.shape == (0,):
+        return []
+    if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer) or row.min() < 0 or row.max() >= 2**32:
+        raise Refused(f"ids must be a row of token ids, integers from 0 on, got {ids!r:.80}")
+    return row.tolist()
 
 
 def has_tokenizer(folder: str | Path) -> bool:

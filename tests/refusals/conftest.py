@@ -14,6 +14,7 @@ from word_model import write_word_model
 from lrd_jax.cli import USER_ERROR, main
 from lrd_jax.convert import convert
 from lrd_jax.decoding import compiling
+from lrd_jax.plan import planner
 
 QUESTION = "Tom has 14 apples. Ann takes 5 apples. How many are left?"
 STANDING = {  # files of the folder that every command is run in; None: a folder
@@ -46,12 +47,19 @@ def models(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_forward(monkeypatch):
-    """What is refused is refused before anything runs: in here the first forward of a decode is a failure."""
+    """What is refused is refused before anything runs: in here the first forward of a decode is a failure.
+
+    So is the question for libtpu: what a plan refuses is refused alike with it and without.
+    """
 
     def forward(*args, **kwargs):
         raise AssertionError("accepted: a decode has begun")
 
+    def compiler():
+        raise AssertionError("accepted: the TPU compiler would be asked")
+
     monkeypatch.setattr(compiling.PlatformJit, "__call__", forward)
+    monkeypatch.setattr(planner, "require_compiler", compiler)
 
 
 @pytest.fixture

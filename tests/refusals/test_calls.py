@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import lrd_jax
+import lrd_jax.engine
+import lrd_jax.pods
 from lrd_jax import DecodeConfig
 from lrd_jax.cli.options import Convert, Export, Generate, Train, Verify
 from lrd_jax.convert import convert, export, verify, write_hf
+from lrd_jax.engine.request import checked
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.research.sandbox import Limits, Sandbox
@@ -273,6 +276,88 @@ ROWS = {
         ("verify(5)", "checkpoint=5 is no path"),
         ('verify("")', ". is not an Orbax checkpoint"),
     ],
+    "progress, and other functions that are called": [
+        ('convert(WORD,"out",verify="yes")', "verify='yes' is no boolean"),
+        ('convert(WORD,"out",progress=5)', "progress=5 cannot be called; give a function"),
+        ('convert(WORD,"out",look="x")', "look='x' cannot be called"),
+        ('convert(WORD,"out",revision=5)', "revision=5 is no name"),
+        ('export(ORBAX,"out",progress="x")', "progress='x' cannot be called"),
+        ("verify(ORBAX,progress=5)", "progress=5 cannot be called"),
+        ('write_hf(params,m.config,"out",progress=5)', "progress=5 cannot be called"),
+        ("L.load(WORD,note=5)", "note=5 cannot be called"),
+        ("L.load(WORD,look=5)", "look=5 cannot be called"),
+        ("pods.from_first(5)", "produce=5 cannot be called"),
+    ],
+    "tokens and texts": [
+        ("m.tokenizer.decode(5)", "ids must be a row of token ids, integers from 0 on, got 5"),
+        ('m.tokenizer.decode("abc")', "ids must be a row of token ids, integers from 0 on, got 'abc'"),
+        ("m.tokenizer.decode(None)", "ids must be a row of token ids, integers from 0 on, got None"),
+        ("m.tokenizer.decode([-1])", "got [-1]"),
+        ("m.tokenizer.decode([2**32])", "got [4294967296]"),
+        ("m.tokenizer.decode([2**70])", "got [1180591620717411303424]"),
+        ("m.tokenizer.decode([1.5])", "got [1.5]"),
+        ("m.tokenizer.decode([True])", "got [True]"),
+        ("m.tokenizer.decode([[1],[2,3]])", "got [[1], [2, 3]]"),
+        ("m.tokenizer.decode(P)", "ids must be a row of token ids"),
+        ('m.tokenizer.convert_ids_to_tokens("a")', "got 'a'"),
+        ("m.tokenizer.convert_ids_to_tokens(-1)", "got [-1]"),
+        ("m.tokenizer.convert_ids_to_tokens([None])", "got [None]"),
+    ],
+    "pods": [
+        ("pods.place(5,5)", "shardings must be jax.sharding.Sharding, as of batch_sharding(mesh), got 5"),
+        ("pods.place(np.ones(3),None)", "shardings must be jax.sharding.Sharding"),
+        ('pods.place("x",ONE)', "arrays of numbers were wanted, got 'x'"),
+        ('pods.place(np.array(["x"]),ONE)', "arrays of numbers were wanted"),
+        ('pods.place({"a":P},{"b":ONE})', "shardings must have the structure of the arrays"),
+        ('pods.fetch("x")', "arrays of numbers were wanted, got 'x'"),
+        ("pods.fetch_to_first(object())", "arrays of numbers were wanted, got <object"),
+        ("pods.connect(5,2,0)", "coordinator must be host:port of process 0, got 5"),
+        ('pods.connect("",2,0)', "coordinator must be host:port of process 0, got ''"),
+        ('pods.connect("localhost:0",2,0)', "coordinator must be host:port of process 0, got 'localhost:0'"),
+        ('pods.connect("localhost:70000",2,0)', "coordinator must be host:port of process 0, got 'localhost:70000'"),
+        ('pods.connect("localhost:\u00b2",2,0)', "coordinator must be host:port of process 0"),
+        ('pods.connect("a:1","2",0)', "num_processes='2' must be an integer of at least 1"),
+        ('pods.connect("a:1",2.0,0)', "num_processes=2.0 must be an integer of at least 1"),
+        ('pods.connect("a:1",2,True)', "process_id=True must be an integer of at least 0"),
+        ('pods.connect("a:1",2**40,0)', "num_processes=1099511627776 must be at most 999999999"),
+        ('pods.connect("a:1",2,0,heartbeat_seconds=-1)', "heartbeat_seconds=-1 must be an integer of at least 1"),
+        ('pods.connect("a:1",2,0,timeout_seconds="x")', "timeout_seconds='x' must be an integer of at least 1"),
+        ("L.sharding.mesh_asked(5)", "mesh=5 must be a text such as data=2,tensor=4"),
+    ],
+    "engines": [
+        ("engine.Engine(5,C.lrd(8))", "loaded must be what lrd_jax.load gives, got a int"),
+        ('engine.Engine(m,"lrd",canvas=8)', "config must be a DecodeConfig, got str"),
+        ("engine.Engine(m,C.lrd(8),beside=5)", "beside must be another Engine, or None, got 5"),
+        ("engine.Engine(m,C.lrd(8),slots=2.0)", "slots=2.0 must be an integer of at least 1"),
+        ("engine.Engine(m,C.lrd(8),queue=True)", "queue=True must be an integer of at least 1"),
+        ("engine.Engine(m,C.lrd(8),canvas=4)", "canvas=4 must be at least the config's gen_length=8"),
+        ("engine.Engine(m,C.lrd(8),prompt_length=9999)", "exceed the model's context of 256: 248 is left for a prompt"),
+        ("engine.Engines(m,5,prompt_lengths=(8,))", "configs must be a table of decoders by name, at least one, got 5"),
+        ("engine.Engines(m,[C.lrd(8)],prompt_lengths=[8])", "configs must be a table of decoders by name"),
+        (
+            "engine.Engines(m,{},prompt_lengths=[8])",
+            "configs must be a table of decoders by name, at least one, got {}",
+        ),
+        ('engine.Engines(m,{"a":5},prompt_lengths=(8,))', "config must be a DecodeConfig, got int"),
+        ('engine.Engines(m,{"a":C.lrd(8)},prompt_lengths=8)', "prompt_lengths must be a list of at least one length"),
+        ('engine.Engines(m,{"a":C.lrd(8)},prompt_lengths="8")', "prompt_lengths must be a list of at least one length"),
+        ('engine.Engines(m,{"a":C.lrd(8)},prompt_lengths=[8,"9"])', "prompt_lengths='9' must be an integer"),
+        ("asked(5)", "request must be an lrd_jax.engine.Request, got a int"),
+        ('asked(R(prompt=b"hi"))', "the prompt must be a text, or a list of messages"),
+        ("asked(R(prompt=[-1]))", "the prompt holds id -1 at 0, outside the vocabulary of 262"),
+        ('asked(R(prompt="hi",length="8"))', "length='8' must be an integer"),
+        ('asked(R(prompt="hi",seed=None))', "seed=None must be an integer in [0, 2^63)"),
+        ('asked(R(prompt="hi",numbers=5))', "numbers must be a table of the config's numbers by name, got 5"),
+        ('asked(R(prompt="hi",numbers={"r_f":10**400}))', "mix.r_f=1000"),
+        ('asked(R(prompt="hi",stop="x"))', "stop must be a list of texts of at least one character, got 'x'"),
+        ('asked(R(prompt="hi",deadline=10**400))', "must be a number of seconds above 0, at most 1000000000, or None"),
+        ("engine.Engine.put(None,5)", "asked must be what check gives, got a int; submit takes a Request"),
+        (
+            'engine.Engine.put(None,asked(R(prompt="hi")),listen=5)',
+            "listen=5 cannot be called",
+        ),
+        ('engine.Handle(None,None).result("x")', "timeout='x' must be a number of seconds, or None"),
+    ],
     "sandbox": [
         ("Limits(cpu_seconds=0)", "Limits.cpu_seconds=0 must be an integer of at least 1 and below"),
         ("Limits(cpu_seconds=-1)", "Limits.cpu_seconds=-1 must be an integer of at least 1 and below"),
@@ -331,6 +416,7 @@ ROWS = {
         ('L.presets.preset("lrd",8,r_f=[])', "mix.r_f=array([], dtype=float64) must be a number in [0, 1], or one"),
         ('L.presets.preset("lrd",8,r_f=[[0.1]])', "mix.r_f=array([[0.1]]) must be a number in [0, 1], or one a row"),
         ('L.presets.preset("lrd",8,threshold=jnp.float32(7))', "commit.threshold=Array(7., dtype=float32) must be in"),
+        ("L.preset_files.read_preset(5)", "path=5 is no path; give that of a preset file"),
         ('L.presets.paper_config("x","y")', "checkpoint 'x' is not one of the paper's: llada-8b-base,"),
         ("L.presets.paper_config(None,None)", "checkpoint 'None' is not one of the paper's: llada-8b-base,"),
     ],
@@ -414,6 +500,9 @@ def names(models):
         **{"m": m, "params": m.params, "d": d, "P": P, "state": jax.eval_shape(lambda p: d.start(p, P), m.params)},
         **{"Model": Model, "ModelConfig": ModelConfig, "train": train, "read_config": read_config, "Path": Path},
         **{"Convert": Convert, "Export": Export, "Verify": Verify, "Train": Train, "Generate": Generate},
+        **{"pods": lrd_jax.pods, "engine": lrd_jax.engine, "R": lrd_jax.engine.Request},
+        "ONE": jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+        "asked": lambda request: checked(request, lrd_jax.Generator(m, DecodeConfig.lrd(8)), 16, 8),
         "other": lrd_jax.make_decode(m.model, DecodeConfig.plain(8)),
         "g": lrd_jax.Generator(m, DecodeConfig.lrd(8)),
         "gd": lrd_jax.Generator(m, DecodeConfig.dream(8, alg="origin")),  # draws its order

@@ -6,6 +6,7 @@ W = "--model {word} --gen-length 16"
 B = "--model {byte} --gen-length 8"
 GENERATE = f"generate Q {W}"
 RUN = f"run good.jsonl out {W}"
+POD = f"{RUN} --num-processes 2"
 CALIBRATE = f"calibrate --data good.jsonl {W}"
 ANALYZE = f"analyze --output out {W}"
 GOLD = "eval --model gold --settings llada-8b-base"
@@ -498,6 +499,29 @@ ROWS = {
         (f"{RUN} --gen-length 0", "gen_length=0 must be an integer of at least 1"),
         (f"{RUN} --r-f 2", "mix.r_f=2.0 must be in [0, 1]"),
         (f"{RUN} --mesh rows=2", "mesh='rows=2'"),
+        (f"{RUN} --mesh data=0", "'data=0' is no size"),
+        (f"{RUN} --mesh data=1,data=1", "'data=1' is no size; give sizes of data, fsdp, tensor, each at most once"),
+        (f"{RUN} --mesh data=\u00b2", "is no size; give sizes of data, fsdp, tensor"),
+        (f"{RUN} --mesh data={'9' * 5000}", "is no size; give sizes of data, fsdp, tensor"),
+        (f"{RUN} --mesh data=99", "a mesh of data=99 x fsdp=1 x tensor=1 needs 99 devices"),
+    ],
+    "several processes": [
+        (f"{RUN} --num-processes 2", "not coordinator, process_id: give all three"),
+        (f"{RUN} --process-id 1", "not coordinator, num_processes: give all three"),
+        (f"{RUN} --coordinator localhost:1234", "not num_processes, process_id: give all three"),
+        (f"{RUN} --coordinator ''", "coordinator must be host:port of process 0, got ''"),
+        (f"{RUN} --num-processes two", "Error parsing --num-processes"),
+        (f"{POD} --coordinator x --process-id 0", "coordinator must be host:port of process 0, got 'x'"),
+        (f"{POD} --coordinator :1 --process-id 0", "coordinator must be host:port of process 0, got ':1'"),
+        (f"{POD} --coordinator localhost:99999 --process-id 1", "host:port of process 0, got 'localhost:99999'"),
+        (f"{POD} --coordinator localhost:\u00b2 --process-id 0", "host:port of process 0"),
+        (f"{POD} --coordinator a:1 --process-id 2", "process_id must be 0 to num_processes - 1, got 2 of 2"),
+        (f"{POD} --coordinator a:1 --process-id=-1", "process_id=-1 must be an integer of at least 0"),
+        (
+            f"{RUN} --num-processes 0 --coordinator a:1 --process-id 0",
+            "num_processes=0 must be an integer of at least 1",
+        ),
+        (f"{RUN} --num-processes {10**20} --coordinator a:1 --process-id 0", "must be at most 999999999"),
     ],
     "run: files and folders": [
         (f"run no.jsonl out {W}", "no.jsonl: No such file or directory"),
