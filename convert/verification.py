@@ -1,5 +1,6 @@
 """Whether a converted checkpoint still is what was written."""
 
+import os
 from pathlib import Path
 
 from lrd_jax.convert.checksums import damaged_files
@@ -27,6 +28,7 @@ def verify(checkpoint: Path, *, progress: Progress | None = None) -> CheckpointI
     check_progress(progress)
     if not checkpoint.is_dir():
         raise ConversionError(f"there is no folder {checkpoint}", ["give one that `lrd-jax convert` wrote"])
+    os.scandir(checkpoint).close()  # a folder that may not be read is told from one of something else
     problems = damaged_files(checkpoint)
     try:
         info = read_info(checkpoint)

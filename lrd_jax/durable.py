@@ -25,6 +25,16 @@ def followed(path: Path) -> Path:
     return end
 
 
+def check_writable(folder: Path, name: str) -> None:
+    """Raises Refused where files may not be made in a folder that is there.
+
+    Args:
+      name: of what is to be written, for the message.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Refused(f"{name}: {folder} may not be written to; name another folder")
+
+
 @contextlib.contextmanager
 def naming(path: Path | str) -> Iterator[None]:
     """The system does not say of which file a write has failed: its errors leave with the name."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Fixed, Suppress, arg
 
+from lrd_jax.durable import check_writable
 from lrd_jax.errors import Refused
 
 _NONE = "(default: what launched it, if anything)"
@@ -54,8 +55,8 @@ def check_folder(path: Path, name: str) -> None:
     there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
     if not there.is_dir():
         raise Refused(f"{name}: {there} is a file, where a folder was wanted; name another one")
-    if there != path and not os.access(there, os.W_OK | os.X_OK):
-        raise Refused(f"{name}: {there} may not be written to; name another folder")
+    if there != path:
+        check_writable(there, name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lrd_jax import toml
-from lrd_jax.durable import followed, write_whole
+from lrd_jax.durable import check_writable, followed, write_whole
 from lrd_jax.errors import Refused
 
 VERSION = 2
@@ -62,7 +62,7 @@ def check_preset_path(path: Path) -> None:
         raise Refused(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
     if path.is_dir():
         raise Refused(f"{path} is a folder; name a file")
-    followed(path)
+    check_writable(followed(path).parent, str(path))
 
 
 def write_preset(path: Path, preset: PresetFile) -> None:

@@ -4,6 +4,7 @@ import _thread
 import contextlib
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from lrd_jax import __version__
 from lrd_jax.errors import Refused
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's warnings are for those who write its partitioner
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell everybody where it keeps a cache of fonts
 
 INCOMPLETE, USER_ERROR, INTERRUPTED = 1, 2, 130
 

@@ -14,6 +14,17 @@ from lrd_jax.errors import Refused
 
 _CACHE_BYTES = 2**30
 
+_DISALLOW = ("disallow", "disallow_explicit")
+_UNFIT = {  # settings of JAX for who looks for faults, with the values under which no command can run
+    "jax_disable_jit": (True,),  # a decode would take hours
+    "jax_no_tracing": (True,),
+    "jax_numpy_dtype_promotion": ("strict",),
+    "jax_numpy_rank_promotion": ("raise",),
+    "jax_transfer_guard": _DISALLOW,
+    "jax_transfer_guard_host_to_device": _DISALLOW,
+    "jax_transfer_guard_device_to_host": _DISALLOW,
+}
+
 
 def require_device() -> None:
     """Raises ValueError where JAX has no device to run on, or may not run on it, before anything is done."""
@@ -29,12 +40,9 @@ def require_device() -> None:
 
 
 def _unfit_settings() -> Iterator[tuple[str, Any]]:
-    """Of JAX: one takes the compiler away, and a decode would take hours; others forbid to hand it a prompt."""
-    if jax.config.jax_disable_jit:
-        yield "jax_disable_jit", True
-    for name in ("jax_transfer_guard", "jax_transfer_guard_host_to_device", "jax_transfer_guard_device_to_host"):
-        if str(getattr(jax.config, name)).startswith("disallow"):
-            yield name, getattr(jax.config, name)
+    for name, values in _UNFIT.items():
+        if (value := getattr(jax.config, name, None)) in values:
+            yield name, value
 
 
 def use_compile_cache() -> None:

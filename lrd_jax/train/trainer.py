@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from transformers import PreTrainedTokenizerBase
 
 from lrd_jax.convert.writer import write_hf
+from lrd_jax.durable import check_writable
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
@@ -117,8 +117,7 @@ def _check_output(output: Path) -> None:
     there = next(path for path in (output, *output.parents) if path.exists())
     if not there.is_dir():
         raise Refused(f"output: {there} is a file; name a folder")
-    if not os.access(there, os.W_OK):
-        raise Refused(f"output: {there} may not be written to; name another folder")
+    check_writable(there, "output")
     if (output / "model").exists() and newest(output) is None:
         raise Refused(f"output: {output / 'model'} is there already, of no run to go on with; name another folder")
 

@@ -1,5 +1,8 @@
 """Wrong command lines, a line each: what is asked, and words of the message. A new option adds its lines here."""
 
+import os
+
+import jax
 import pytest
 
 W = "--model {word} --gen-length 16"
@@ -589,6 +592,38 @@ LINES = [pytest.param(line, words, id=f"{line[:80]}") for rows in ROWS.values() 
 
 @pytest.mark.parametrize(("line", "words"), LINES)
 def test_a_wrong_command_line_gets_one_message_and_changes_nothing(refuses, line, words):
+    refuses(line, words)
+
+
+SETTINGS = {
+    "jax_disable_jit": jax.disable_jit,
+    "jax_numpy_dtype_promotion": lambda: jax.numpy_dtype_promotion("strict"),
+    "jax_numpy_rank_promotion": lambda: jax.numpy_rank_promotion("raise"),
+    "jax_transfer_guard_host_to_device": lambda: jax.transfer_guard_host_to_device("disallow"),
+    "jax_transfer_guard_device_to_host": lambda: jax.transfer_guard_device_to_host("disallow_explicit"),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("line", [GENERATE, RUN, BENCH, CALIBRATE, "convert {word} out", "export {orbax} out"])
+def test_settings_of_jax_under_which_nothing_runs_get_one_message(refuses, setting, line):
+    with SETTINGS[setting]():
+        refuses(line, f"no command can run so: unset {setting.upper()}")
+
+
+LOCKED = [
+    (f"{RUN}", "OUT: . may not be written to; name another folder"),
+    (f"{ANALYZE}", "output: . may not be written to"),
+    (f"{REPRODUCE} --output out", "output: . may not be written to"),
+    (f"{CALIBRATE} --output x.toml", "may not be written to"),
+    (f"{CALIBRATE} --output x.toml --picture folder/x.png", "may not be written to"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), LOCKED)
+def test_a_folder_that_may_not_be_written_to_is_known_at_once(refuses, monkeypatch, line, words):
+    """Root may write anywhere: what the system would say to others is said here."""
+    monkeypatch.setattr(os, "access", lambda path, mode, **options: False)
     refuses(line, words)
 
 

@@ -1,6 +1,7 @@
 """Faults around a command: Ctrl-C at any moment, closed streams, locales, platforms, terminals, noise of libraries."""
 
 import fcntl
+import io
 import os
 import pty
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from lrd_jax.cli import INTERRUPTED, USER_ERROR, main
+from lrd_jax.cli import INTERRUPTED, USER_ERROR, _Unheard, main
 from lrd_jax.decoding.compiling import PlatformJit
 
 pytestmark = pytest.mark.slow  # processes of their own, each with its imports
@@ -76,6 +77,15 @@ def test_streams_that_nobody_needs_may_be_closed(run):
     status, out, _ = run("generate", QUESTION, *SMALL, shell="2>&- <&-")
     assert status == 0 and out.count("\n") == 1
     assert run("generate", "", shell="2>&-") == (USER_ERROR, "", "")
+
+
+def test_who_stops_reading_standard_error_does_not_end_the_work():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        stream = io.TextIOWrapper(io.BufferedWriter(_Unheard(pipe.fileno(), "w", closefd=False)), line_buffering=True)
+        for _ in range(2):
+            print("note: nobody hears", file=stream)
 
 
 def test_who_stops_reading_ends_it_without_words(run):

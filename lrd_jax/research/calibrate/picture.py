@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lrd_jax.durable import check_writable
 from lrd_jax.errors import Refused
 from lrd_jax.research.calibrate.scan import Point
 from lrd_jax.research.plots import check_matplotlib
@@ -19,6 +20,7 @@ def check_picture(path: Path) -> None:
         raise Refused(f"{path}: pictures end in {', '.join(f'.{kind}' for kind in _KINDS)}")
     if not path.absolute().parent.is_dir():
         raise Refused(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
+    check_writable(path.absolute().parent, str(path))
 
 
 def draw_front(path: Path, points: list[Point], best: list[Point], chosen: Point, reference: Point, title: str) -> None:
