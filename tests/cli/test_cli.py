@@ -93,6 +93,13 @@ def test_help_imports_nothing_heavy_and_takes_less_than_a_second():
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_streams_may_be_unbuffered(unbuffered):
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    result = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stderr) == (0, "") and result.stdout.startswith("lrd-jax ")
+
+
 def pipe(monkeypatch, text):
     """Gives standard input a text, or bytes."""
     data = text.encode() if isinstance(text, str) else text
