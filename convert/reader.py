@@ -69,7 +69,7 @@ def weight_dtype(name: str) -> np.dtype:
     Raises:
       ConversionError: not a dtype that weights may have.
     """
-    if name not in WEIGHT_DTYPES:
+    if not isinstance(name, str) or name not in WEIGHT_DTYPES:
         raise ConversionError(f"dtype {name!r} is not one for weights", [f"known: {', '.join(WEIGHT_DTYPES)}"])
     return WEIGHT_DTYPES[name]
 

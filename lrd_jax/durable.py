@@ -37,11 +37,11 @@ def check_writable(folder: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """The system does not say of which file a write has failed: its errors leave with the name."""
+    """The system says of no file, or of a part of it, that writing has failed: its errors leave with the name."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.errno is None:
+        if error.errno is None:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 

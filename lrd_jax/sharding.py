@@ -110,6 +110,8 @@ def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str,
         sizes that do not divide. Every problem is named in one message.
     """
     _check_mesh(mesh)
+    if not isinstance(model, Model):
+        raise Refused(f"model must be one such as load(...).model, got a {type(model).__name__}")
     rules = _with_small_kv_heads_whole(model.config, mesh, rules)
     axes, treedef = jax.tree.flatten_with_path(model.param_axes(), is_leaf=lambda x: isinstance(x, tuple))
     problems = _rule_problems(mesh, rules, axes)
@@ -229,7 +231,12 @@ def cache_spec(shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Rules =
     """How cached keys and values `[layers, B, S, K, H]` lie on a mesh: split as the rows and the heads that made them.
 
     Rows or grouped heads that do not split are held whole.
+
+    Raises:
+      ValueError: another shape.
     """
+    if len(shape) != 5:
+        raise Refused(f"shape must be that of cached keys [layers, B, S, K, H], got {shape!r:.80}")
     batch, kv_heads = (
         target if size % _parts(mesh, target) == 0 else None
         for size, target in ((shape[1], rules["batch"]), (shape[3], rules["kv_heads"]))

@@ -59,6 +59,8 @@ def _run(args: Sequence[str] | None) -> int:
     from lrd_jax.cli.pod import joined
 
     args = list(sys.argv[1:] if args is None else args)
+    if any("\0" in arg for arg in args):
+        raise Refused("an argument holds a NUL, which no name and no text may; leave it out")
     if args == ["--version"]:
         print(f"lrd-jax {__version__}")
         return 0

@@ -3,9 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lrd_jax.errors import Refused
 from lrd_jax.runs.openai import is_batch_line, plain_fields
@@ -120,6 +121,7 @@ class PromptFile:
         hasher, self._starts, ids = hashlib.sha256(), {}, {}
         first_wrong, good, start = "", 0, 0
         with path.open("rb") as file:
+            self._seen = _state(file)
             for number, data in enumerate(file, start=1):
                 hasher.update(data)
                 if data.strip():
@@ -138,14 +140,26 @@ class PromptFile:
             raise Refused(f"{path} holds no prompt: {first_wrong}")
 
     def read(self, numbers: list[int]) -> Iterator[tuple[int, Line | BadLine]]:
-        """Lines by their numbers, each as it is wanted."""
+        """Lines by their numbers, each as it is wanted.
+
+        Raises:
+          ValueError: the file is not the one that was looked through.
+        """
         with self.path.open("rb") as file:
             for number in numbers:
+                if _state(file) != self._seen:
+                    raise Refused(f"{self.path} has changed since the run began: run what it is now into a new folder")
                 file.seek(self._starts[number])
                 try:
                     yield number, read_line(number, _trimmed(number, file.readline()))
                 except BadLine as error:
                     yield number, error
+
+
+def _state(file: IO[bytes]) -> tuple[int, int]:
+    """Size, and when it was written."""
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
 
 
 def _trimmed(number: int, data: bytes) -> bytes:

@@ -68,8 +68,10 @@ class Tokenizer:
         """The text of ids; those that the vocabulary lacks have none.
 
         Raises:
-          Refused: no row of ids.
+          Refused: no row of ids, or a switch that is no boolean.
         """
+        if not isinstance(skip_special_tokens, bool):
+            raise Refused(f"skip_special_tokens={skip_special_tokens!r:.80} must be True or False")
         return self.backend_tokenizer.decode(_ids(ids), skip_special_tokens=skip_special_tokens)
 
     def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:

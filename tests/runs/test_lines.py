@@ -90,6 +90,16 @@ def test_a_bad_line_keeps_its_id():
     assert (error.value.id, error.value.is_batch) == ("a", True)
 
 
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_bytes(line(prompt="A") + b"\n" + line(prompt="B") + b"\n")
+    read = PromptFile(path).read([1, 2])
+    assert next(read)[1].prompt == "A"
+    path.write_bytes(line(prompt="another") + b"\n")
+    with pytest.raises(Refused, match="has changed since the run began"):
+        next(read)
+
+
 def test_a_file_is_read_line_by_line(tmp_path):
     lines = [
         b"\xef\xbb\xbf" + line(id="a", prompt="A\u2028\x85"),
