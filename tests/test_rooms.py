@@ -38,7 +38,7 @@ ONLY = {  # what these import of ours, and no more
     "convert": {"models", "errors"},
     "sharding": {"models", "options", "pods", "errors"},
     "pods": {"errors", "version"},
-    "options": {"errors"},
+    "options": {"durable", "errors"},
     "toml": {"durable", "errors"},
     "durable": {"errors"},
     "batching": set(),
