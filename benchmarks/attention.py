@@ -13,6 +13,7 @@ import numpy as np
 import tyro
 
 import lrd_jax
+from lrd_jax.decoding.request import Request
 from lrd_jax.models import attention
 from lrd_jax.research.timing.measure import in_turns
 
@@ -37,8 +38,8 @@ def compiled(options: Options, score_bytes: int):
     config = lrd_jax.DecodeConfig.plain(options.gen_length, per_step=options.gen_length // options.forwards)
     decode = lrd_jax.make_decode(model, config).lower(params, options.batch, options.prompt_length).compile()
     prompt = np.random.default_rng(0).integers(5, 100, (options.batch, options.prompt_length), np.int32)
-    inputs = prompt, np.ones(prompt.shape, bool), jax.random.split(jax.random.key(0), options.batch)
-    return lambda: decode(params, *inputs, config)
+    request = Request(prompt, np.ones(prompt.shape, bool), keys=None, length=None, canvas=None)
+    return lambda: decode(params, request, config)
 
 
 def main(options: Options) -> None:

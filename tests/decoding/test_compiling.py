@@ -34,6 +34,15 @@ def test_inside_another_jit_no_options_are_set():
     assert scaled.cache_size() >= 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "whole"), [(("gpu", False), True), (("tpu", False), True), (("gpu", True), False), (("cpu", False), False)]
+)
+def test_float32_products_are_whole_where_an_accelerator_would_round_them(monkeypatch, kind, whole):
+    monkeypatch.setattr(compiling, "_kind", lambda args: kind)
+    product = compiling.PlatformJit(lambda static, x: x @ x).lower(None, jnp.ones((2, 2)))
+    assert ("HIGHEST" in product.as_text()) == whole
+
+
 def test_bfloat16_weights_are_not_copied_in_float32_before_the_loop(fresh):
     """A CPU multiplies them in float32; converted once, they would take twice their size all the while."""
     sizes = {"num_layers": 8, "embed_dim": 256, "num_heads": 2, "num_kv_heads": 2, "mlp_dim": 1024, "vocab_size": 500}
