@@ -27,7 +27,8 @@ TOKENIZER_FILES = (
     "merges.txt",
     "chat_template.jinja",
 )
-SIDE_FILES = (*TOKENIZER_FILES, "generation_config.json")
+DECODER_FILE = "decoder.toml"  # a preset: what `lrd` is for this model, see `lrd_jax.presets`
+SIDE_FILES = (*TOKENIZER_FILES, "generation_config.json", DECODER_FILE)
 
 
 def as_path(value: Any, name: str) -> Path:

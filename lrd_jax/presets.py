@@ -2,8 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from lrd_jax.checkpoint import find_model
+from lrd_jax.convert.folders import DECODER_FILE
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.setting import specs
 from lrd_jax.decoding.text_form import changed, from_table
@@ -59,7 +62,7 @@ SHORT_NAMES = {
 }
 
 
-def preset(name: str, gen_length: int, **changes: Any) -> DecodeConfig:
+def preset(name: str, gen_length: int, *, model: str | Path | None = None, **changes: Any) -> DecodeConfig:
     """The decoder called `name`: a key of `DECODERS`, "paper/CHECKPOINT/BENCHMARK", or a preset file (.json, .toml).
 
         preset("lrd", 64, cache="dual", threshold=0.8)
@@ -67,6 +70,8 @@ def preset(name: str, gen_length: int, **changes: Any) -> DecodeConfig:
 
     Args:
       gen_length: G, positions to generate.
+      model: as `lrd_jax.load` takes it. A model that was tuned through its own refinement carries its `lrd` in a preset
+        file of its folder, decoder.toml: for it, "lrd" is that. None, and any other model: what suits them all.
       changes: fields to set otherwise, by dotted name, see `lrd_jax.decoding.text_form.changed`, or by a short one,
         a key of `SHORT_NAMES`.
 
@@ -76,6 +81,8 @@ def preset(name: str, gen_length: int, **changes: Any) -> DecodeConfig:
     """
     if not isinstance(name, str):
         raise Refused(f"preset {name!r} must be a name, one of {', '.join(DECODERS)}, or the name of a file")
+    if name == "lrd":
+        name = _own(model) or name
     if not is_preset_file(name):
         return _adjusted(*_named(name, gen_length), changes)
     file = read_preset(name)
@@ -86,7 +93,7 @@ def preset(name: str, gen_length: int, **changes: Any) -> DecodeConfig:
 
 
 def decoder(options: DecoderOptions, **defaults: Any) -> DecodeConfig:
-    """The decoder that a command's options name.
+    """The decoder that a command's options name, for their model if they have one.
 
     Args:
       defaults: changes of the preset that those of the options go before.
@@ -94,7 +101,17 @@ def decoder(options: DecoderOptions, **defaults: Any) -> DecodeConfig:
     Raises:
       ValueError: see `preset`.
     """
-    return preset(options.preset, options.gen_length, **{**defaults, **options.changes})
+    model = getattr(options, "model", None)
+    return preset(options.preset, options.gen_length, model=model, **{**defaults, **options.changes})
+
+
+def _own(model: str | Path | None) -> str | None:
+    """The preset file in a model's folder; of one that is not there none: it is refused where it is loaded."""
+    try:
+        own = None if model is None else find_model(model) / DECODER_FILE
+    except ValueError:
+        return None
+    return str(own) if own is not None and own.is_file() else None
 
 
 def yours(options: Yours) -> dict[str, Callable[..., DecodeConfig]]:

@@ -170,9 +170,10 @@ class DecodeConfig:
 
     @classmethod
     def settle(cls, gen_length: int = 256, **changes: Any) -> "DecodeConfig":
-        """Beliefs fed back in full until they settle, then everything committed at once: for models that were tuned
-        through their own refinement, see docs/training.md."""
-        defaults = {"mix": Mix(r_f=1.0), "refine": Refine(tau=0.01), "commit": All(), "end_of_text": True}
+        """Beliefs fed back in full until they settle or are sure, then everything committed at once: for models that
+        were tuned through their own refinement, see docs/front.md."""
+        refine = Refine(tau=0.03, min_confidence=0.8)
+        defaults = {"mix": Mix(r_f=1.0), "refine": refine, "commit": All(), "end_of_text": True}
         return cls(gen_length, **{**defaults, **changes})
 
     @classmethod

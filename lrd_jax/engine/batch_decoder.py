@@ -73,7 +73,7 @@ class BatchDecoder:
         if not isinstance(chat, bool):
             raise Refused(f"chat={chat!r:.80} must be True or False")
         stop = check_stop(stop)
-        self._config = decoder(preset, gen_length, **(changes or {}))
+        self._config = decoder(preset, gen_length, model=model, **(changes or {}))
         self._asked: dict[str, Any] = {
             "model": model,
             "preset": preset,

@@ -14,6 +14,25 @@ def test_a_preset_is_the_decoder_of_its_name(name):
     assert preset(name, 64, block_length=16) == getattr(DecodeConfig, name)(64, block_length=16)
 
 
+def test_lrd_is_the_models_own_where_it_carries_one(tmp_path):
+    file = tmp_path / "decoder.toml"
+    file.write_text('lrd_jax_preset = 2\nbase = "lrd"\n\n[decoder.mix]\nr_f = 1.0\n')
+    own = preset("lrd", 64, model=tmp_path)
+    assert own == DecodeConfig.lrd(64, mix=Mix(r_f=1.0))
+    assert preset("lrd", 64, model=tmp_path, r_f=0.5) == DecodeConfig.lrd(64, mix=Mix(r_f=0.5))
+    for name, model in (("lrd", None), ("lrd", "lrd-tiny"), ("lrd", tmp_path / "absent"), ("paper", tmp_path)):
+        assert preset(name, 64, model=model) == preset(name, 64)
+    file.write_text("lrd_jax_preset = 2\n")
+    with pytest.raises(ValueError, match="decoder is missing"):
+        preset("lrd", 64, model=tmp_path)
+
+
+def test_the_refined_model_carries_what_its_front_chose():
+    own = preset("lrd", 64, model="lrd-tiny-refined")
+    assert (own.mix.r_f, own.refine.tau, own.refine.min_confidence) == (1.0, 0.03, 0.8)
+    assert own.commit == LowestEntropy(threshold=0.0)  # everything at once, and --threshold can still be asked for
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "windows"),
     [

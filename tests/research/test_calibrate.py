@@ -328,12 +328,25 @@ def test_a_scan_writes_a_preset_that_decodes_and_is_certified_on_other_prompts(d
 
 def test_the_end_of_settling_is_chosen_and_certified(data, tmp_path, capsys):
     chosen, certified = tmp_path / "chosen.toml", tmp_path / "certified.toml"
-    scan = ("--preset", "settle", "--r-f", 0.2, 1.0, "--tau-refine", 0.01, 0.1, "--model", "lrd-tiny-soft")
+    scan = (
+        "--preset",
+        "settle",
+        "--refine.min-confidence",
+        "none",
+        "--r-f",
+        0.2,
+        1.0,
+        "--tau-refine",
+        0.01,
+        0.1,
+        "--model",
+        "lrd-tiny-soft",
+    )
     assert calibrate(data, *scan, "--output", chosen) == 0
     assert f"{2 * 2 * 6} settings from " in capsys.readouterr().err
     found = read_preset(chosen)
     assert (found.base, found.measured["decodes_that_differ"]) == ("settle", 0)
-    assert preset(str(chosen), G) == changed(DecodeConfig.settle(G), found.decoder)
+    assert preset(str(chosen), G) == changed(DecodeConfig.settle(G, refine=Refine()), found.decoder)
     assert set(found.decoder) == {"mix", "refine", "divergence"}
 
     others = [{"prompt": p.prompt} for p in problems("words", "held-out", 4, ROWS)]

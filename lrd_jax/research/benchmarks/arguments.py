@@ -65,4 +65,4 @@ class ModelArguments:
         return cls(**{**taken, "changes": changes, "batch_size": int(given.get("batch_size", 1))})
 
     def config(self) -> DecodeConfig:
-        return preset(self.preset, self.gen_length, **self.changes)
+        return preset(self.preset, self.gen_length, model=self.pretrained, **self.changes)

@@ -41,7 +41,7 @@ class Tuning:
         """A decoder's own.
 
         Raises:
-          ValueError: the decoder lacks one of the parts that have these settings.
+          ValueError: the decoder lacks one of the parts that have these settings, or has one that hides them.
         """
         mix, refine, stop = config.mix, config.refine, config.stop
         wanted = {"mixing": isinstance(mix, Mix), "refinement": isinstance(refine, Refine)}
@@ -51,6 +51,11 @@ class Tuning:
             raise Refused(
                 f"the decoder has no {' and no '.join(missing)} to tune; "
                 "choose the preset lrd, paper or settle, or a file"
+            )
+        if refine.min_confidence is not None:
+            raise Refused(
+                f"refine.min_confidence={refine.min_confidence} ends refinements that no tau ends, and no certificate "
+                "would cover them; calibrate with --refine.min-confidence none"
             )
         guard = None if settles else math.inf if stop.max_entropy is None else stop.max_entropy
         return cls(
