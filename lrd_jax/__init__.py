@@ -1,7 +1,7 @@
 """Latent Refinement Decoding for masked diffusion language models, in JAX.
 
-    loaded = lrd_jax.load("lrd-tiny-soft")
-    generator = lrd_jax.Generator(loaded, lrd_jax.DecodeConfig.lrd(gen_length=64))
+    loaded = lrd_jax.load("lrd-tiny-refined")
+    generator = lrd_jax.Generator(loaded, lrd_jax.DecodeConfig.settle(gen_length=64))
     (answer,) = generator.generate(["Tom has 14 apples. Ann takes 5 apples. How many are left?"])
 
 Names stand in `__init__.pyi` and are imported when first used, so that the command line starts fast.

@@ -162,7 +162,7 @@ class Decoding(DecoderOptions, OnMesh):
       live: show the canvas settling, where the output is a terminal.
     """
 
-    model: str = "lrd-tiny-soft"
+    model: str = "lrd-tiny-refined"
     dtype: Annotated[str | None, STORED_DTYPE] = None
     seed: int = 0
     live: bool = True

@@ -83,6 +83,17 @@ def pushed_thresholds(*r_f: float) -> Decoders:
     }
 
 
+def settled(taus: Iterable[float], confidences: Iterable[float | None]) -> Decoders:
+    """Beliefs fed back in full until they settle, unless the row is sure, then everything at once."""
+    return {
+        f"settled below {tau:g}" + (f" or sure of {c:g}" if c is not None else ""): lambda G, tau=tau, c=c: (
+            DecodeConfig.settle(G, refine=Refine(tau, min_confidence=c))
+        )
+        for tau in taus
+        for c in confidences
+    }
+
+
 def stops() -> Decoders:
     """How the divergence is measured, and how small it must be."""
     return {

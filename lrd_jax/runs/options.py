@@ -36,7 +36,7 @@ class Run(DecoderOptions, OnMesh):
 
     input: Annotated[Positional[Path], arg(metavar="IN.jsonl")]
     out: Annotated[Positional[Path], arg(metavar="OUT")]
-    model: str = "lrd-tiny-soft"
+    model: str = "lrd-tiny-refined"
     dtype: Annotated[str | None, STORED_DTYPE] = None
     slots: int = 16
     shard: Annotated[str | None, _Shard] = None

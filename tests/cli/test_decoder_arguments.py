@@ -19,8 +19,9 @@ from lrd_jax.presets import SHORT_NAMES, decoder, yours
 
 DECODES = [name for name, kind in COMMANDS.items() if issubclass(kind, Changes)]
 NEEDED = {
-    "generate": ["q"],
-    "run": ["in.jsonl", "out"],
+    "generate": ["q", "--model", "lrd-tiny"],  # which has no decoder of its own
+    "chat": ["--model", "lrd-tiny"],
+    "run": ["in.jsonl", "out", "--model", "lrd-tiny"],
     "plan": ["llada-8b", "--gpu", "h100:8"],
     "eval": ["--model", "m"],
     "calibrate": ["--data", "d"],
@@ -33,7 +34,7 @@ def options_of(*args):
 
 
 def decoder_of(*args):
-    return decoder(options_of("generate", "q", *args))
+    return decoder(options_of("generate", "q", "--model", "lrd-tiny", *args))
 
 
 def test_the_commands_that_take_a_decoder():
@@ -72,7 +73,8 @@ def test_a_decoder_of_yours_is_there_where_something_is_said_of_it(command):
 
 
 def test_options_stand_around_the_question_in_any_order():
-    before = options_of("generate", "--end-of-text", "--stop", "none", "why?", "--cfg-scale", "1.5", "--stop-text", "x")
+    around = ("--stop", "none", "why?", "--cfg-scale", "1.5", "--stop-text", "x", "--model", "lrd-tiny")
+    before = options_of("generate", "--end-of-text", *around)
     assert (before.question, before.stop_text) == ("why?", ("x",))
     assert decoder(before) == DecodeConfig.lrd(64, stop=None, end_of_text=True, cfg_scale=1.5)
     assert options_of("generate", "--", "--commit").question == "--commit"

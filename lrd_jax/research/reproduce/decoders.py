@@ -16,6 +16,7 @@ from lrd_jax.research.decoders import (
     mixed_budgets,
     mixed_thresholds,
     pushed_thresholds,
+    settled,
     stops,
     thresholds,
     unrefined_thresholds,
@@ -140,7 +141,8 @@ FRONTS: dict[str, Decoders] = {
     "k a step": budgets(1, 2, 4, 8, 16) | mixed_budgets((4, 8), (0.0,)),
     "k a step, end-of-text stop": budgets(1, 4, 8, end_of_text=True),
     "k a step with mixing": mixed_budgets((4, 8), (0.4, 0.7, 1.0)) | mixed_budgets((16,), (0.4, 0.7)),
-    "confidence threshold (Fast-dLLM)": thresholds(0.9, 0.5, 0.7, 0.8, 0.95, 0.99) | pushed_thresholds(0.0),
+    "confidence threshold (Fast-dLLM)": thresholds(0.9, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.95, 0.99)
+    | pushed_thresholds(0.0),
     "the same in cached blocks of 32": in_blocks(32, ("threshold 0.9",), ("prefix cache", "dual cache")),
     "entropy bound (EB-Sampler)": {
         f"entropy bound {gamma:g}": lambda G, gamma=gamma: DecodeConfig(G, commit=EntropyBound(gamma))
@@ -158,4 +160,5 @@ FRONTS: dict[str, Decoders] = {
     | mixed_thresholds(0.15, 0.4, 0.7, 1.0)
     | unrefined_thresholds(0.15, 0.4, 0.7, 1.0)
     | pushed_thresholds(0.4, 0.7),
+    "LRD, settled, then all": settled((0.1, 0.03, 0.01), (None, 0.95, 0.8, 0.6, 0.5, 0.4, 0.3)),
 }

@@ -21,6 +21,7 @@ _LOOKS: dict[str, tuple[str, str]] = {
     "LRD, the paper's stop": ("#D55E00", "X"),
     "LRD, guarded stop": ("#0072B2", "^"),
     "LRD, threshold commits": ("#0072B2", "*"),
+    "LRD, settled, then all": ("#D55E00", "p"),
     YOURS: ("#F0E442", "h"),
 }
 
