@@ -19,7 +19,7 @@ from lrd_jax.presets import decoder, yours
 
 ROOT = Path(__file__).parent.parent
 PAGES = {str(file.relative_to(ROOT)): file for file in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]}
-BLOCK = re.compile(r"(?P<mark><!-- not run: .+ -->\n)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(?P<mark><!-- not run: [^\n]+ -->\n)?^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 SETUP = {  # what a page takes for granted
     "docs/semantics.md": """
