@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from quick import some_quick
 
 from lrd_jax.cli.commands import COMMANDS, parsed
 from lrd_jax.cli.decoder_arguments import split
@@ -63,7 +64,7 @@ def test_pages_have_python():
     assert all(PAGES[page].read_text().count("```python") == len(blocks(page)) for page in PAGES)
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON)
+@pytest.mark.parametrize("page", some_quick(WITH_PYTHON, 3))
 def test_the_python_of_a_page_runs(page):
     if not shutil.which(TOOLS.get(page, "sh")):
         pytest.skip(f"{TOOLS[page]} is not installed")

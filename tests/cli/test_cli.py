@@ -201,6 +201,7 @@ def test_a_question_beside_a_file_is_refused(capsys):
     assert "a question and --input were both given" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_a_file_of_prompts_has_an_answer_a_line_and_a_bad_line_its_error(talker, tmp_path, capsys):
     lines = [
         json.dumps({"prompt": "Hi\u2028there"}),

@@ -110,7 +110,7 @@ def recorded_counts(params, G):
     return np.array(counts + [1] * (G + 1))[: G + 1]
 
 
-@pytest.mark.parametrize("group", some_quick(cached_runs(), 2), ids=lambda group: "-".join(map(str, group)))
+@pytest.mark.parametrize("group", some_quick(cached_runs(), 1), ids=lambda group: "-".join(map(str, group)))
 def test_fast_dllm(checkpoint, group):
     """Every call of every run, as rows of a batch that the reference could not have run."""
     name, cache, block_length = group
@@ -146,6 +146,7 @@ def first_run(checkpoint, **params):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "top_k"), [("tiny-llada", None), ("tiny-dream", 50)])
 def test_fast_dllm_with_the_rules_themselves(checkpoint, name, top_k):
     key = first_run(name, threshold=None)
@@ -166,6 +167,7 @@ def test_fast_dllm_with_the_rules_themselves(checkpoint, name, top_k):
     assert result.stop_reason.tolist() == [StopReason.FINISHED]
 
 
+@pytest.mark.slow
 def test_a_refresh_that_completes_a_block_is_its_only_forward(checkpoint):
     """Fast-dLLM makes an empty call after it, for the same tokens: two calls a block."""
     key = first_run("tiny-llada", threshold=0.01)
@@ -184,7 +186,7 @@ def test_a_refresh_that_completes_a_block_is_its_only_forward(checkpoint):
     assert (result.forwards.tolist(), run["nfe"]) == ([blocks], 2 * blocks)
 
 
-@pytest.mark.parametrize("name", ["tiny-llada", "tiny-llada-gqa", "tiny-dream"])
+@pytest.mark.parametrize("name", some_quick(["tiny-llada", "tiny-llada-gqa", "tiny-dream"], 1))
 @pytest.mark.usefixtures("strict_dtypes")
 def test_window_forwards_are_the_references(checkpoint, name):
     model, params = checkpoint(name, "float32")
@@ -260,7 +262,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", some_quick(CASES, 2))
+@pytest.mark.parametrize("case", some_quick(CASES, 1))
 def test_equals_the_slow_twin(checkpoint, case):
     """A left-padded batch against one bare row of the twin at a time, forward by forward."""
     name, G, lengths, settings, twin_settings = CASES[case]
@@ -279,7 +281,8 @@ def test_equals_the_slow_twin(checkpoint, case):
         np.testing.assert_allclose(kl, want.kl, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", some_quick(FAMILIES, 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_row_alone_equals_the_row_in_a_batch(checkpoint, name):
     """Rows that need very different numbers of forwards, drawn with keys of their own."""
     model, params = checkpoint(name)

@@ -183,7 +183,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", some_quick(CASES, 4))
+@pytest.mark.parametrize("case", some_quick(CASES, 2))
 def test_equals_the_slow_twin(checkpoint, twins, case):
     """A batch of mixed prompt lengths, one of a single token, against one bare row of the twin at a time.
 
@@ -207,7 +207,7 @@ def test_equals_the_slow_twin(checkpoint, twins, case):
         np.testing.assert_allclose(kl, want.kl, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", some_quick(FAMILIES, 1))
 def test_end_of_text_stop_equals_the_slow_twin(checkpoint, twins, name):
     """Any token may play end-of-text: one that the plain decode commits early ends the row there."""
     model, params = checkpoint(name)
@@ -246,7 +246,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", some_quick(RULES, 2))
+@pytest.mark.parametrize("name", some_quick(RULES, 1))
 def test_a_row_alone_equals_the_row_in_a_batch(checkpoint, name):
     model, params = checkpoint("tiny-dream" if "a" in name else "tiny-llada")
     ids, mask = prompts(11, (8, 1, 5, 3))
@@ -260,6 +260,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(checkpoint, name):
         assert int(together.stop_reason[row]) == int(alone.stop_reason[0])
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing(checkpoint):
     """All of the prompt padded but one token, against that token without padding."""
     model, params = checkpoint("tiny-dream")

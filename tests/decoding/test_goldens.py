@@ -158,7 +158,7 @@ def recorded_origin(uniforms):
 UNCACHED = [key for key in goldens.reference_runs() if goldens.cache_of(key) is None]
 
 
-@pytest.mark.parametrize("key", some_quick(UNCACHED, 2))
+@pytest.mark.parametrize("key", some_quick(UNCACHED, 1))
 def test_reference_samplers(checkpoint, key):
     run = goldens.reference_runs()[key]
     model, params = checkpoint(run["checkpoint"])

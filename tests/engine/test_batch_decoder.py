@@ -35,6 +35,7 @@ def decoder(model):
     return decoder_of(model)
 
 
+@pytest.mark.slow
 def test_answers_are_the_generators_and_other_columns_pass(decoder, model):
     columns = {"prompt": np.array(PROMPTS, object), "gold": np.arange(6)}
     got = decoder(columns)
@@ -47,6 +48,7 @@ def test_answers_are_the_generators_and_other_columns_pass(decoder, model):
     assert got["error"].tolist() == [""] * 6
 
 
+@pytest.mark.slow
 def test_it_pickles_as_its_arguments_and_answers_alike(decoder):
     data = pickle.dumps(decoder)
     assert len(data) < 1000 and "ray" not in sys.modules
@@ -54,6 +56,7 @@ def test_it_pickles_as_its_arguments_and_answers_alike(decoder):
     assert again["text"].tolist() == decoder({"prompt": PROMPTS[::-1]})["text"].tolist()[::-1]
 
 
+@pytest.mark.slow
 def test_rows_have_wishes_of_their_own(decoder, model):
     chat = [{"role": "user", "content": "Hi"}]
     generator = Generator(load(model), CONFIG)
@@ -67,6 +70,7 @@ def test_rows_have_wishes_of_their_own(decoder, model):
     assert got["text"].tolist() == [generator.generate(["One."], canvases=[["a", 7]])[0].text]
 
 
+@pytest.mark.slow
 def test_draws_depend_on_the_row_and_not_on_its_batch(model):
     decoder = decoder_of(model, changes={"temperature": 5})
     rows = {"id": ["a", "b", "c"], "prompt": ["One."] * 3}

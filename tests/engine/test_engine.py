@@ -270,6 +270,7 @@ def test_requests_of_many_threads(loaded, engine):
     assert all(timeless(got[i]) == timeless(wanted[i % len(PROMPTS)]) for i in range(24))
 
 
+@pytest.mark.slow
 def test_engines_share_a_device_by_turns(loaded, engine):
     other = DecodeConfig.plain(8)
     with Engine(loaded, other, slots=2, prompt_length=16, beside=engine) as beside:
@@ -286,6 +287,7 @@ def test_an_idle_engine_wakes_up(engine):
     assert engine.submit(Request(prompt="One.")).result(60).complete
 
 
+@pytest.mark.slow
 def test_a_request_goes_to_the_engine_of_its_decoder_and_length(loaded):
     configs = {"lrd": CONFIG, "plain": DecodeConfig.plain(8)}
     with Engines(loaded, configs, prompt_lengths=(32, 8), slots=2) as engines:

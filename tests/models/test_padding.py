@@ -54,8 +54,8 @@ def prompts():
     return rng.integers(5, 300, (4, 6), dtype=np.int32)
 
 
-@pytest.mark.parametrize("family", ["llada", "dream"])
-@pytest.mark.parametrize("what", SIZES)
+@pytest.mark.parametrize("family", some_quick(["llada", "dream"], 1))
+@pytest.mark.parametrize("what", some_quick(SIZES, 1))
 @pytest.mark.parametrize("name", some_quick(CONFIGS, 1))
 def test_tokens_are_those_of_one_device(checkpoint, name, what, family, tmp_path):
     model, params = made(checkpoint, what, family)

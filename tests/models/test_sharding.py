@@ -239,7 +239,7 @@ def one_device(checkpoint):
 
 
 @pytest.mark.parametrize("shape", some_quick(MESHES.values(), 1), ids=MESHES)
-@pytest.mark.parametrize("name", ["tiny-llada", "tiny-dream"])
+@pytest.mark.parametrize("name", some_quick(["tiny-llada", "tiny-dream"], 1))
 def test_decode_gives_the_tokens_of_one_device(checkpoint, one_device, name, shape):
     model, params = checkpoint(name)
     config, results = one_device

@@ -12,6 +12,7 @@ import pytest
 import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import some_quick
 
 import lrd_jax
 from lrd_jax import DecodeConfig, toml
@@ -249,7 +250,7 @@ WORDS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", some_quick(COMMANDS, 3))
 def test_every_option_of_every_command(command, capsys):
     """What the parser and the options' own checks make of any word: options, or an exit with status 2."""
     options = [

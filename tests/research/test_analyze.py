@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import some_quick
 from sights import recorded
 
 from lrd_jax.checkpoint import Loaded, load
@@ -111,7 +112,7 @@ def test_contraction_is_the_mean_ratio_of_movements_after_the_first():
     assert np.isnan(contraction(moved, still=0.6))
 
 
-@pytest.mark.parametrize("r_f", [0.0, 1.0])
+@pytest.mark.parametrize("r_f", some_quick([0.0, 1.0], 1))
 def test_distances_are_those_of_what_the_decode_feeds_back(loaded, prompt, r_f):
     config = recordable(DecodeConfig.paper(G, stop=None, mix=Mix(r_f=r_f)))
     prompt = prompt[:2]
@@ -157,6 +158,7 @@ def analyzed(prompts_file, tmp_path_factory):
     return args, output
 
 
+@pytest.mark.slow
 def test_the_command_writes_data_tables_and_pictures(analyzed):
     _, output = analyzed
     data = {part: json.loads((output / f"{part}.json").read_text())["data"] for part in ("stops", "trajectories")}

@@ -182,6 +182,7 @@ def compare(*references, decoder="llada"):
     return main([*SMALL, "--decoders", decoder, "--reference", *map(str, references)])
 
 
+@pytest.mark.slow
 def test_a_reference_that_agrees_is_measured_beside_the_decoder(clone, capsys):
     assert main([*SMALL, "--json", "--decoders", "plain", "llada", "--reference", str(clone)]) == 0
     result = json.loads(capsys.readouterr().out)

@@ -162,6 +162,7 @@ def test_several_blocks_are_decoded_anew(tunable):
     assert isinstance(source_of(of_blocks), Decodes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_length", [None, 8])
 def test_a_decoder_that_settles_reads_as_it_decodes(tunable, block_length):
     base = DecodeConfig.settle(G, block_length=block_length, refine=Refine(max_steps=6))

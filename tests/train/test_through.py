@@ -93,7 +93,8 @@ def twin(params, model, batch, t, masked, count, r_f, config):
     return total / len(batch.answer)
 
 
-@pytest.mark.parametrize("kind", some_quick(KINDS, 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradient_equal_a_plain_unrolled_twin(model, params, batch, kind):
     config = KINDS[kind]
     given = drawn(batch, config)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import some_quick
 
 import lrd_jax
 from lrd_jax.convert import read_hf
@@ -132,7 +131,8 @@ def soften(forward, canvas, masked, table, mask_id, *, count, r_f, top_p):
     return canvas
 
 
-@pytest.mark.parametrize("forwards", some_quick([1, 2], 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("forwards", [1, 2])
 def test_soft_inputs_are_what_the_decoder_feeds_back(model, params, batch, forwards):
     refine = lrd_jax.Refine(tau=0.0, max_steps=9)
     config = lrd_jax.DecodeConfig(gen_length=16, mix=lrd_jax.Mix(r_f=0.7, top_p=0.9), refine=refine)
