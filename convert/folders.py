@@ -16,6 +16,7 @@ from typing import Any
 
 from lrd_jax.convert.safetensors_io import ConversionError
 
+_LONGEST_NAME = 255 - len(".partial-01234567")  # bytes that the file systems of Linux leave for a name
 _HANDLES = 48  # what tensorstore and Orbax open at once, and half as many again
 
 TOKENIZER_FILES = (
@@ -43,7 +44,10 @@ def as_path(value: Any, name: str) -> Path:
 
 
 def require_absent(dest: Path) -> None:
-    """Raises ConversionError where `dest` exists."""
+    """Raises ConversionError where `dest` exists, or could not."""
+    for part in dest.parts:
+        if len(os.fsencode(part)) > _LONGEST_NAME:  # the folders above it would be made, and stay
+            raise ConversionError(f"{part:.40}... is longer than {_LONGEST_NAME} bytes", ["choose another name"])
     if dest.exists() or dest.is_symlink():
         raise ConversionError(f"{dest} already exists", ["remove it or choose another destination"])
 

@@ -15,6 +15,7 @@ from lrd_jax.durable import check_writable
 from lrd_jax.errors import Refused
 
 _NONE = "(default: what launched it, if anything)"
+_LONGEST_NAME = 255  # bytes, of Linux's file systems
 MESH_AXES = ("data", "fsdp", "tensor")
 STORED_DTYPE = arg(metavar="DTYPE", help_behavior_hint="(default: the stored one, or float32 where that is faster)")
 
@@ -50,8 +51,16 @@ def check_file(path: Path, name: str) -> None:
     check_folder(path.parent, name)
 
 
+def check_names(path: Path, name: str) -> None:
+    """Raises ValueError for names that no file can have: the folders above would be made, and stay."""
+    for part in path.parts:
+        if len(os.fsencode(part)) > _LONGEST_NAME:
+            raise Refused(f"{name}: {part:.40}... is longer than the {_LONGEST_NAME} bytes of a name; name another one")
+
+
 def check_folder(path: Path, name: str) -> None:
     """Raises ValueError where a folder can neither be nor be made."""
+    check_names(path, name)
     there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
     if not there.is_dir():
         raise Refused(f"{name}: {there} is a file, where a folder was wanted; name another one")

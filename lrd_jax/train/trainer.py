@@ -15,6 +15,7 @@ from lrd_jax.durable import check_writable
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model
 from lrd_jax.models.transformer import Params
+from lrd_jax.options import check_names
 from lrd_jax.pods import agree, fetch_to_first, from_first, is_first
 from lrd_jax.sharding import fit_params, make_mesh, padded_params, shard_batch
 from lrd_jax.train.checkpoints import newest, require_room, restore, resumable, save
@@ -114,6 +115,7 @@ def write_model(
 
 def _check_output(output: Path) -> None:
     """Refuses an output that could not be written once the run is over."""
+    check_names(output, "output")
     there = next(path for path in (output, *output.parents) if path.exists())
     if not there.is_dir():
         raise Refused(f"output: {there} is a file; name a folder")

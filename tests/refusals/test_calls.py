@@ -262,6 +262,8 @@ ROWS = {
         ('write_hf(None,m.config,"out")', "got a NoneType and a ModelConfig"),
         ('write_hf(params,None,"out")', "got a dict and a NoneType"),
         ('write_hf({},m.config,"out")', "the parameters are not those of the config"),
+        ('convert(WORD,"new/"+"x"*250)', "is longer than 238 bytes"),
+        ('export(ORBAX,"new/"+"x"*300)', "is longer than 238 bytes"),
         ("convert(WORD,None)", "dest=None is no path"),
         ("convert(WORD,5)", "dest=5 is no path"),
         ('convert(WORD,"out\\0put")', "dest='out\\x00put' is no path"),
