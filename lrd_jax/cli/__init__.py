@@ -123,8 +123,10 @@ def _missing_memory(error: BaseException) -> str | None:
     advice = "ask for less at a time: a smaller batch, fewer positions, or weights in bfloat16"
     if isinstance(error, MemoryError):
         return f"{error}; {advice}" if str(error) else advice
-    if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(error):
-        said = str(error).splitlines()[0].rpartition("RESOURCE_EXHAUSTED: ")[2]
+    said = (str(error).splitlines() or [""])[0]
+    told = "RESOURCE_EXHAUSTED" in said or "Out of memory" in said  # a CPU tells the second, as INTERNAL
+    if type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and told:
+        said = said.rpartition("RESOURCE_EXHAUSTED: ")[2].rpartition("dispatching computation: ")[2]
         return f"{said.rstrip('.')}; {advice}"
     return None
 

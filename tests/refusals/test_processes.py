@@ -241,6 +241,10 @@ def test_ctrl_c_does_not_wait_for_an_import_that_nothing_is_done_before(tmp_path
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nBuffers: ..."),
             "not enough memory: Out of memory allocating 8 bytes; ask for less at a time: a smaller batch",
         ),
+        (
+            jax.errors.JaxRuntimeError("INTERNAL: Error dispatching computation: Out of memory allocating 8 bytes."),
+            "not enough memory: Out of memory allocating 8 bytes; ask for less at a time: a smaller batch",
+        ),
     ],
 )
 def test_no_memory_gets_one_message(models, monkeypatch, capsys, error, words):
