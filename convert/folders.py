@@ -47,7 +47,7 @@ def require_absent(dest: Path) -> None:
     """Raises ConversionError where `dest` exists, or could not."""
     for part in dest.parts:
         if len(os.fsencode(part)) > _LONGEST_NAME:  # the folders above it would be made, and stay
-            raise ConversionError(f"{part:.40}... is longer than {_LONGEST_NAME} bytes", ["choose another name"])
+            raise ConversionError(f"{part:.40}...: File name too long", [f"give at most {_LONGEST_NAME} bytes"])
     if dest.exists() or dest.is_symlink():
         raise ConversionError(f"{dest} already exists", ["remove it or choose another destination"])
 
