@@ -65,12 +65,34 @@ def write_hf(
             "some parameters have a dtype that weights cannot have:",
             [f"{'.'.join(path)}: {found}; choose one with dtype" for path, found in strange.items()],
         )
+    write_folder(
+        config,
+        dtypes,
+        lambda tensor, slab: flat[tensor.path][slab.index],
+        dest,
+        tokenizer=tokenizer,
+        max_shard_bytes=max_shard_bytes,
+        progress=progress,
+    )
+
+
+def write_folder(
+    config: ModelConfig,
+    dtypes: dict[ParamPath, np.dtype],
+    read: ReadSlab,
+    dest: Path,
+    *,
+    tokenizer: Path | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    progress: Progress | None = None,
+) -> None:
+    """Writes what `read` gives, cast to `dtypes`, as `write_hf` does."""
     hf_config = to_hf(config, dtypes[("table",)].name)
     with appearing(dest) as work:
         write_tensors(
             tensors(config),
             dtypes,
-            lambda tensor, slab: flat[tensor.path][slab.index].astype(dtypes[tensor.path], copy=False),
+            lambda tensor, slab: read(tensor, slab).astype(dtypes[tensor.path], copy=False),
             work,
             max_shard_bytes=max_shard_bytes,
             progress=progress,

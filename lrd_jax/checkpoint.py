@@ -1,4 +1,4 @@
-"""Models by path or name: `load` takes a converted checkpoint, a Hugging Face folder or an embedded model."""
+"""Models by path or name: `load` takes converted checkpoints, Hugging Face folders, adapters and embedded models."""
 
 import dataclasses
 import hashlib
@@ -14,18 +14,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from lrd_jax.convert import ConversionError
+from lrd_jax.convert import ConversionError, adapters
 from lrd_jax.convert.checksums import require_whole
 from lrd_jax.convert.placing import place_params
 from lrd_jax.convert.reader import open_source, read_config, weight_dtype
 from lrd_jax.convert.store import is_checkpoint, open_stored, read_info
-from lrd_jax.convert.tables import ParamPath, flatten, param_shapes
+from lrd_jax.convert.tables import ParamPath, ReadSlab, flatten, param_shapes
 from lrd_jax.errors import Refused, check_function
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
 from lrd_jax.pods import agree, from_first
 from lrd_jax.sharding import padded_params, param_shardings
 from lrd_jax.text import Tokenizer, has_tokenizer, load_tokenizer
+
+Adapt = Callable[[ModelConfig, ReadSlab], ReadSlab]  # what reads parameters, of what reads the stored ones
+
+
+def _as_stored(config: ModelConfig, read: ReadSlab) -> ReadSlab:
+    return read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +64,9 @@ def load(
     """Loads a model with its parameters and tokenizer.
 
     Args:
-      path_or_name: the name of an embedded model (`embedded_models()`), a folder that `lrd-jax convert` wrote, or a
-        Hugging Face folder, which is converted in memory. A name wins over a folder of the same name; write ./name for
-        the folder.
+      path_or_name: the name of an embedded model (`embedded_models()`), a folder that `lrd-jax convert` wrote, a
+        Hugging Face folder, which is converted in memory, or a folder of adapters (docs/training.md), which are added
+        to their base as it is read. A name wins over a folder of the same name; write ./name for the folder.
       mesh: where the parameters go, as `lrd_jax.sharding` divides them; None puts them on the default device.
       dtype: of the parameters. None: the stored one; but float32 for the embedded models, and on a CPU for weights
         stored in bfloat16 where there is room, because a CPU's matmuls take longer in bfloat16 (docs/performance.md)
@@ -69,8 +75,8 @@ def load(
       note: told, in a sentence, where None became another dtype than the stored one, or should have.
 
     Raises:
-      ValueError: there is no such model, or every problem that was found in its folder; or the processes of the mesh
-        find different files there.
+      ValueError: there is no such model, or every problem that was found in its folder; of adapters, their base is
+        absent or has other weights; or the processes of the mesh find different files there.
     """
     check_function(note, "note")
     check_function(look, "look")
@@ -78,11 +84,13 @@ def load(
     if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
         raise Refused(f"mesh must be one of lrd_jax.make_mesh, or None, got {mesh!r:.200}")
     dtype = None if dtype is None else _weights_in(dtype)
+    given = folder
+    folder, adapt = _with_base(given) if adapters.is_adapter(given) else (given, _as_stored)
     if dtype is None and folder in embedded_models().values():
         dtype = "float32"  # they are small, and in it padding a prompt cannot tip a close choice
     shared = mesh is not None and mesh.is_multi_process
     if shared:
-        agree("checkpoints", fingerprint(folder))
+        agree("checkpoints", fingerprint(folder) | fingerprint(given))
 
     def faster(config: ModelConfig, stored: dict[ParamPath, np.dtype]) -> str | None:
         if not shared:
@@ -98,16 +106,15 @@ def load(
 
     if is_checkpoint(folder):
         choose = None if dtype is not None else faster
-        _, params = restore(folder, mesh=mesh, dtype=dtype, choose=choose, look=before)
+        _, params = restore(folder, mesh=mesh, dtype=dtype, choose=choose, look=before, adapt=adapt)
     else:
         source = open_source(folder, uniform=dtype is None)
         config = source.config
         before(config)
         if dtype is None:
             dtype = faster(config, source.dtypes(None))
-        params = place_params(
-            config, source.dtypes(dtype), _shardings(config, mesh), source.read, _padded(config, mesh)
-        )
+        read = adapt(config, source.read)
+        params = place_params(config, source.dtypes(dtype), _shardings(config, mesh), read, _padded(config, mesh))
     return dataclasses.replace(found[0], params=params)
 
 
@@ -119,12 +126,14 @@ def restore(
     config: ModelConfig | None = None,
     choose: Callable[[ModelConfig, dict[ParamPath, np.dtype]], str | None] | None = None,
     look: Callable[[ModelConfig], None] = lambda config: None,
+    adapt: Adapt = _as_stored,
 ) -> tuple[ModelConfig, Params]:
     """Config and parameters of a converted checkpoint, read straight onto the mesh.
 
     Args:
       choose: names a dtype in the place of None, of the config and the stored dtypes.
       look: called with the config before any parameter is read; what it raises ends all.
+      adapt: stands between the stored parameters and those that are placed.
       config: what the checkpoint must be of; None takes it as its metadata says, if the config.json beside it agrees.
 
     Raises:
@@ -146,8 +155,28 @@ def restore(
         dtype = choose(info.config, stored.dtypes)
     dtypes = stored.dtypes if dtype is None else dict.fromkeys(stored.dtypes, weight_dtype(dtype))
     return info.config, place_params(
-        info.config, dtypes, _shardings(info.config, mesh), stored.read, _padded(info.config, mesh)
+        info.config, dtypes, _shardings(info.config, mesh), adapt(info.config, stored.read), _padded(info.config, mesh)
     )
+
+
+def _with_base(folder: Path) -> tuple[Path, Adapt]:
+    """The folder of an adapter's base, and what adds the adapter to its weights.
+
+    Raises:
+      ConversionError: there is no base at its place, or another one; or the adapter is damaged.
+    """
+    info = adapters.read_info(folder)
+    try:
+        base = find_model(info.base)
+    except ConversionError:
+        advice = 'put it back, or write where it is now into adapter.json, as "base"'
+        raise ConversionError(f"{folder} is an adapter of {info.base}, which is not there:", [advice]) from None
+    adapters.require_base(folder, info, base)
+
+    def adapt(config: ModelConfig, read: ReadSlab) -> ReadSlab:
+        return adapters.merged(read, adapters.read_factors(folder, info, config), info.scale)
+
+    return base, adapt
 
 
 def _weights_in(dtype: DTypeLike) -> str:

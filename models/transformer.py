@@ -18,6 +18,7 @@ from flax import nnx
 from lrd_jax.errors import Refused
 from lrd_jax.models.attention import attention, rope_tables, rotate
 from lrd_jax.models.config import ModelConfig
+from lrd_jax.models.low_rank import LowRank
 
 Params = dict[str, Any]
 
@@ -75,8 +76,17 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     return x32.astype(x.dtype) * scale
 
 
+def _product(x: jax.Array, kernel: nnx.Param, contracted: int = 1) -> jax.Array:
+    """Product of x `[B, L, ...]` and a kernel over x's last axes, the kernel's first; the kernel may be a `LowRank`."""
+    value = kernel.get_value()
+    if not isinstance(value, LowRank):
+        return _dot(x, value, contracted)
+    a, b = value.a.astype(x.dtype), value.b.astype(x.dtype)
+    return _dot(x, value.kernel, contracted) + value.scale * _dot(_dot(x, a, contracted), b)
+
+
 def _dot(x: jax.Array, kernel: jax.Array, contracted: int = 1) -> jax.Array:
-    """Product of x `[B, L, ...]` and a kernel over x's last axes, the kernel's first, as one matrix times another.
+    """The product as one matrix times another.
 
     The values are those of an einsum; XLA's CPU backend has a fast path for two dimensions only.
     """
@@ -118,13 +128,13 @@ class Blocks(nnx.Module):
         q, k, v = self._queries_keys_values(h, cos, sin)
         with jax.named_scope("attention"):
             attended, kept = attend(q, k, v, cache)
-        x = x + _dot(attended, self.out[...], contracted=2)
+        x = x + _product(attended, self.out, contracted=2)
         return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps)), kept
 
     def _queries_keys_values(
         self, x: jax.Array, cos: jax.Array, sin: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        q, k, v = (_dot(x, kernel[...]) for kernel in (self.q, self.k, self.v))
+        q, k, v = (_product(x, kernel) for kernel in (self.q, self.k, self.v))
         if self.config.qkv_bias:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
         q = rotate(q, cos, sin, full_precision=self.config.rope_full_precision)
@@ -132,8 +142,8 @@ class Blocks(nnx.Module):
         return q, k, v
 
     def _mlp(self, x: jax.Array) -> jax.Array:
-        gated = jax.nn.silu(_dot(x, self.gate[...])) * _dot(x, self.up[...])
-        return _dot(gated, self.down[...])
+        gated = jax.nn.silu(_product(x, self.gate)) * _product(x, self.up)
+        return _product(gated, self.down)
 
 
 class Transformer(nnx.Module):
@@ -157,9 +167,21 @@ class Transformer(nnx.Module):
         attend = full_attention(mask)
         return jax.lax.scan(lambda x, block: (block(x, cos, sin, attend)[0], x), x, self.blocks)
 
-    def layers(self, x: jax.Array, positions: jax.Array, attend: Attend, cache: Any) -> tuple[jax.Array, Any]:
+    def layers(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        attend: Attend,
+        cache: Any,
+        around: Callable[[Callable], Callable] = lambda block: block,
+    ) -> tuple[jax.Array, Any]:
+        """`Model.layers`; `around` may wrap the function (x, (block, cache)) -> (x, kept) that is scanned."""
         cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
-        x, kept = jax.lax.scan(lambda x, layer: layer[0](x, cos, sin, attend, layer[1]), x, (self.blocks, cache))
+
+        def block(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
+            return layer[0](x, cos, sin, attend, layer[1])
+
+        x, kept = jax.lax.scan(around(block), x, (self.blocks, cache))
         return rms_norm(x, self.final_norm[...], self.config.norm_eps), kept
 
     def logits(self, hidden: jax.Array) -> jax.Array:

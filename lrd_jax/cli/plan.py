@@ -1,6 +1,7 @@
-"""`lrd-jax plan`: what a decode takes on devices that are not there."""
+"""`lrd-jax plan`: what a decode or a training step takes on devices that are not there."""
 
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,10 @@ from lrd_jax.errors import Refused
 from lrd_jax.plan.options import Plan
 
 _PAPER_WIDTH = 150  # of tables that go to a file
+_TRAINING_RESTS_ON = (
+    "Memory is the compiler's plan. Times are estimates, not measurements: the compiler's cycles at the chip's clock, and "
+    "collectives one after the other at the full speed of two links of a chip. Tokens count padding."
+)
 
 
 def run(options: Plan) -> int:
@@ -21,6 +26,8 @@ def run(options: Plan) -> int:
         import jax  # takes seconds: the user waits in here
 
         jax.config.update("jax_platforms", "cpu")  # a plan takes no device of this machine
+        if options.train is not None:
+            return _run_training(options, tell)
         from lrd_jax.plan import report
         from lrd_jax.plan.chips import GPUS, parse_gpus, parse_slice
         from lrd_jax.plan.planner import count, mesh_named, meshes, plan
@@ -61,6 +68,37 @@ def run(options: Plan) -> int:
         print("on every host:" if devices > 1 else "to type:")
         print(f"  {report.command(options, best)}", flush=True)
     return 0 if fits else INCOMPLETE
+
+
+def _run_training(options: Plan, tell: Callable[[str], None]) -> int:
+    """The step of a recipe, on one mesh."""
+    from lrd_jax.convert.reader import weight_dtype
+    from lrd_jax.plan import training
+    from lrd_jax.plan.chips import parse_slice
+    from lrd_jax.plan.planner import mesh_named, plan
+    from lrd_jax.plan.shapes import model_config
+    from lrd_jax.train import read_config
+
+    assert options.train is not None and options.topology is not None, "options have both"
+    config, model = read_config(options.train), model_config(options.model)
+    bucket, dtype = training.largest_bucket(config), weight_dtype(options.dtype).name
+    where = parse_slice(options.topology, options.slices)
+    recipe = ",".join(f"{axis}={size}" for axis, size in dataclasses.asdict(config.mesh).items())
+    mesh = mesh_named(options.mesh or recipe, where.count)
+
+    def job_of(batch: int) -> training.TrainJob:
+        return training.TrainJob(model=model, config=config, batch=batch, dtype=dtype)
+
+    plans = list(plan(job_of, where, [mesh], options.batch or bucket.batch, tell))
+    if options.json:
+        print(json.dumps({"model": options.model, "meshes": training.as_json(plans, where, bucket)}), flush=True)
+    else:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = _PAPER_WIDTH
+        console.print(training.table(plans, where, bucket))
+        console.print(_TRAINING_RESTS_ON, style="dim")
+    return 0 if plans[0].compiled is not None else INCOMPLETE
 
 
 def _asked(options: Plan):

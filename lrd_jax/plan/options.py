@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -13,12 +14,14 @@ from lrd_jax.plan.chips import parse_gpus, parse_slice
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan(DecoderOptions):
-    """Plan a decode on devices that are not there: what fits, what it moves, how fast it may be.
+    """Plan a decode, or a training step, on devices that are not there: what fits, what it moves, how fast it may be.
 
     Attributes:
       model: llada-8b or dream-7b, an embedded model, a converted folder, or a Hugging Face folder, of which config.json
         is enough.
       topology: the TPU slice to compile for, such as v5e:2x4, v6e:4x4 or v5p:2x2x4; takes libtpu, and no TPU.
+      train: a recipe of `lrd-jax train`: its step is planned, on its largest bucket, and no decode; takes --topology.
+        The mesh and the batch are the recipe's unless given, its data and checkpoint are not read.
       slices: of that shape, joined by a slower network.
       gpu: GPUs instead, such as h100:8: what is held on them is counted, and nothing is compiled.
       mesh: sizes of data, fsdp and tensor, whose product is that of the devices. By default every split into data and
@@ -33,6 +36,7 @@ class Plan(DecoderOptions):
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     topology: Annotated[str | None, arg(metavar="CHIP:SHAPE", help_behavior_hint="(this or --gpu)")] = None
+    train: Annotated[Path | None, arg(metavar="RECIPE.toml", help_behavior_hint="(default: a decode)")] = None
     slices: int = 1
     gpu: Annotated[str | None, arg(metavar="KIND:NUMBER", help_behavior_hint="(this or --topology)")] = None
     mesh: Annotated[str | None, arg(metavar="data=N,fsdp=N,tensor=N", help_behavior_hint="(default: several)")] = None
@@ -48,6 +52,8 @@ class Plan(DecoderOptions):
             raise Refused(
                 "name the devices to plan for: either a slice, as in --topology v5e:2x4, or GPUs, as in --gpu h100:8"
             )
+        if self.train is not None and self.topology is None:
+            raise Refused("a training step is compiled, never counted: give --topology with --train, and no --gpu")
         if self.topology is not None:
             parse_slice(self.topology, self.slices)
         if self.gpu is not None:

@@ -37,7 +37,7 @@ def _answer(task: Task) -> Compiled | TooLarge | str:
     return Compiled(
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        output=memory.output_size_in_bytes,
+        output=memory.output_size_in_bytes - memory.alias_size_in_bytes,  # what takes the place of an argument
         program=memory.generated_code_size_in_bytes,
         steps=task.job.steps(Program(text)),
         seconds=time.perf_counter() - began,

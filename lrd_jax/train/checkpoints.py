@@ -28,8 +28,11 @@ from lrd_jax.train.step import TrainState
 _MAY_CHANGE = ("output", "checkpoint_every", "log_every", "mesh", "dtype")  # the rest decides the numbers
 
 
-def save(output: Path, config: TrainConfig, state: TrainState) -> None:
+def save(output: Path, config: TrainConfig, state: TrainState, *, base: str | None = None) -> None:
     """Writes the state, its config and its hashes; of the checkpoints before, the newest stays.
+
+    Args:
+      base: the fingerprint of the weights that a run of adapters stands beside; they are not written.
 
     Raises:
       ValueError: they could not be written, on a full disk for one; nothing of them is left then.
@@ -43,26 +46,30 @@ def save(output: Path, config: TrainConfig, state: TrainState) -> None:
             from_first(lambda: require_room(folder, sum(leaf.nbytes for leaf in jax.tree.leaves(tree))))
             with _quiet():
                 ocp.save(folder / str(step), tree)
-            from_first(lambda: _finish(folder, step, config))
+            from_first(lambda: _finish(folder, step, config, base))
         except BaseException:
             if is_first():
                 _clear(folder, keep=earlier)
             raise
 
 
-def _finish(folder: Path, step: int, config: TrainConfig) -> None:
-    content = {"train_config": config.to_json(), "sha256": _hashes(folder / str(step))}
+def _finish(folder: Path, step: int, config: TrainConfig, base: str | None) -> None:
+    content = {"train_config": config.to_json(), "base": base, "sha256": _hashes(folder / str(step))}
     write_whole(folder / f"{step}.json", json.dumps(content, indent=1) + "\n")
 
 
-def restore(output: Path, config: TrainConfig, abstract: TrainState) -> TrainState | None:
+def restore(output: Path, config: TrainConfig, abstract: TrainState, *, base: str | None = None) -> TrainState | None:
     """The newest checkpoint whose files are whole, placed as `abstract` says; None where the run has none.
 
+    Args:
+      base: see `save`.
+
     Raises:
-      ValueError: the checkpoint is of another run, which differs in the named fields; or every one is damaged.
+      ValueError: the checkpoint is of another run, which differs in the named fields; of adapters, it stands beside
+        other weights; or every one is damaged.
     """
     folder = output / "checkpoints"
-    step = from_first(lambda: _newest_whole(folder, config))
+    step = from_first(lambda: _newest_whole(folder, config, base))
     if step is None:
         return None
     try:
@@ -73,16 +80,21 @@ def restore(output: Path, config: TrainConfig, abstract: TrainState) -> TrainSta
     return TrainState(step=place(np.int32(step), abstract.step.sharding), **tree)
 
 
-def _newest_whole(folder: Path, config: TrainConfig) -> int | None:
+def _newest_whole(folder: Path, config: TrainConfig, base: str | None) -> int | None:
     """The step of the newest checkpoint whose files are whole; errors are those of `restore`."""
     damaged = []
     for step in reversed(_steps(folder)):
         try:
-            saved = _verified(folder, step)
+            saved, saved_base = _verified(folder, step)
         except (OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(f"checkpoint {folder / str(step)} is damaged ({error})")
             continue
         _require_same_run(folder / str(step), saved, config)
+        if saved_base != base:
+            raise Refused(
+                f"{folder / str(step)} stands beside other weights than those in init={config.init} now: put back those "
+                "that the run began with, or choose another output"
+            )
         if damaged:
             print(f"note: {'; '.join(damaged)}; going on from step {step}", file=sys.stderr)
         return step
@@ -141,8 +153,8 @@ def _hashes(folder: Path) -> dict[str, str]:
     return hashes
 
 
-def _verified(folder: Path, step: int) -> dict[str, Any]:
-    """The config that a checkpoint was saved with.
+def _verified(folder: Path, step: int) -> tuple[dict[str, Any], str | None]:
+    """The config that a checkpoint was saved with, and the fingerprint of its base.
 
     Raises:
       ValueError: a file of it is lost or not as it was written.
@@ -153,7 +165,7 @@ def _verified(folder: Path, step: int) -> dict[str, Any]:
         raise Refused(f"{min(lost)} is lost")
     if changed := [name for name in written if written[name] != found[name]]:
         raise Refused(f"{changed[0]} is not as it was written")
-    return content["train_config"]
+    return content["train_config"], content.get("base")
 
 
 def _require_same_run(path: Path, saved: dict[str, Any], config: TrainConfig) -> None:

@@ -11,6 +11,7 @@ from lrd_jax import toml
 from lrd_jax.errors import Refused
 from lrd_jax.tasks import TRAINABLE
 
+MATRICES = ("q", "k", "v", "out", "gate", "up", "down")  # of a block
 DTYPES = ("bfloat16", "float16", "float32")
 _LARGEST_COUNT = 2**31 - 1  # steps are counted in int32
 
@@ -200,6 +201,33 @@ class SoftInputs(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Lora(_Checked):
+    """Low-rank adapters beside the matrices of a checkpoint that stays as it is (arXiv 2106.09685).
+
+    A matrix W becomes W + alpha / rank * A B. A and B are float32, W keeps its stored dtype, B starts at 0.
+
+    Attributes:
+      rank: of A and B, at most the smaller side of every matrix.
+      matrices: of every block, by their names in `lrd_jax.models.transformer.Blocks`.
+      merge: True: the trained model is written whole, W + alpha / rank * A B. False: A and B alone, in a folder that
+        names its base, which `lrd_jax.load` adds them to.
+    """
+
+    rank: int = 16
+    alpha: float = 16.0
+    matrices: tuple[str, ...] = MATRICES
+    merge: bool = True
+
+    def problems(self):
+        found = _not_positive(self, "rank", "alpha")
+        if unknown := [name for name in self.matrices if name not in MATRICES]:
+            found.append(f"matrices: {', '.join(map(repr, unknown))} unknown; known: {', '.join(MATRICES)}")
+        elif not self.matrices or len(set(self.matrices)) < len(self.matrices):
+            found.append(f"matrices={list(self.matrices)} must name each matrix once, and at least one")
+        return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh(_Checked):
     """Devices along the axes of `lrd_jax.sharding`."""
 
@@ -220,8 +248,12 @@ class TrainConfig(_Checked):
       seed: from 0 to 2^32 - 1.
       init: checkpoint to fine-tune, anything `lrd_jax.load` takes; or
       model: sizes of a new one. Exactly one of the two.
+      lora: train adapters beside the matrices of `init`; None: train all of the model.
       min_mask_ratio: the mask ratio t is uniform on [min_mask_ratio, 1].
-      dtype: of the trained model's files; training itself is in float32.
+      remat_blocks: the way back computes every block again from its input: the memory of one block's activations in
+        place of all, for a third more time.
+      dtype: of the trained model's files; training itself is in float32, but for what `lora` freezes. Adapters that
+        are written apart are float32.
       checkpoint_every, log_every: in steps.
     """
 
@@ -233,8 +265,10 @@ class TrainConfig(_Checked):
     data: Data
     optimizer: Optimizer
     soft_inputs: SoftInputs | None = None
+    lora: Lora | None = None
     mesh: Mesh = Mesh()
     min_mask_ratio: float = 1e-3
+    remat_blocks: bool = False
     dtype: str = "bfloat16"
     checkpoint_every: int = 500
     log_every: int = 20
@@ -247,6 +281,8 @@ class TrainConfig(_Checked):
             found.append(f"seed={self.seed} must be from 0 to {2**32 - 1}")
         if (self.init is None) == (self.model is None):
             found.append("set exactly one of init (a checkpoint to start from) and [model] (sizes of a new one)")
+        if self.lora and self.model:
+            found.append("lora: adapters need a checkpoint to stand beside: set init, not [model]")
         if (self.data.jsonl is None) == (not self.data.tasks):
             found.append("data: set exactly one of jsonl and tasks")
         if self.model and self.model.tokenizer is None and not self.data.tasks:

@@ -1,5 +1,6 @@
 """Whether a run can fit into the memory that there is, from its sizes alone: what is impossible aborts the process."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -8,12 +9,16 @@ import jax
 from lrd_jax.errors import Refused
 from lrd_jax.models import ModelConfig
 from lrd_jax.train.config import Bucket, TrainConfig
+from lrd_jax.train.lora import num_adapted
 
 _STATE_BYTES = 4 * 4  # a float32 parameter, its gradient and AdamW's two moments
 
 
-def require_memory(config: TrainConfig, model: ModelConfig, mesh: jax.sharding.Mesh) -> None:
+def require_memory(config: TrainConfig, model: ModelConfig, mesh: jax.sharding.Mesh, itemsize: int = 4) -> None:
     """Refuses sizes that cannot be trained here.
+
+    Args:
+      itemsize: bytes of a number of the model, as it is held; more than float32's are never needed.
 
     Raises:
       ValueError: the least that a step needs is more than there is; the message says of what and by how much.
@@ -21,14 +26,15 @@ def require_memory(config: TrainConfig, model: ModelConfig, mesh: jax.sharding.M
     devices = mesh.devices.size
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     copies = config.mesh.data if on_cpu else 1 / (config.mesh.fsdp * config.mesh.tensor)
-    state = _STATE_BYTES * num_params(model) * copies
-    worst = max(config.data.buckets, key=lambda bucket: _activations(model, bucket))
-    batch = _activations(model, worst) / (1 if on_cpu else devices)
+    state = _state(config, model, itemsize) * copies
+    activations = functools.partial(_activations, model, itemsize=itemsize, remat_blocks=config.remat_blocks)
+    worst = max(config.data.buckets, key=activations)
+    batch = activations(worst) / (1 if on_cpu else devices)
     available = _available(mesh.local_devices[0])
     if state + batch > available:
         where = "" if on_cpu or devices == 1 else " on every device"
         raise Refused(
-            f"training needs at least {_gib(state + batch)}{where}: {_gib(state)} for {num_params(model):,} parameters "
+            f"training needs at least {_gib(state + batch)}{where}: {_gib(state)} for {_what(config, model)} "
             f"with gradients and moments, {_gib(batch)} for a batch of {worst.batch} x ({worst.prompt} + "
             f"{worst.canvas}) tokens; {_gib(available)} are available: choose smaller sizes, smaller batches or a "
             "mesh over more devices"
@@ -43,12 +49,33 @@ def num_params(model: ModelConfig) -> int:
     return model.num_layers * block + model.vocab_size * D * (1 if model.tied_head else 2) + D
 
 
-def _activations(model: ModelConfig, bucket: Bucket) -> int:
-    """Bytes that the way back needs at least: of every block input, queries, keys, values and MLP; and the logits."""
+def num_trained(config: TrainConfig, model: ModelConfig) -> int:
+    """Numbers that a run trains."""
+    return num_params(model) if config.lora is None else num_adapted(model, config.lora)
+
+
+def _state(config: TrainConfig, model: ModelConfig, itemsize: int) -> int:
+    frozen = 0 if config.lora is None else itemsize * num_params(model)
+    return frozen + _STATE_BYTES * num_trained(config, model)
+
+
+def _what(config: TrainConfig, model: ModelConfig) -> str:
+    trained = f"{num_trained(config, model):,}"
+    if config.lora is None:
+        return f"{trained} parameters"
+    return f"{num_params(model):,} frozen parameters and {trained} of adapters"
+
+
+def _activations(model: ModelConfig, bucket: Bucket, itemsize: int, remat_blocks: bool) -> int:
+    """Bytes that the way back needs at least: of every block input, queries, keys, values and MLP; and the logits.
+
+    Where blocks are computed again, the inputs alone.
+    """
     kv = model.num_kv_heads * model.head_dim
     tokens = bucket.batch * (bucket.prompt + bucket.canvas)
-    blocks = tokens * model.num_layers * 2 * (model.embed_dim + kv + model.mlp_dim)
-    return 4 * (blocks + bucket.batch * bucket.canvas * model.vocab_size)
+    of_block = model.embed_dim if remat_blocks else 2 * (model.embed_dim + kv + model.mlp_dim)
+    blocks = tokens * model.num_layers * of_block
+    return itemsize * blocks + 4 * bucket.batch * bucket.canvas * model.vocab_size
 
 
 def _available(device: jax.Device) -> int:

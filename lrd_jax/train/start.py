@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from lrd_jax.checkpoint import find_model, load
 from lrd_jax.convert.reader import open_source
 from lrd_jax.convert.store import is_checkpoint, read_info
+from lrd_jax.convert.weights import open_weights
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.checkpoints import CHECKPOINTS
@@ -19,6 +20,7 @@ from lrd_jax.tasks import TRAINABLE
 from lrd_jax.tasks.tokenizer import build_tokenizer
 from lrd_jax.text import has_tokenizer, load_tokenizer
 from lrd_jax.train.config import Scratch, TrainConfig
+from lrd_jax.train.lora import fresh_adapters
 
 
 def model_and_tokenizer(config: TrainConfig) -> tuple[Model, PreTrainedTokenizerBase]:
@@ -41,7 +43,9 @@ def model_and_tokenizer(config: TrainConfig) -> tuple[Model, PreTrainedTokenizer
 
 
 def starting_params(config: TrainConfig, model: Model, mesh: jax.sharding.Mesh) -> Params:
-    """float32 parameters of the first step, on the mesh."""
+    """What is trained, as it is before the first step, on the mesh: float32 parameters, or adapters."""
+    if config.lora is not None:
+        return fresh_adapters(model, config.lora, mesh, config.seed)
     if config.init is not None:
         return load(config.init, mesh=mesh, dtype=jnp.float32).params
     lengths = padded_params(model, mesh)
@@ -49,6 +53,18 @@ def starting_params(config: TrainConfig, model: Model, mesh: jax.sharding.Mesh) 
         lambda key: fit_params(model, new_params(model, key), lengths), out_shardings=param_shardings(model, mesh)
     )
     return init(jax.random.key(config.seed))
+
+
+def held_dtype(config: TrainConfig) -> str:
+    """The dtype that a run holds its model in: float32, or under adapters that of the stored embedding table."""
+    if config.lora is None:
+        return "float32"
+    return open_weights(find_model(config.init)).dtypes[("table",)].name
+
+
+def frozen_params(config: TrainConfig, mesh: jax.sharding.Mesh) -> Params | None:
+    """The parameters that adapters stand beside, on the mesh; None where all of a model is trained."""
+    return None if config.lora is None else load(config.init, mesh=mesh, dtype=held_dtype(config)).params
 
 
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 from transformers import PreTrainedTokenizerBase
 
+from lrd_jax.checkpoint import embedded_models, find_model
+from lrd_jax.convert.adapters import AdapterInfo, write_adapter, write_merged
+from lrd_jax.convert.weights import fingerprint, open_weights
 from lrd_jax.convert.writer import write_hf
 from lrd_jax.durable import check_writable
 from lrd_jax.errors import Refused
@@ -22,8 +25,9 @@ from lrd_jax.train.checkpoints import newest, require_room, restore, resumable, 
 from lrd_jax.train.config import TrainConfig
 from lrd_jax.train.data import make_batches
 from lrd_jax.train.log import Log
-from lrd_jax.train.memory import num_params, require_memory
-from lrd_jax.train.start import model_and_tokenizer, starting_params
+from lrd_jax.train.lora import require_rank
+from lrd_jax.train.memory import num_params, num_trained, require_memory
+from lrd_jax.train.start import frozen_params, held_dtype, model_and_tokenizer, starting_params
 from lrd_jax.train.step import abstract_state, all_finite, make_step
 
 
@@ -31,7 +35,8 @@ def train(config: TrainConfig) -> Path:
     """Runs to the last step, from the newest checkpoint in the output folder if there is one.
 
     Writes `log.jsonl` (step, mean loss since the last line, tokens per second, prompt and padding counted),
-    `checkpoints/<step>` and at the end `model`, a Hugging Face folder that `lrd_jax.load` takes.
+    `checkpoints/<step>` and at the end `model`, a folder that `lrd_jax.load` takes: as on the Hugging Face hub, or of
+    adapters, which it adds to their base.
 
     Returns:
       The folder of the trained model.
@@ -47,10 +52,13 @@ def train(config: TrainConfig) -> Path:
     from_first(lambda: _check_output(output))
     mesh = make_mesh(**dataclasses.asdict(config.mesh))
     model, tokenizer = model_and_tokenizer(config)
-    require_memory(config, model.config, mesh)
+    if config.lora is not None:
+        require_rank(model.config, config.lora)
+    require_memory(config, model.config, mesh, jnp.dtype(held_dtype(config)).itemsize)
     _require_whole_heads(model, mesh)
     batches = make_batches(config.data, tokenizer, config.seed, model.config)
     from_first(lambda: None if newest(output) else _check_room(output, config, model))
+    base = None if config.lora is None else from_first(lambda: fingerprint(find_model(config.init)))
     with _folder(output), _log(output, config.steps) as log:
         start, step_fn = make_step(
             model,
@@ -60,14 +68,18 @@ def train(config: TrainConfig) -> Path:
             seed=config.seed,
             min_mask_ratio=config.min_mask_ratio,
             soft_inputs=config.soft_inputs,
+            remat_blocks=config.remat_blocks,
+            lora=config.lora,
         )
-        state = restore(output, config, abstract_state(model, config.optimizer, config.steps, mesh))
+        abstract = abstract_state(model, config.optimizer, config.steps, mesh, lora=config.lora)
+        state = restore(output, config, abstract, base=base)
         if state is None:
             state = start(starting_params(config, model, mesh))
+        frozen = frozen_params(config, mesh)
         log.start(int(state.step))
         for step in range(int(state.step), config.steps):
             batch = batches(step)
-            state, loss = step_fn(state, shard_batch(batch, mesh))
+            state, loss = step_fn(state, shard_batch(batch, mesh), frozen)
             log.add(loss, tokens=batch.prompt.size + batch.answer.size)
             last = step + 1 == config.steps
             logs, saves = (last or (step + 1) % every == 0 for every in (config.log_every, config.checkpoint_every))
@@ -78,9 +90,9 @@ def train(config: TrainConfig) -> Path:
                     log.write(step + 1)
             if saves:
                 _require_finite(output, config, None if all_finite(state.params) else (step + 1, "a parameter"))
-                save(output, config, state)
+                save(output, config, state, base=base)
         with resumable("the model", output / "model", config.steps):
-            _write_model(output / "model", config, model, state.params, tokenizer)
+            _write_model(output / "model", config, model, state.params, tokenizer, base)
     return output / "model"
 
 
@@ -93,13 +105,33 @@ def _require_whole_heads(model: Model, mesh: jax.sharding.Mesh) -> None:
 
 
 def _write_model(
-    dest: Path, config: TrainConfig, model: Model, params: Params, tokenizer: PreTrainedTokenizerBase
+    dest: Path, config: TrainConfig, model: Model, params: Params, tokenizer: PreTrainedTokenizerBase, base: str | None
 ) -> None:
-    """`write_model` on process 0."""
+    """`write_model`, or `_write_adapted`, on process 0; a run that had already ended leaves its model as it is."""
     if from_first(dest.exists):
         return
     params = fetch_to_first(params)
-    from_first(lambda: write_model(dest, config, model, fit_params(model, params, model.abstract_params()), tokenizer))
+    if base is None:
+        like = model.abstract_params()
+        from_first(lambda: write_model(dest, config, model, fit_params(model, params, like), tokenizer))
+    else:
+        from_first(lambda: _write_adapted(dest, config, model, params, tokenizer, base))
+
+
+def _write_adapted(
+    dest: Path, config: TrainConfig, model: Model, adapters: Params, tokenizer: PreTrainedTokenizerBase, base: str
+) -> None:
+    """Adapters apart, or their base with them, its weights read once more."""
+    assert config.lora is not None and config.init is not None, "adapters have a base"
+    folder = find_model(config.init)
+    name = config.init if folder in embedded_models().values() else str(folder.absolute())
+    info = AdapterInfo(base=name, fingerprint=base, rank=config.lora.rank, alpha=config.lora.alpha)
+    if not config.lora.merge:
+        write_adapter(dest, info, model.config, adapters)
+        return
+    with tempfile.TemporaryDirectory() as files:
+        tokenizer.save_pretrained(files)
+        write_merged(dest, info, open_weights(folder), adapters, dtype=config.dtype, tokenizer=Path(files))
 
 
 def write_model(
@@ -126,8 +158,10 @@ def _check_output(output: Path) -> None:
 
 def _check_room(output: Path, config: TrainConfig, model: Model) -> None:
     """Refuses a disk that has no room for what the run will write at least: two checkpoints, and the model."""
-    checkpoint = 3 * jnp.dtype(jnp.float32).itemsize  # parameters and both moments
-    wanted = num_params(model.config) * (2 * checkpoint + jnp.dtype(config.dtype).itemsize)
+    trained = 4 * num_trained(config, model.config)  # bytes: float32
+    whole = jnp.dtype(config.dtype).itemsize * num_params(model.config)
+    apart = config.lora is not None and not config.lora.merge
+    wanted = 2 * 3 * trained + (trained if apart else whole)  # a checkpoint holds both moments too
     try:
         require_room(output, wanted)
     except OSError as error:
