@@ -14,8 +14,8 @@ from lrd_jax.plan.options import Plan
 
 _PAPER_WIDTH = 150  # of tables that go to a file
 _TRAINING_RESTS_ON = (
-    "Memory is the compiler's plan. Times are estimates, not measurements: the compiler's cycles at the chip's clock, and "
-    "collectives one after the other at the full speed of two links of a chip. Tokens count padding."
+    "Memory is the compiler's plan. Times are estimates, not measurements: the compiler's cycles at the chip's clock, "
+    "and collectives one after the other at the full speed of two links of a chip. Tokens count padding."
 )
 
 

@@ -92,8 +92,8 @@ def _newest_whole(folder: Path, config: TrainConfig, base: str | None) -> int | 
         _require_same_run(folder / str(step), saved, config)
         if saved_base != base:
             raise Refused(
-                f"{folder / str(step)} stands beside other weights than those in init={config.init} now: put back those "
-                "that the run began with, or choose another output"
+                f"{folder / str(step)} stands beside other weights than those in init={config.init} now: put back "
+                "those that the run began with, or choose another output"
             )
         if damaged:
             print(f"note: {'; '.join(damaged)}; going on from step {step}", file=sys.stderr)

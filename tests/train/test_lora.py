@@ -267,7 +267,8 @@ def read_factors(folder, name):
         "tiny-llada": ("blocks", "q_proj k_proj v_proj attn_out ff_proj up_proj ff_out"),
         "tiny-dream": (
             "layers",
-            "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj mlp.gate_proj mlp.up_proj mlp.down_proj",
+            "self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj "
+            "mlp.gate_proj mlp.up_proj mlp.down_proj",
         ),
     }
     entries = read_header(folder / "adapter.safetensors")
