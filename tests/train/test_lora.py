@@ -110,7 +110,7 @@ def flat(tree):
 # --- the numbers
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["plain", *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(KINDS)[1:])])
 def test_loss_and_gradient_equal_full_tuning_in_the_low_rank_subspace(start, kind):
     model, params, adapters, batch = start
     key, soft = jax.random.key(3), KINDS[kind]
@@ -159,6 +159,7 @@ def test_computing_again_changes_no_gradient(start):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_only_adapters_are_trained_and_the_base_keeps_its_dtype(bases):
     config = small_config(bases, "run", "tiny-llada-bf16", lora=dataclasses.replace(LORA, matrices=("q", "down")))
     model, tokenizer = model_and_tokenizer(config)
