@@ -45,7 +45,7 @@ class Engines:
           Refused: no decoder or no length; or what `Engine` refuses.
         """
         if not isinstance(configs, Mapping) or not configs or not all(isinstance(name, str) for name in configs):
-            raise Refused(f"configs must be a table of decoders by name, at least one, got {configs!r:.80}")
+            raise Refused(f"configs must be a table of decoders by name, at least one config, got {configs!r:.80}")
         if not isinstance(prompt_lengths, Sequence) or isinstance(prompt_lengths, str) or not prompt_lengths:
             raise Refused(f"prompt_lengths must be a list of at least one length, got {prompt_lengths!r:.80}")
         for length in prompt_lengths:

@@ -27,7 +27,7 @@ def place(tree: Any, shardings: Any) -> Any:
     Raises:
       Refused: what is no array, or no sharding of it.
     """
-    for sharding in jax.tree.leaves(shardings, is_leaf=lambda one: one is None):
+    for sharding in jax.tree.leaves(shardings):
         if not isinstance(sharding, jax.sharding.Sharding):
             raise Refused(f"shardings must be jax.sharding.Sharding, as of batch_sharding(mesh), got {sharding!r:.80}")
     _check_arrays(tree)
