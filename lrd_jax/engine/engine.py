@@ -4,6 +4,7 @@ import atexit
 import itertools
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class Engine:
       config: of the decoder; its gen_length is the canvas.
       slots: rows that decode together.
       prompt_length: tokens that a prompt may have.
+      prompt_lengths: positions of prompt that a round may compute, ascending; the last is prompt_length.
       compile_seconds: that the start took.
     """
 
@@ -48,7 +50,7 @@ class Engine:
         config: DecodeConfig,
         *,
         slots: int = 16,
-        prompt_length: int | None = None,
+        prompt_length: int | Sequence[int] | None = None,
         canvas: int | None = None,
         queue: int = 1024,
         every: int | None = None,
@@ -58,7 +60,8 @@ class Engine:
 
         Args:
           config: with plain numbers, which a request may change for itself, and no trace.
-          prompt_length: every forward computes so many positions of prompt. None: all that the context leaves.
+          prompt_length: every forward computes so many positions of prompt. Several: a round computes the shortest of
+            them that holds the prompts of its rows, and each is compiled. None: all that the context leaves.
           canvas: positions that a request may ask for at most; None: the config's gen_length, which is what a request
             gets that asks for none.
           queue: requests that may wait for a slot; more are refused.
@@ -70,7 +73,8 @@ class Engine:
         """
         for name, size in (("slots", slots), ("queue", queue)):
             check_count(name, size)
-        for name, size in (("prompt_length", prompt_length), ("canvas", canvas), ("every", every)):
+        lengths = _lengths(prompt_length)
+        for name, size in (("canvas", canvas), ("every", every)):
             if size is not None:
                 check_count(name, size)
         if not isinstance(config, DecodeConfig):
@@ -86,18 +90,19 @@ class Engine:
         config = config if canvas is None else config.replace(gen_length=canvas)
         self._generator = Generator(loaded, config)
         room = self._generator.room
-        if prompt_length is not None and prompt_length > room:
+        self.prompt_lengths = lengths or (room,)
+        self.prompt_length = self.prompt_lengths[-1]
+        if self.prompt_length > room:
             raise Refused(
-                f"prompt_length={prompt_length} + canvas of {config.gen_length} exceed the model's context of "
+                f"prompt_length={self.prompt_length} + canvas of {config.gen_length} exceed the model's context of "
                 f"{loaded.config.max_length}: {room} is left for a prompt"
             )
         self.loaded, self.config, self.slots = loaded, config, slots
-        self.prompt_length = room if prompt_length is None else prompt_length
         self._numbers = itertools.count()
         began = time.perf_counter()
         self._link = beside._link if beside is not None else Link() if is_pod(loaded.params) else None
         if self._link is not None:
-            sizes = {"slots": slots, "prompt_length": self.prompt_length}
+            sizes = {"slots": slots, "prompt_length": list(self.prompt_lengths)}
             agree("the engine's arguments", {**sizes, "config": to_table(config)})
         self._turns = beside._turns if beside is not None else _turns(self._link)
         try:
@@ -179,7 +184,7 @@ class Engine:
         self.close(drain=error[0] is None)
 
     def _start(self) -> Rows:
-        sizes = (self.config, self.slots, self.prompt_length)
+        sizes = (self.config, self.slots, self.prompt_lengths)
         if self._link is None:
             return ModelRows(self.loaded.model, self.loaded.params, *sizes)
         rows = ModelRows(
@@ -193,6 +198,18 @@ def _turns(link: Link | None) -> Turns | Followers:
     if link is None:
         return Turns()
     return Turns(link, guarded) if is_first() else Followers(link)
+
+
+def _lengths(asked: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Those of prompts that were asked for, ascending; none for None."""
+    if asked is None:
+        return ()
+    lengths: list[Any] = list(asked) if isinstance(asked, Sequence) and not isinstance(asked, str) else [asked]
+    if not lengths:
+        raise Refused("prompt_length is empty: name one length or more, or None for all that the context leaves")
+    for length in lengths:
+        check_count("prompt_length", length)
+    return tuple(sorted(set(lengths)))
 
 
 def check_count(name: str, size: Any) -> None:

@@ -28,19 +28,26 @@ class Link:
     def __init__(self):
         self.lanes: list[ModelRows] = []
 
-    def tell(self, kind: int, lane: int = 0, n: int = 0, keep: int = 0, plan: np.ndarray | None = None) -> None:
-        """On process 0."""
-        _broadcast(np.array([kind, lane, n, keep, plan is not None], np.int32))
+    def tell(
+        self, kind: int, lane: int = 0, counts: tuple[int, int, int] = (0, 0, 0), plan: np.ndarray | None = None
+    ) -> None:
+        """On process 0.
+
+        Args:
+          counts: what `ModelRows.advance` takes.
+        """
+        _broadcast(np.array([kind, lane, *counts, plan is not None], np.int32))
         if plan is not None:
             _broadcast(plan)
 
-    def hear(self) -> tuple[int, int, int, int, np.ndarray | None]:
+    def hear(self) -> tuple[int, int, tuple[int, int, int], np.ndarray | None]:
         """On the others: what process 0 tells."""
-        kind, lane, n, keep, planned = _broadcast(np.zeros(5, np.int32)).tolist()
-        if not planned:
-            return kind, lane, n, keep, None
-        layout = self.lanes[lane].layout
-        return kind, lane, n, keep, _broadcast(np.zeros((layout.slots, layout.columns), np.int32))
+        kind, lane, n, keep, length, planned = _broadcast(np.zeros(6, np.int32)).tolist()
+        plan = None
+        if planned:
+            layout = self.lanes[lane].layout
+            plan = _broadcast(np.zeros((layout.slots, layout.columns), np.int32))
+        return kind, lane, (n, keep, length), plan
 
     def idle(self) -> None:
         self.tell(IDLE)
@@ -61,10 +68,11 @@ class LeadingRows:
     def begin(self, placed: Mapping[int, Any], ended: Sequence[int], n: int, keep: int) -> jax.Array:
         """See `Rows`."""
         plan = self._rows.plan(placed, ended)
-        self._link.tell(ROUND, self._lane, n, keep, plan)
+        counts = n, keep, self._rows.needed
+        self._link.tell(ROUND, self._lane, counts, plan)
         if plan is not None:
             self._rows.place(plan)
-        return self._rows.advance(n, keep)
+        return self._rows.advance(*counts)
 
     def collect(self, round_: jax.Array) -> tuple[int, list[SeenRow]]:
         """See `Rows`."""
@@ -116,7 +124,7 @@ class Followers:
     def _run(self) -> None:
         with guarded():
             while True:
-                kind, lane, n, keep, plan = self._link.hear()
+                kind, lane, counts, plan = self._link.hear()
                 if kind == STOP:
                     return
                 if kind == CALL:
@@ -128,7 +136,7 @@ class Followers:
                     rows = self._link.lanes[lane]
                     if plan is not None:
                         rows.place(plan)
-                    jax.block_until_ready(rows.advance(n, keep))
+                    jax.block_until_ready(rows.advance(*counts))
 
 
 @contextlib.contextmanager

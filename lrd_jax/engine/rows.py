@@ -1,8 +1,10 @@
 """Slots of a model on its device: a decode state that never stops, rows that come and go, rounds of forwards.
 
 Two programs: one begins and ends rows, one runs a round. Between them and the host go a plan and a table, both small.
+A round computes no more positions of prompt than its rows need: of the lengths that are compiled, the shortest that
+holds them. Prompts are padded on the left, so a shorter one is the end of each row.
 
-Axes: B slots, P prompt, G canvas, W active window.
+Axes: B slots, P prompt, Q prompt of a round, G canvas, W active window.
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ from lrd_jax.decoding.state import DecodeState, StopReason
 from lrd_jax.decoding.step import step, where_rows
 from lrd_jax.engine.numbers import numbers_of, with_numbers
 from lrd_jax.engine.plan import Layout
+from lrd_jax.errors import Refused
 from lrd_jax.models import KeyValues
 from lrd_jax.sharding import constrain_batch, constrain_cache
 
@@ -72,39 +75,58 @@ class ModelRows:
         params: Any,
         config: DecodeConfig,
         slots: int,
-        prompt: int,
+        prompts: Sequence[int],
         meet: Callable[[], None] | None = None,
     ):
         """Compiles.
 
         Args:
+          prompts: lengths Q of prompt that a round may compute, ascending; the last is P.
           meet: called before what was compiled first runs: collectives of CPUs give up on a peer that compiles.
         """
         self.config = config
-        self.layout = Layout(slots, prompt, config.gen_length, len(numbers_of(config)))
-        self._model, self._params = model, params
+        self.layout = Layout(slots, prompts[-1], config.gen_length, len(numbers_of(config)))
+        self._model, self._params, self._prompts = model, params, tuple(prompts)
+        self._held: dict[int, int] = {}  # slot -> tokens of the prompt that is in it
         static, nothing, none = (model, self.layout), self.layout.write({}, []), np.int32(0)
         empty = (static, params, numbers_of(config), config)
         if meet is not None:
             run_empty.lower(*empty).compile()
             meet()
         self._slots = _on_device_of(params, run_empty(*empty))
+        kept = self._slots.state.cache
+        if len(prompts) > 1 and kept is not None and not isinstance(kept, KeyValues):
+            raise Refused(
+                f"prompt_length={', '.join(map(str, prompts))}: this decoder's cache keeps a {type(kept).__name__}, "
+                "and only KeyValues can be shortened to the prompts of a round: give one length"
+            )
         if meet is not None:
             run_insert.lower(static, params, self._slots, nothing, config).compile()
-            run_round.lower(model, params, self._slots, none, none, config).compile()
+            for length in prompts:
+                run_round.lower((model, length), params, self._slots, none, none, config).compile()
             meet()
         self.place(nothing)
-        jax.block_until_ready(self.advance(0, 0))
+        for length in prompts:
+            jax.block_until_ready(self.advance(0, 0, length))
 
     def begin(self, placed: Mapping[int, Any], ended: Sequence[int], n: int, keep: int) -> jax.Array:
         """See `Rows`."""
         plan = self.plan(placed, ended)
         if plan is not None:
             self.place(plan)
-        return self.advance(n, keep)
+        return self.advance(n, keep, self.needed)
+
+    @property
+    def needed(self) -> int:
+        """Q of the next round."""
+        longest = max(self._held.values(), default=0)
+        return next(length for length in self._prompts if longest <= length)
 
     def plan(self, placed: Mapping[int, Any], ended: Sequence[int]) -> np.ndarray | None:
         """The plan of tickets that begin and slots that are to rest; None where there are none."""
+        for slot in ended:
+            self._held.pop(slot, None)
+        self._held |= {slot: len(ticket.work.prompt) for slot, ticket in placed.items()}
         if not (placed or ended):
             return None
         return self.layout.write({slot: ticket.work for slot, ticket in placed.items()}, list(ended))
@@ -113,10 +135,10 @@ class ModelRows:
         """Begins and ends rows as a plan says."""
         self._slots = run_insert((self._model, self.layout), self._params, self._slots, plan, self.config)
 
-    def advance(self, n: int, keep: int) -> jax.Array:
-        """Starts a round; its table."""
+    def advance(self, n: int, keep: int, length: int) -> jax.Array:
+        """Starts a round with prompts of length Q; its table."""
         counts = np.int32(n), np.int32(keep)
-        self._slots, table = run_round(self._model, self._params, self._slots, *counts, self.config)
+        self._slots, table = run_round((self._model, length), self._params, self._slots, *counts, self.config)
         if table.is_fully_addressable:
             table.copy_to_host_async()
         return table
@@ -124,7 +146,9 @@ class ModelRows:
     def collect(self, round_: jax.Array) -> tuple[int, list[SeenRow]]:
         """See `Rows`."""
         here = round_ if round_.is_fully_addressable else round_.addressable_data(0)
-        return read_table(np.asarray(here), self.config, self._model.config.mask_id)
+        ran, rows = read_table(np.asarray(here), self.config, self._model.config.mask_id)
+        self._held = {slot: length for slot, length in self._held.items() if rows[slot].running}
+        return ran, rows
 
 
 @PlatformJit
@@ -162,9 +186,14 @@ def run_insert(static: tuple[Denoiser, Layout], params, slots: Slots, plan: jax.
 
 @functools.partial(PlatformJit, consumed=2)
 def run_round(
-    model, params, slots: Slots, n: jax.Array, keep: jax.Array, config: DecodeConfig
+    static: tuple[Denoiser, int], params, slots: Slots, n: jax.Array, keep: jax.Array, config: DecodeConfig
 ) -> tuple[Slots, jax.Array]:
-    """At most `n` forwards; fewer once no more than `keep` rows run. Consumes the slots; gives their table too."""
+    """At most `n` forwards; fewer once no more than `keep` rows run. Consumes the slots; gives their table too.
+
+    Args:
+      static: the model, and Q.
+    """
+    model, length = static
     config = with_numbers(config, slots.numbers)
 
     def goes_on(carry):
@@ -175,8 +204,29 @@ def run_round(
         state, left = carry
         return step(model, params, config, state), left - 1
 
-    state, left = jax.lax.while_loop(goes_on, body, (slots.state, n))
-    return _laid_out(slots.replace(state=state)), _table(state, n - left)
+    state, left = jax.lax.while_loop(goes_on, body, (_shortened(slots.state, length), n))
+    return _laid_out(slots.replace(state=_restored(state, slots.state))), _table(state, n - left)
+
+
+def _shortened(state: DecodeState, length: int) -> DecodeState:
+    """The state with prompts `[B, Q]`."""
+    cut = state.prompt.shape[1] - length
+    if not cut:
+        return state
+    cache = jax.tree.map(lambda kept: kept[:, :, cut:], state.cache)  # [layers, B, P + G, K, H]
+    return state.replace(prompt=state.prompt[:, cut:], prompt_mask=state.prompt_mask[:, cut:], cache=cache)
+
+
+def _restored(state: DecodeState, whole: DecodeState) -> DecodeState:
+    """The state with the prompts of another `[B, P]`.
+
+    What a row had cached there is padding to it. It becomes 0: of who was in the slot before it may be left a NaN.
+    """
+    cut = whole.prompt.shape[1] - state.prompt.shape[1]
+    if not cut:
+        return state
+    cache = jax.tree.map(lambda kept: jnp.pad(kept, ((0, 0), (0, 0), (cut, 0), (0, 0), (0, 0))), state.cache)
+    return state.replace(prompt=whole.prompt, prompt_mask=whole.prompt_mask, cache=cache)
 
 
 def _table(state: DecodeState, ran: jax.Array) -> jax.Array:

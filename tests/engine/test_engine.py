@@ -4,12 +4,14 @@ import asyncio
 import threading
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from byte_model import write_byte_model
 
-from lrd_jax import DecodeConfig, Draw, Generator, load
+from lrd_jax import DecodeConfig, Draw, DualCache, Generator, load
 from lrd_jax.engine import Engine, Engines, Request
+from lrd_jax.engine.rows import ModelRows, run_round
 from lrd_jax.errors import Refused
 
 PROMPTS = ["One.", "The second prompt is longer.", "Zwölf 東京 🙂", "x" * 40, "a b c", "last"]
@@ -40,6 +42,37 @@ def test_answers_are_the_generators(loaded, engine):
     assert [handle.prompt_tokens for handle in handles] == [len(prompt.encode()) for prompt in PROMPTS]
     assert all(handle.submitted <= handle.begun <= handle.ended for handle in handles)
     assert all(handle.done for handle in handles)
+
+
+@pytest.mark.parametrize("cache", [None, DualCache(2)])
+def test_a_round_computes_no_more_prompt_than_its_rows_need(loaded, cache, monkeypatch):
+    computed, advance = [], ModelRows.advance
+
+    def spied(rows, n, keep, length):
+        computed.append(length)
+        return advance(rows, n, keep, length)
+
+    config, prompts = CONFIG.replace(cache=cache), ["x" * 40, "a longer prompt", "One.", "b"]
+    with Engine(loaded, config, slots=2, prompt_length=(64, 8, 16)) as engine:
+        assert (engine.prompt_lengths, engine.prompt_length) == ((8, 16, 64), 64)
+        monkeypatch.setattr(ModelRows, "advance", spied)
+        compiled = run_round.cache_size()
+        answers = [engine.submit(Request(prompt=prompt)).result(60) for prompt in prompts]
+        assert list(dict.fromkeys(computed)) == [64, 16, 8]
+        computed.clear()
+        handles = [engine.submit(Request(prompt=prompt)) for prompt in reversed(prompts)]
+        answers += [handle.result(60) for handle in reversed(handles)]
+        assert set(computed) == {8, 16, 64}
+        assert run_round.cache_size() == compiled
+    wanted = [timeless(answer) for answer in Generator(loaded, config).generate(prompts)]
+    for index, answer in enumerate(answers):
+        assert timeless(answer) == wanted[index % len(prompts)]
+
+
+def test_a_cache_of_another_kind_has_one_length_of_prompt(loaded, monkeypatch):
+    monkeypatch.setattr(DualCache, "empty", lambda self, model, params, batch, length: (jnp.zeros((batch, length)),))
+    with pytest.raises(Refused, match="prompt_length=8, 16: this decoder's cache keeps a tuple, and only KeyValues"):
+        Engine(loaded, CONFIG.replace(cache=DualCache(7)), slots=2, prompt_length=(8, 16))
 
 
 def test_a_conversation_goes_through_the_chat_template(loaded, engine):
@@ -238,6 +271,10 @@ def test_a_request_that_cannot_be_is_refused(engine, fields, message):
         ({"queue": True}, "queue=True must be an integer"),
         ({"canvas": 8}, "canvas=8 must be at least the config's gen_length=16"),
         ({"canvas": 20}, "gen_length=20 must be a multiple"),
+        ({"prompt_length": ()}, "prompt_length is empty"),
+        ({"prompt_length": (64, 0)}, "prompt_length=0 must be an integer"),
+        ({"prompt_length": "64"}, "prompt_length='64' must be an integer"),
+        ({"prompt_length": (64, 113)}, "prompt_length=113 . canvas"),
         ({"prompt_length": 113}, "prompt_length=113 . canvas of 16 exceed the model's context of 128: 112"),
         ({"config": CONFIG.replace(trace=True)}, "keeps no traces"),
         ({"config": CONFIG.replace(draw=Draw(np.zeros(2)))}, "has plain numbers"),

@@ -60,8 +60,8 @@ def alone(decode, loaded, request):
 @pytest.mark.parametrize("seed", [0])
 def test_500_random_requests_answer_as_each_does_alone(models, seed):
     rng = random.Random(seed)
-    lrd = Engine(models["lrd"], CONFIGS["lrd"], slots=5, prompt_length=PROMPT)
-    cached = Engine(models["cached"], CONFIGS["cached"], slots=3, prompt_length=PROMPT, beside=lrd)
+    lrd = Engine(models["lrd"], CONFIGS["lrd"], slots=5, prompt_length=(8, PROMPT))
+    cached = Engine(models["cached"], CONFIGS["cached"], slots=3, prompt_length=(8, 16, PROMPT), beside=lrd)
     engines, asked = {"lrd": lrd, "cached": cached}, []
     names = [name for name in engines for _ in range(COUNT)]
     rng.shuffle(names)

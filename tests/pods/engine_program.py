@@ -28,7 +28,7 @@ def refusal(function):
 
 refusal(lambda: Engine(loaded, CONFIGS[0], slots=2 + 2 * process, prompt_length=PROMPT_LENGTH))
 first = Engine(loaded, CONFIGS[0], slots=4, prompt_length=PROMPT_LENGTH)
-second = Engine(loaded, CONFIGS[1], slots=2, prompt_length=PROMPT_LENGTH, beside=first)
+second = Engine(loaded, CONFIGS[1], slots=2, prompt_length=(4, PROMPT_LENGTH), beside=first)
 with first, second:
     if process == 0:
         handles = [(second if which else first).submit(request) for which, request in requests()]

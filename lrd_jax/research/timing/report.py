@@ -19,7 +19,9 @@ def tables(result: dict[str, Any]) -> RenderableType:
 
 def engine_tables(result: dict[str, Any]) -> RenderableType:
     """The result of `lrd_jax.research.timing.engine.run`, likewise."""
-    table = _table(1, "decoder", "static s", "engine s", "x faster", "at most", "forwards", "full", "rounds", "pace")
+    table = _table(
+        1, "decoder", "static s", "engine s", "x faster", "at most", "forwards", "full", "waited", "rounds", "pace"
+    )
     for found in result["decoders"]:
         table.add_row(
             found["decoder"] + ("" if found["same_tokens"] else ", OTHER TOKENS"),
@@ -29,6 +31,7 @@ def engine_tables(result: dict[str, Any]) -> RenderableType:
             f"{found['static_forwards'] / found['least_forwards']:.2f}",
             f"{found['static_forwards']} / {found['engine_forwards']}",
             f"{found['full']:.0%}",
+            f"{found['waited']:.0%}",
             str(found["rounds"]),
             _spread(found["pace"], 1, 2),
         )
@@ -40,7 +43,8 @@ def engine_tables(result: dict[str, Any]) -> RenderableType:
     )
     legend = (
         "at most: x faster if no slot ever rested; forwards: of static batches / of the engine; full: slots that ran, "
-        "of all forwards; pace: forwards a second of the engine over those of advance alone"
+        "of all forwards; waited: of those, for a joint refresh; pace: forwards a second of the engine over those of "
+        "advance alone, both with the longest prompts"
     )
     return Group(about, table, legend)
 
