@@ -304,6 +304,7 @@ def test_a_suppressed_mask_is_never_committed(checkpoint):
     assert make_decode(first, DecodeConfig(3))(flat, np.array([[4]])).tokens[0].tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_bounded_runs_add_up_to_the_whole(checkpoint):
     model, params = checkpoint("tiny-llada")
     ids, mask = prompts(2, (5, 3))
@@ -341,7 +342,8 @@ def seen(forward, offset):
     }
 
 
-@pytest.mark.parametrize("cache", some_quick([None, PrefixCache()], 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", [None, PrefixCache()])
 def test_a_watched_decode_is_the_decode_and_tells_every_forward(checkpoint, cache):
     """The slow twin is a decode in single forwards: what was masked before each, and what it committed there."""
     model, params = checkpoint("tiny-llada")
@@ -398,6 +400,7 @@ def test_another_structure_is_refused(checkpoint):
         decode(params, np.array([[1]]), config=DecodeConfig(8))
 
 
+@pytest.mark.slow
 def test_non_finite_logits_end_their_row_alone(checkpoint):
     """A token whose embedding is infinite poisons the row whose prompt holds it."""
     model, params = checkpoint("tiny-llada")
@@ -420,6 +423,7 @@ def test_the_step_limit_leaves_masks(checkpoint):
     assert result.tokens[0].tolist().count(model.config.mask_id) == 2
 
 
+@pytest.mark.slow
 def test_temperature_zero_is_the_argmax_and_heat_reaches_the_softmax(checkpoint):
     """First tokens drawn over many keys are distributed as softmax(logits / T)."""
     model, params = checkpoint("tiny-llada")

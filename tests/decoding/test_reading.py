@@ -15,6 +15,8 @@ from lrd_jax.decoding.vocab.largest import LARGEST, argmax_by_chunks, largest
 from lrd_jax.decoding.vocab.nucleus import floor_by_digits, floor_by_narrowing, mean_of_largest, mean_of_nucleus
 from lrd_jax.models import CHECKPOINTS, Model
 
+pytestmark = pytest.mark.slow  # a compile a row; the decodes read all of it too
+
 SIZES = [8193, 8320, 9000]  # a last chunk of one token, whole chunks, a broken one
 
 

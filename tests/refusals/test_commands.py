@@ -590,7 +590,12 @@ ROWS = {
         (f"{ANALYZE} --gen-length 9999 --data good.jsonl", "exceed the model's context of 128"),
     ],
 }
-LINES = [pytest.param(line, words, id=f"{line[:80]}") for rows in ROWS.values() for line, words in rows]
+SLOW = {f"{BENCH} --num-layers 1 --embed-dim 8 --num-heads 1 --mlp-dim 8 --batch 99999999999"}  # compiles a model
+LINES = [
+    pytest.param(line, words, id=f"{line[:80]}", marks=[pytest.mark.slow] if line in SLOW else [])
+    for rows in ROWS.values()
+    for line, words in rows
+]
 
 
 @pytest.mark.parametrize(("line", "words"), LINES)

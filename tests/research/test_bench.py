@@ -22,6 +22,8 @@ from lrd_jax.research.timing.reference import COUNTERPARTS
 from lrd_jax.research.timing.report import engine_tables
 from lrd_jax.research.timing.sizes import random_params, random_prompts, sized, special_ids
 
+pytestmark = pytest.mark.slow  # compiles and references of its own
+
 CONFIG = sized("small", vocab_size=64, num_layers=1, embed_dim=32, mlp_dim=64, num_heads=2)
 SIZES = ("--vocab-size", "64", "--num-layers", "1", "--embed-dim", "32", "--mlp-dim", "64", "--num-heads", "2")
 LENGTHS = ("--prompt-length", "4", "--gen-length", "8", "--repeats", "2")

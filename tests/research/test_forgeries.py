@@ -8,6 +8,8 @@ from hostile import ANSWERS, BOUNDED, FORGERIES, RECORDS
 
 from lrd_jax.research.sandbox import Exam, Limits, Sandbox, available, exam_for
 
+pytestmark = pytest.mark.slow  # a process a row; the sandbox itself has quick tests
+
 LIMITS = Limits(cpu_seconds=1, wall_seconds=120, memory_bytes=512 << 20)
 TEXTS = [*ANSWERS, *(name for name, record, _ in FORGERIES if "prompt" in RECORDS[record])]
 

@@ -24,6 +24,8 @@ from lrd_jax.train.memory import num_params
 from lrd_jax.train.start import model_and_tokenizer
 from lrd_jax.train.step import TrainState, abstract_state, make_optimizer
 
+pytestmark = pytest.mark.slow  # whole trainings
+
 SIZES = Scratch(num_layers=1, embed_dim=8, mlp_dim=16, num_heads=2, max_length=64)
 
 
