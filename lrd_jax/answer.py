@@ -69,6 +69,24 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Beliefs:
+    """What the model believed of a row, as an engine keeps it.
+
+    Attributes:
+      confidence: float `[G]`, probability of each guess of the active window at the last forward, 0 elsewhere.
+      logprob: float `[G]`, log-probability of each token at the forward that committed it, 0 where none has. Not a
+        likelihood of the text: each was sure of itself beside what was there then.
+      divergence: D_t of the last forward, nats; inf at a block's first.
+      entropy: mean over the masked positions of the window before its commit, nats.
+    """
+
+    confidence: np.ndarray
+    logprob: np.ndarray
+    divergence: float
+    entropy: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Canvas:
     """What a row looks like between two forwards.
 
@@ -79,6 +97,7 @@ class Canvas:
       steps: the row's forwards so far; guidance counts as one.
       refining: the next forward begins in refinement.
       running: the row goes on.
+      beliefs: of an engine's rows that have begun.
     """
 
     tokens: np.ndarray
@@ -87,6 +106,16 @@ class Canvas:
     steps: int
     refining: bool
     running: bool
+    beliefs: Beliefs | None = None
+
+    def cut(self, length: int) -> "Canvas":
+        """Its first positions alone."""
+        arrays = {name: getattr(self, name)[:length] for name in ("tokens", "masked", "guesses")}
+        beliefs = self.beliefs
+        if beliefs is not None:
+            told = {"confidence": beliefs.confidence[:length], "logprob": beliefs.logprob[:length]}
+            beliefs = dataclasses.replace(beliefs, **told)
+        return dataclasses.replace(self, **arrays, beliefs=beliefs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ class FakeTicket:
     forwards: int
     deadline: float | None = None
     told: list = dataclasses.field(default_factory=list)
+    every: int | None = None
 
     def begun(self, now):
         self.told.append(("begun", now))

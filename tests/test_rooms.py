@@ -21,7 +21,7 @@ FLOORS = (  # top to bottom; a room imports rooms of lower floors alone
     {"cli", "serve"},
     {"research", "plan"},
     {"train", "runs"},
-    {"engine"},
+    {"engine", "labels"},
     {"generate"},
     {"presets"},
     {"preset_files"},

@@ -18,6 +18,7 @@ from lrd_jax.research.calibrate.options import Calibrate
 from lrd_jax.research.reproduce.options import Reproduce
 from lrd_jax.research.timing.options import Bench
 from lrd_jax.runs.options import Run
+from lrd_jax.serve.options import Serve
 
 _NARROWEST = 40  # columns
 
@@ -25,6 +26,7 @@ COMMANDS: dict[str, type] = {  # and the module of `lrd_jax.cli` that runs each
     "generate": Generate,
     "chat": Chat,
     "run": Run,
+    "serve": Serve,
     "convert": Convert,
     "export": Export,
     "verify": Verify,

@@ -13,6 +13,7 @@ from lrd_jax.options import Decoding
 from lrd_jax.pods import from_first
 from lrd_jax.presets import decoder
 from lrd_jax.runs.options import Run
+from lrd_jax.serve.options import Serve
 from lrd_jax.sharding import mesh_asked
 from lrd_jax.tasks import EMBEDDED, problems
 from lrd_jax.text import UnknownWords
@@ -37,7 +38,7 @@ def generator_for(
     return Generator(open_model(options, look), config, batch=batch)
 
 
-def open_model(options: Decoding | Run, look: Callable[[Loaded], None]) -> Loaded:
+def open_model(options: Decoding | Run | Serve, look: Callable[[Loaded], None]) -> Loaded:
     """Loads the model that the options name, onto their mesh.
 
     Args:

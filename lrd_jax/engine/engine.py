@@ -4,8 +4,8 @@ import atexit
 import itertools
 import time
 import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from lrd_jax.engine.turns import Turns
 from lrd_jax.errors import Refused, check_function
 from lrd_jax.generate import Generator
 from lrd_jax.pods import agree, is_first
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -117,17 +119,18 @@ class Engine:
         self._turns.join(self._lane)
         atexit.register(_close, weakref.ref(self))
 
-    def submit(self, request: Request, *, listen: Listen | None = None) -> Handle:
+    def submit(self, request: Request, *, listen: Listen | None = None, every: int | None = None) -> Handle:
         """Puts a request at the end of the queue and does not wait. May be called by any thread.
 
         Args:
           listen: called with every `Update`, by the engine's thread: it must not take long nor wait for the engine, and
             what it raises ends all. For asyncio, `lambda update: loop.call_soon_threadsafe(queue.put_nowait, update)`.
+          every: forwards between two updates at most, while this request runs.
 
         Raises:
           Refused: a request that cannot be decoded, a full queue, or an engine that is closed or has failed.
         """
-        return self.put(self.check(request), listen=listen)
+        return self.put(self.check(request), listen=listen, every=every)
 
     def check(self, request: Request) -> Checked:
         """The request, ready to be put; raises as `submit` does for one that cannot be decoded."""
@@ -135,12 +138,14 @@ class Engine:
             refuse_elsewhere()
         return checked(request, self._generator, self.prompt_length, self._length)
 
-    def put(self, asked: Checked, *, listen: Listen | None = None) -> Handle:
+    def put(self, asked: Checked, *, listen: Listen | None = None, every: int | None = None) -> Handle:
         """`submit` of a request that `check` gave."""
         if not isinstance(asked, Checked):
             raise Refused(f"asked must be what check gives, got a {type(asked).__name__}; submit takes a Request")
         if listen is not None:
             check_function(listen, "listen")
+        if every is not None:
+            _check_count("every", every)
         now, special = time.monotonic(), self.loaded.config
         ticket = EngineTicket(
             next(self._numbers),
@@ -153,6 +158,7 @@ class Engine:
             submitted=now,
             deadline=None if asked.deadline is None else now + asked.deadline,
             listen=listen,
+            every=every,
         )
         self._lane.submit(ticket)
         return Handle(ticket, self._lane.cancel)
@@ -161,6 +167,21 @@ class Engine:
     def counts(self) -> Counts:
         """What it has done, and what it holds now."""
         return self._lane.counts
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended its thread, once it has failed; it then takes no requests."""
+        return self._turns.failure
+
+    def call(self, function: Callable[[], T]) -> T:
+        """function(), which may use the device: run by the engine's thread between two rounds; waits for it.
+
+        Raises:
+          Refused: the engine is closed, or of a pod; or whatever the function raises.
+        """
+        if self._link is not None:
+            raise Refused("the engine is of a pod, whose processes would all have to make this call")
+        return self._turns.call(function)
 
     def close(self, drain: bool = True) -> None:
         """Takes no more requests, and waits for those that it has; closing twice does nothing.

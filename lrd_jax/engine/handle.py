@@ -89,6 +89,7 @@ class EngineTicket:
     Attributes:
       work: what its row begins with.
       deadline: on the clock of the engine; None: none.
+      every: forwards a round at most, while it runs; None: as many as the lane likes.
       times: "submitted", "begun", "ended".
     """
 
@@ -105,14 +106,16 @@ class EngineTicket:
         submitted: float,
         deadline: float | None,
         listen: Listen | None,
+        every: int | None = None,
     ):
         """
         Args:
           canvas: int `[G]`, all masked.
           end_ids: tokens that end its text.
           listen: called with every update.
+          every: forwards between two of them at most.
         """
-        self.index, self.work, self.deadline = index, work, deadline
+        self.index, self.work, self.deadline, self.every = index, work, deadline, every
         self.times = {"submitted": submitted}
         self._tokenizer, self._end_ids, self._stop = tokenizer, end_ids, stop
         self._each, self._empty, self._listen = forwards_a_step, canvas, listen
@@ -134,7 +137,7 @@ class EngineTicket:
 
     def seen(self, row: SeenRow, now: float) -> None:
         if self._listen is not None or self._streams:
-            canvas = self._own(row.canvas)
+            canvas = row.canvas.cut(self.work.length)
             self._tell(Update(index=self.index, text=self._text.more(canvas.tokens, canvas.masked), canvas=canvas))
 
     def ended(self, row: SeenRow | None, reason: str | None, now: float) -> None:
@@ -144,7 +147,7 @@ class EngineTicket:
             canvas = Canvas(tokens=self._empty, masked=np.ones(len(self._empty), bool), **nothing)
             answer = never_begun(self._empty, reason or "cancelled")
         else:
-            canvas = self._own(row.canvas)
+            canvas = row.canvas.cut(self.work.length)
             answer = answer_of(
                 self._tokenizer,
                 canvas,
@@ -187,12 +190,6 @@ class EngineTicket:
             raise Refused(f"the engine has failed: {self._error}") from self._error
         assert self._answer is not None
         return self._answer
-
-    def _own(self, canvas: Canvas) -> Canvas:
-        """The part of the engine's canvas that is the request's."""
-        cut = slice(self.work.length)
-        arrays = {name: getattr(canvas, name)[cut] for name in ("tokens", "masked", "guesses")}
-        return dataclasses.replace(canvas, **arrays)
 
     def _tell(self, update: Update) -> None:
         with self._news:

@@ -84,6 +84,7 @@ class Followers:
 
     def __init__(self, link: Link):
         self.changed = threading.Condition()
+        self.failure: BaseException | None = None  # one that fails ends the process
         self._link = link
         self._calls: list[Callable[[], None]] = []
         self._lanes = 0

@@ -18,14 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from lrd_jax.answer import Canvas
+from lrd_jax.answer import Beliefs, Canvas
+from lrd_jax.decoding.canvas import put_window, take_window
 from lrd_jax.decoding.compiling import PlatformJit
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.request import Request
+from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.start import init_state
 from lrd_jax.decoding.state import DecodeState, StopReason
-from lrd_jax.decoding.step import step, where_rows
+from lrd_jax.decoding.step import observed_step, where_rows
 from lrd_jax.engine.numbers import numbers_of, with_numbers
 from lrd_jax.engine.plan import Layout
 from lrd_jax.errors import Refused
@@ -35,11 +37,20 @@ from lrd_jax.sharding import constrain_batch, constrain_cache
 _FACTS = 6  # columns of a table before the canvas
 
 
+class Seen(flax.struct.PyTreeNode):
+    """What forwards showed beside the state, see `lrd_jax.answer.Beliefs`."""
+
+    logprob: jax.Array  # [B, G] float32
+    divergence: jax.Array  # [B] float32
+    entropy: jax.Array  # [B] float32
+
+
 class Slots(flax.struct.PyTreeNode):
     """What a round carries."""
 
     state: DecodeState
     numbers: jax.Array  # [B, K] float32, each row's own
+    seen: Seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +176,8 @@ def run_empty(static: tuple[Denoiser, Layout], params, numbers: jax.Array, confi
         canvas=None,
     )
     state = init_state(model, params, with_numbers(config, numbers), request)
-    return _laid_out(Slots(state=state.replace(reason=jnp.full(B, StopReason.FINISHED, jnp.int32)), numbers=numbers))
+    state = state.replace(reason=jnp.full(B, StopReason.FINISHED, jnp.int32))
+    return _laid_out(Slots(state=state, numbers=numbers, seen=_nothing_seen(B, G)))
 
 
 @functools.partial(PlatformJit, consumed=2)
@@ -181,7 +193,8 @@ def run_insert(static: tuple[Denoiser, Layout], params, slots: Slots, plan: jax.
     cache = config.asking.renewed(new.begins, fresh.cache, state.cache)
     rests = state.replace(cache=None, reason=jnp.where(new.rests, StopReason.FINISHED, state.reason))
     state = where_rows(new.begins, fresh.replace(cache=None), rests)
-    return _laid_out(Slots(state=state.replace(cache=cache), numbers=numbers))
+    seen = where_rows(new.begins, _nothing_seen(*state.tokens.shape), slots.seen)
+    return _laid_out(Slots(state=state.replace(cache=cache), numbers=numbers, seen=seen))
 
 
 @functools.partial(PlatformJit, consumed=2)
@@ -197,15 +210,17 @@ def run_round(
     config = with_numbers(config, slots.numbers)
 
     def goes_on(carry):
-        state, left = carry
+        state, _, left = carry
         return (jnp.sum(state.running) > keep) & (left > 0)
 
     def body(carry):
-        state, left = carry
-        return step(model, params, config, state), left - 1
+        state, seen, left = carry
+        after, sight = observed_step(model, params, config, state)
+        return after, _seen_of(state, after, sight, seen), left - 1
 
-    state, left = jax.lax.while_loop(goes_on, body, (_shortened(slots.state, length), n))
-    return _laid_out(slots.replace(state=_restored(state, slots.state))), _table(state, n - left)
+    carry = (_shortened(slots.state, length), slots.seen, n)
+    state, seen, left = jax.lax.while_loop(goes_on, body, carry)
+    return _laid_out(slots.replace(state=_restored(state, slots.state), seen=seen)), _table(state, seen, n - left)
 
 
 def _shortened(state: DecodeState, length: int) -> DecodeState:
@@ -229,8 +244,23 @@ def _restored(state: DecodeState, whole: DecodeState) -> DecodeState:
     return state.replace(prompt=whole.prompt, prompt_mask=whole.prompt_mask, cache=cache)
 
 
-def _table(state: DecodeState, ran: jax.Array) -> jax.Array:
-    """int32 `[B, 6 + G + W]`: what is read of a round. The forwards that it took, a row's facts, tokens, guesses."""
+def _nothing_seen(rows: int, canvas: int) -> Seen:
+    return Seen(logprob=jnp.zeros((rows, canvas)), divergence=jnp.full(rows, jnp.inf), entropy=jnp.zeros(rows))
+
+
+def _seen_of(before: DecodeState, after: DecodeState, sight: Sight, seen: Seen) -> Seen:
+    """What a step adds: of rows that took part."""
+    W = sight.masked.shape[1]
+    chosen = sight.masked & ~take_window(after.masked, sight.start, W)
+    logprob = jnp.where(chosen, jnp.log(sight.proposal.confidence), take_window(seen.logprob, sight.start, W))
+    entropy = jnp.sum(jnp.where(sight.masked, sight.belief.entropy, 0.0), -1) / jnp.maximum(sight.masked.sum(-1), 1)
+    now = Seen(logprob=put_window(seen.logprob, logprob, sight.start), divergence=sight.divergence, entropy=entropy)
+    return where_rows(after.forwards > before.forwards, now, seen)
+
+
+def _table(state: DecodeState, seen: Seen, ran: jax.Array) -> jax.Array:
+    """int32 `[B, 6 + G + W + W + G + 2]`: what is read of a round. The forwards that it took, a row's facts, tokens,
+    guesses; and as the bits of float32 how sure these are, and what was seen."""
     facts = (
         jnp.broadcast_to(ran, state.reason.shape),
         state.reason,
@@ -241,18 +271,21 @@ def _table(state: DecodeState, ran: jax.Array) -> jax.Array:
     )
     tokens = jnp.where(state.masked, -1, state.tokens)
     columns = jnp.stack([fact.astype(jnp.int32) for fact in facts], axis=1)
-    return _whole(jnp.concatenate([columns, tokens, state.belief.token.astype(jnp.int32)], axis=1))
+    sure = (state.belief.confidence, seen.logprob, seen.divergence[:, None], seen.entropy[:, None])
+    bits = jax.lax.bitcast_convert_type(jnp.concatenate(sure, axis=1).astype(jnp.float32), jnp.int32)
+    return _whole(jnp.concatenate([columns, tokens, state.belief.token.astype(jnp.int32), bits], axis=1))
 
 
 def read_table(table: np.ndarray, config: DecodeConfig, mask_id: int) -> tuple[int, list[SeenRow]]:
     """The forwards of a round, and its rows."""
     G, W = config.gen_length, config.window
-    rows = []
+    rows, numbers = [], np.ascontiguousarray(table[:, _FACTS + G + W :]).view(np.float32)
     for _, reason, steps, refine_steps, committing, block, *_ in (row[:_FACTS].tolist() for row in table):
         tokens = table[len(rows), _FACTS : _FACTS + G]
-        guesses = np.full(G, -1)
+        guesses, confidence, sure = np.full(G, -1), np.zeros(G, np.float32), numbers[len(rows)]
         if block >= 0:
-            guesses[block * W : block * W + W] = table[len(rows), _FACTS + G :]
+            guesses[block * W : block * W + W] = table[len(rows), _FACTS + G : _FACTS + G + W]
+            confidence[block * W : block * W + W] = sure[:W]
         masked = tokens < 0
         canvas = Canvas(
             tokens=np.where(masked, mask_id, tokens),
@@ -261,6 +294,12 @@ def read_table(table: np.ndarray, config: DecodeConfig, mask_id: int) -> tuple[i
             steps=steps,
             refining=not committing,
             running=reason == StopReason.RUNNING,
+            beliefs=Beliefs(
+                confidence=confidence,
+                logprob=sure[W : W + G],
+                divergence=float(sure[-2]),
+                entropy=float(sure[-1]),
+            ),
         )
         rows.append(SeenRow(canvas, reason, steps, refine_steps))
     return int(table[0, 0]), rows
@@ -277,7 +316,8 @@ def _laid_out(slots: Slots) -> Slots:
     if isinstance(cache, KeyValues):
         cache = constrain_cache(cache)
     state = jax.tree.map(constrain_batch, slots.state.replace(cache=None))
-    return Slots(state=state.replace(cache=cache), numbers=constrain_batch(slots.numbers))
+    numbers, seen = constrain_batch(slots.numbers), jax.tree.map(constrain_batch, slots.seen)
+    return Slots(state=state.replace(cache=cache), numbers=numbers, seen=seen)
 
 
 def _whole(table: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ class Ticket(Protocol):
     """One request as a lane knows it. Its methods are called by the thread that gives the turns."""
 
     deadline: float | None  # on the lane's clock; None: it may take as long as it takes
+    every: int | None  # forwards a round at most, while it runs; None: as many as the lane likes
 
     def begun(self, now: float) -> None:
         """It has a slot."""
@@ -187,8 +188,9 @@ class Scheduler:
             if not self._at and not ended:
                 return False
             keep = self._slots - min(self._refill, len(self._waiting)) if self._waiting else 0
+            n = min([self._n, *(ticket.every for ticket in self._at.values() if ticket.every)])
         self._began = self._clock()
-        self._round = self._rows.begin(placed, ended, self._n, keep)
+        self._round = self._rows.begin(placed, ended, n, keep)
         return True
 
     def collect(self) -> float:

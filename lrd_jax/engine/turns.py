@@ -39,6 +39,7 @@ class Turns:
 
     Attributes:
       changed: to be notified of when a lane may have become busy; its lock is the lanes'.
+      failure: what ended the thread before its time.
     """
 
     def __init__(self, link: Link | None = None, guard: Callable[[], contextlib.AbstractContextManager] | None = None):
@@ -48,6 +49,7 @@ class Turns:
           guard: of the thread's work.
         """
         self.changed = threading.Condition()
+        self.failure: BaseException | None = None
         self._link, self._guard = link, guard or contextlib.nullcontext
         self._used: dict[Lane, float] = {}  # seconds
         self._busy: list[Lane] = []  # as of the last look
@@ -106,7 +108,7 @@ class Turns:
                     self._link.stop()
         except BaseException as error:  # nobody would hear of it here
             with self.changed:
-                self._closing = True
+                self._closing, self.failure = True, error
                 calls, self._calls = self._calls, []
                 self.changed.notify_all()
             for lane in self._used:

@@ -117,6 +117,25 @@ def test_holes_are_filled(loaded, engine):
     assert (got["text"], got["holes"], got["finish"]) == (wanted.text, wanted.holes, "stop")
 
 
+def test_updates_tell_what_was_believed(loaded, engine):
+    """Of a token that is the likeliest one, the log-probability is that of its guess at the forward before."""
+    heard = []
+    engine.submit(Request(prompt=PROMPTS[0]), listen=heard.append, every=1).result(60)
+    assert [update.canvas.steps for update in heard] == list(range(1, len(heard) + 1))
+    last, before = heard[-1].canvas, np.ones(CONFIG.gen_length, bool)
+    assert (last.beliefs.logprob[~last.masked] < 0).all()
+    for update in heard[:-1]:
+        canvas = update.canvas
+        assert ((canvas.guesses >= 0) == (canvas.beliefs.confidence > 0)).all()
+        assert (canvas.beliefs.logprob[canvas.masked] == 0).all()
+        assert canvas.beliefs.entropy > 0
+        new = ~canvas.masked & (canvas.guesses >= 0) & (canvas.tokens == canvas.guesses)
+        fresh = new & before
+        assert np.allclose(np.exp(canvas.beliefs.logprob[fresh]), canvas.beliefs.confidence[fresh], atol=1e-6)
+        before = canvas.masked
+    assert not np.isfinite(heard[0].canvas.beliefs.divergence) and np.isfinite(heard[1].canvas.beliefs.divergence)
+
+
 @pytest.mark.parametrize("stop", [(), ("e", "\u00e9"), (" ",)])
 def test_updates_together_are_the_answers_text(loaded, stop):
     with Engine(loaded, CONFIG, slots=2, prompt_length=64, every=1) as engine:

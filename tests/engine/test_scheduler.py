@@ -67,6 +67,14 @@ def test_rounds_grow_to_what_patience_allows():
     assert {n for n, _ in rows.asked} == {1}
 
 
+def test_a_request_may_ask_for_short_rounds_while_it_runs():
+    scheduler, rows = lane(slots=2, seconds=PATIENCE_SECONDS / 100)
+    submit(scheduler, 60)
+    scheduler.submit(FakeTicket("looks", 5, every=2))
+    drive(scheduler)
+    assert [n for n, _ in rows.asked][:4] == [1, 2, 2, 4]
+
+
 def test_a_cancelled_request_leaves_at_once_or_with_the_round():
     scheduler, rows = lane(slots=1, every=1)
     running, waiting, after = submit(scheduler, 5, 5, 1)

@@ -14,6 +14,7 @@ CALIBRATE = f"calibrate --data good.jsonl {W}"
 ANALYZE = f"analyze --output out {W}"
 GOLD = "eval --model gold --settings llada-8b-base"
 BENCH = "bench --gen-length 8"
+SERVE = "serve --port 0 --model {word} --gen-length 16"
 PLAN = "plan {word} --topology v5e:2x4 --gen-length 16 --prompt-length 16"
 REPRODUCE = "reproduce --canvases 64 --counts 1"
 
@@ -580,6 +581,27 @@ ROWS = {
         (f"{ANALYZE} --preset plain", "the decoder has no mixing or no refinement to look into"),
         (f"{ANALYZE} --preset x", "preset 'x' is unknown"),
         (f"{ANALYZE} --block-length 8", "block"),
+    ],
+    "serve": [
+        (f"{SERVE} --host 0.0.0.0", "can be reached from other machines, and there is no key"),
+        (f"{SERVE} --host nowhere.invalid --open", "host='nowhere.invalid' is no address"),
+        (f"{SERVE} --port 65536", "port=65536 must be from 0 to 65535"),
+        (f"{SERVE} --slots 0", "slots=0 must be at least 1"),
+        (f"{SERVE} --queue 0", "queue=0 must be at least 1"),
+        (f"{SERVE} --max-body 0", "max_body=0 must be at least 1"),
+        (f"{SERVE} --canvas 0", "canvas=(0,) must be lengths of at least 1"),
+        (f"{SERVE} --canvas x", "Error parsing --canvas"),
+        (f"{SERVE} --canvas 128", "leaves no room for a prompt in a context of 128"),
+        (f"{SERVE} --prompt-length 120", "120 + canvas of 64 exceed the model's context of 128: 64 is left"),
+        (f"{SERVE} --drain-seconds nan", "drain_seconds=nan must be"),
+        (f"{SERVE} --api-key ''", "api_key is empty"),
+        (f"{SERVE} --api-key é", "must be printable ASCII"),
+        (f"{SERVE} --preset x", "preset 'x' is unknown"),
+        (f"{SERVE} --also x", "preset 'x' is unknown"),
+        (f"{SERVE} --threshold 2", "threshold"),
+        (f"{SERVE} --no-such 2", "--no-such is unknown"),
+        (f"{SERVE} --model no", "there is no model 'no'"),
+        (f"{SERVE} --dtype x", "is not one for weights"),
     ],
     "analyze: what is known once the model is there": [
         (f"{ANALYZE} --model no", "there is no model 'no'"),

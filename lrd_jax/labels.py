@@ -1,0 +1,142 @@
+"""Given answers scored by one forward: how much a model believes in each of them, before it commits anything.
+
+Axes: P prompt, G canvas, V vocab, N labels, L tokens of the longest.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lrd_jax.decoding.canvas import lead_of
+from lrd_jax.decoding.compiling import PlatformJit
+from lrd_jax.decoding.vocab.sampling import suppress
+from lrd_jax.errors import Refused
+from lrd_jax.generate import Generator, Prompt
+from lrd_jax.models import positions_of
+from lrd_jax.text import Piece, check_text, left_pad, pad_to_bucket
+
+_MOST = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """One answer.
+
+    Attributes:
+      text: as given.
+      logprob: of its tokens, each by itself at its masked position, in nats: the sum of their log-probabilities.
+      probability: among the labels, that of a softmax over their logprobs.
+    """
+
+    text: str
+    logprob: float
+    probability: float
+
+
+def score_labels(
+    generator: Generator,
+    prompt: Prompt | Sequence[int],
+    labels: Sequence[str],
+    *,
+    canvas: Sequence[Piece] | None = None,
+    length: int | None = None,
+    chat: bool = False,
+) -> list[Label]:
+    """The labels with their log-probabilities, by one forward of the masked canvas.
+
+        generator = Generator(load("lrd-tiny-soft"), DecodeConfig.lrd(64))
+        score_labels(generator, "Tom has 14 apples. Ann takes 5 apples. How many are left?", ["8", "9"])
+
+    Positions are scored independently of each other: a label of several tokens is not a likelihood of its text.
+
+    Args:
+      generator: of the model; of its decoder only the canvas counts.
+      prompt: a text, a conversation, or token ids.
+      canvas: texts and one number of open positions, as `Generator.generate` takes it. A label fills the hole: it has
+        as many tokens. None: all is open, a label stands at its beginning, and the end token behind it counts too.
+      length: positions of an open canvas; None: the generator's gen_length.
+      chat: put a text into the model's chat template.
+
+    Raises:
+      Refused: no labels, two that are equal, one that does not fit; and what `Generator.encode` and `encode_canvas`
+        refuse.
+    """
+    tokenizer, special = generator.tokenizer, generator.loaded.config
+    rows = [_ids(tokenizer, label) for label in _checked(labels)]
+    if canvas is None:
+        length = generator.config.gen_length if length is None else length
+        if not 1 <= length <= generator.config.gen_length:
+            raise Refused(f"length={length} must be from 1 to gen_length={generator.config.gen_length}")
+        given, start = np.full(length, -1, np.int32), 0
+        if max(map(len, rows)) > length:
+            raise Refused(f"a label has {max(map(len, rows))} tokens, more than the {length} positions of the canvas")
+    else:
+        given = generator.encode_canvas(canvas)
+        start, hole = _hole(given)
+        if wrong := [(text, len(row)) for text, row in zip(labels, rows, strict=True) if len(row) != hole]:
+            raise Refused(f"label {wrong[0][0]!r:.80} has {wrong[0][1]} tokens, and the hole {hole} positions")
+    is_ids = not isinstance(prompt, str) and all(isinstance(i, int) for i in prompt)
+    ids = [int(i) for i in prompt] if is_ids else generator.encode(prompt, chat=chat)  # pyright: ignore
+    width = 1 << max(0, max(map(len, rows)) - 1).bit_length()
+    table = np.full((1 << (len(rows) - 1).bit_length(), width), -1, np.int32)
+    for place, row in enumerate(rows):
+        table[place, : len(row)] = row
+    shown, mask = pad_to_bucket(*left_pad([ids], tokenizer.pad_token_id), special.max_length - len(given))
+    places = np.minimum(start + np.arange(width + 1), len(given) - 1).astype(np.int32)
+    loaded = generator.loaded
+    scores, ends = jax.device_get(_scores(loaded.model, loaded.params, shown, mask, given, places, table))
+    nats = []
+    for score, row in zip(scores, rows, strict=False):
+        is_ended = canvas is None and len(row) < len(given)
+        nats.append(float(score) + (float(ends[len(row)]) if is_ended else 0.0))
+    total = float(np.logaddexp.reduce(nats))
+    return [Label(text, x, math.exp(x - total)) for text, x in zip(labels, nats, strict=True)]
+
+
+@PlatformJit
+def _scores(model, params: Any, prompt: jax.Array, mask: jax.Array, given: jax.Array, places: jax.Array, table):
+    """Sums of the log-probabilities of labels `[N, L]`, -1 where one has ended, at places `[L + 1]` of the canvas; and
+    those of any end token at each place."""
+    P = prompt.shape[1]
+    tokens = jnp.where(given < 0, model.config.mask_id, given)
+    visible = jnp.concatenate([mask, jnp.ones((1, len(tokens)), bool)], axis=1)
+    embeddings = model.embed(params, jnp.concatenate([prompt, tokens[None]], axis=1))
+    hidden = model.hidden(params, embeddings, positions_of(visible), visible)
+    logits = model.logits(params, hidden[:, P + places - lead_of(model.config.alignment)])[0]
+    logprobs = jax.nn.log_softmax(suppress(logits, (model.config.mask_id,)), axis=-1)  # [L + 1, V]
+    each = logprobs[jnp.arange(table.shape[1]), jnp.maximum(table, 0)]
+    ends = jax.nn.logsumexp(logprobs[:, jnp.asarray(model.config.end_ids)], axis=-1)
+    return jnp.sum(jnp.where(table < 0, 0.0, each), axis=1), ends
+
+
+def _checked(labels: Any) -> Sequence[str]:
+    if isinstance(labels, str) or not isinstance(labels, Sequence) or not labels:
+        raise Refused(f"labels must be a list of texts, got {labels!r:.80}")
+    if len(labels) > _MOST:
+        raise Refused(f"labels holds {len(labels)} texts, more than {_MOST}")
+    if wrong := [label for label in labels if not isinstance(label, str)]:
+        raise Refused(f"labels must be texts, got {wrong[0]!r:.80}")
+    if len(set(labels)) < len(labels):
+        raise Refused("labels holds a text twice")
+    return labels
+
+
+def _ids(tokenizer, label: str) -> list[int]:
+    check_text(label, "a label")
+    ids = tokenizer(label, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise Refused(f"label {label!r} is empty: the tokenizer makes no token of it")
+    return ids
+
+
+def _hole(given: np.ndarray) -> tuple[int, int]:
+    """Where the one hole of a canvas begins, and its positions."""
+    edges = np.flatnonzero(np.diff(np.pad((given < 0).astype(np.int8), 1)))
+    if len(edges) != 2:
+        raise Refused(f"the canvas has {len(edges) // 2} holes; labels fill one")
+    return int(edges[0]), int(edges[1] - edges[0])

@@ -1,0 +1,1 @@
+"""OpenAI's API over engines, and the canvas in a browser, see docs/serve.md."""
