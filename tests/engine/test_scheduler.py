@@ -72,7 +72,7 @@ def test_a_request_may_ask_for_short_rounds_while_it_runs():
     submit(scheduler, 60)
     scheduler.submit(FakeTicket("looks", 5, every=2))
     drive(scheduler)
-    assert [n for n, _ in rows.asked][:4] == [1, 2, 2, 4]
+    assert [n for n, _ in rows.asked][:4] == [1, 2, 2, 8]
 
 
 def test_a_cancelled_request_leaves_at_once_or_with_the_round():
