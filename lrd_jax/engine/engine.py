@@ -145,7 +145,7 @@ class Engine:
         if listen is not None:
             check_function(listen, "listen")
         if every is not None:
-            _check_count("every", every)
+            check_count("every", every)
         now, special = time.monotonic(), self.loaded.config
         ticket = EngineTicket(
             next(self._numbers),
