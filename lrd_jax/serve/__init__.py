@@ -1,1 +1,1 @@
-"""OpenAI's API over engines, and the canvas in a browser, see docs/serve.md."""
+"""OpenAI's API over engines, and the canvas in a browser, see docs/serving.md."""

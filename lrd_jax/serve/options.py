@@ -20,7 +20,7 @@ _NAME = arg(metavar="NAME", help_behavior_hint="(default: the folder's name)")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Serve(DecoderOptions, OnMesh):
-    """Answer over HTTP as OpenAI's API does, and show the canvas in a browser; see docs/serve.md.
+    """Answer over HTTP as OpenAI's API does, and show the canvas in a browser; see docs/serving.md.
 
     Attributes:
       gen_length: positions of an answer that names no max_tokens.
