@@ -16,7 +16,7 @@ from lrd_jax.tasks import EMBEDDED, problems
 HERE = Path(__file__).parent
 COMMAND = str(Path(sys.executable).parent / "lrd-jax")
 KILLS = 20
-COMMAND_KILLS = int(os.environ.get("COMMAND_KILLS", 8))  # each costs seconds of imports; more by hand
+COMMAND_KILLS = int(os.environ.get("COMMAND_KILLS", 4))  # each costs seconds of imports; more by hand
 
 
 def records(file):
@@ -78,8 +78,9 @@ def test_a_folder_survives_kills_of_two_shards_at_any_moment(tmp_path):
 @pytest.mark.slow
 def test_the_command_survives_kills_at_any_moment(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    ids, out = [f"q{i}" for i in range(2000)], tmp_path / "out"
-    asked = [problem.prompt for task in EMBEDDED for problem in problems(task, "held-out", seed=0, count=1000, grade=2)]
+    ids, out = [f"q{i}" for i in range(100 * COMMAND_KILLS)], tmp_path / "out"
+    count = len(ids) // len(EMBEDDED)
+    asked = [problem.prompt for task in EMBEDDED for problem in problems(task, "held-out", 0, count, grade=2)]
     lines = [json.dumps({"id": id, "prompt": prompt}) for id, prompt in zip(ids, asked, strict=True)]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
 
