@@ -58,7 +58,9 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[A
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise Refused(f"mesh axis {axis}={size!r} must be an integer of at least 1")
     if devices is not None and (
-        not isinstance(devices, Sequence | np.ndarray) or not all(hasattr(one, "process_index") for one in devices)
+        not isinstance(devices, Sequence | np.ndarray)
+        or not np.ndim(devices)
+        or not all(hasattr(one, "process_index") for one in devices)
     ):
         raise Refused(f"devices must be a list of some of jax.devices(), got {devices!r:.200}")
     everywhere = devices is None

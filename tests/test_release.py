@@ -45,7 +45,7 @@ def declared(*extras: str) -> set[str]:
 
 
 def test_what_the_package_imports_is_declared_and_what_is_declared_is_imported():
-    assert declared("plots", "eval") == imported("lrd_jax", "models", "convert")
+    assert declared("plots", "eval", "serve") == imported("lrd_jax", "models", "convert")
 
 
 def test_what_the_tests_import_is_declared():

@@ -169,7 +169,8 @@ def _open_streams() -> None:
             if handle != number:
                 os.dup2(handle, number)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 (it stays open)
-    if sys.stderr is sys.__stderr__ and not isinstance(getattr(sys.stderr.buffer, "raw", None), _Unheard):
+    ours = sys.stderr is sys.__stderr__ and sys.stderr.fileno() == 2
+    if ours and not isinstance(getattr(sys.stderr.buffer, "raw", None), _Unheard):
         raw = io.BufferedWriter(_Unheard(2, "w", closefd=False))
         sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, "backslashreplace", line_buffering=True)
         sys.__stderr__ = sys.stderr

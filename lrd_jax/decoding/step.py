@@ -76,7 +76,7 @@ def _read(
     wanted = open_ & state.running[:, None]
     reading, previous = read_window(model, params, config, hidden, state.previous, state.belief, wanted, draw_keys)
     finite = jnp.isfinite(reading.belief.entropy)
-    divergence, kl = jnp.full(len(start), jnp.inf), None
+    divergence, kl = jnp.full(len(start), jnp.inf, jnp.float32), None
     if reading.kl is not None:
         kl = jnp.where((state.block_forwards == 0)[:, None], jnp.inf, reading.kl)
         divergence = config.divergence(kl, masked, exists)  # Eq. 6

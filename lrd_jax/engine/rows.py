@@ -245,7 +245,8 @@ def _restored(state: DecodeState, whole: DecodeState) -> DecodeState:
 
 
 def _nothing_seen(rows: int, canvas: int) -> Seen:
-    return Seen(logprob=jnp.zeros((rows, canvas)), divergence=jnp.full(rows, jnp.inf), entropy=jnp.zeros(rows))
+    unknown = jnp.full(rows, jnp.inf, jnp.float32)  # of no weak type, as what rounds give: each compiles once
+    return Seen(logprob=jnp.zeros((rows, canvas)), divergence=unknown, entropy=jnp.zeros(rows))
 
 
 def _seen_of(before: DecodeState, after: DecodeState, sight: Sight, seen: Seen) -> Seen:
