@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+from small_run import recipe
 
 from lrd_jax import cli
 from lrd_jax.models import CHECKPOINTS
@@ -172,25 +173,7 @@ def test_a_preset_file_that_is_none_is_named(refuses, desk, case):
     refuses("generate Q --model {word} --gen-length 16 --preset p.toml", words)
 
 
-RECIPE = """
-output = "out"
-steps = 4
-[model]
-num_layers = 1
-embed_dim = 8
-mlp_dim = 16
-num_heads = 2
-max_length = 64
-[data]
-tasks = ["words"]
-[[data.buckets]]
-prompt = 32
-canvas = 20
-batch = 2
-[optimizer]
-peak_lr = 1e-3
-warmup_steps = 1
-"""
+RECIPE = recipe("out", steps=4)
 MODEL = RECIPE[RECIPE.index("[model]") : RECIPE.index("[data]")]
 NOT_RECIPES = {  # what is replaced in the recipe, by what, and the message
     "nothing": (RECIPE, "", "output is missing; steps is missing"),

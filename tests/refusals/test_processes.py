@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from small_run import recipe
 
 from lrd_jax.cli import INTERRUPTED, USER_ERROR, _Unheard, main
 from lrd_jax.decoding.compiling import PlatformJit
@@ -163,25 +164,7 @@ def test_a_decode_on_a_terminal_of_one_column(run, tmp_path):
     assert process.wait() == 0 and b"Traceback" not in screen
 
 
-RECIPE = """
-output = "run"
-steps = 1
-[model]
-num_layers = 1
-embed_dim = 8
-mlp_dim = 16
-num_heads = 2
-max_length = 64
-[data]
-tasks = ["words"]
-[[data.buckets]]
-prompt = 32
-canvas = 20
-batch = 1
-[optimizer]
-peak_lr = 1e-3
-warmup_steps = 0
-"""
+RECIPE = recipe("run", steps=1, batch=1, warmup_steps=0)
 
 
 def test_libraries_make_no_noise(run, tmp_path):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from goldens import GOLDEN
+from small_run import recipe
 
 from lrd_jax import cli
 from lrd_jax.convert.reader import open_source
@@ -312,25 +313,7 @@ def test_a_tokenizer_without_the_words_of_the_tasks_is_refused_before_the_first_
         make_batches(data, sums, 0, model.config)
 
 
-RECIPE = """
-output = "{root}/a/run"
-steps = 2
-[model]
-num_layers = 1
-embed_dim = 8
-mlp_dim = 16
-num_heads = 2
-max_length = 64
-[data]
-tasks = ["words"]
-[[data.buckets]]
-prompt = 32
-canvas = 20
-batch = 2
-[optimizer]
-peak_lr = 1e-3
-warmup_steps = 1
-"""
+RECIPE = recipe("{root}/a/run", steps=2)
 SCRATCH = RECIPE[RECIPE.index("[model]") : RECIPE.index("[data]")]
 REFUSED = [
     # numbers that cannot be meant

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_run import recipe
 
 import lrd_jax
 from lrd_jax.convert import read_hf
@@ -345,25 +346,7 @@ def test_fine_tuning_starts_from_the_checkpoint(tmp_path):
 
 # --- configs
 
-GOOD = """
-output = "run"
-steps = 10
-[model]
-num_layers = 1
-embed_dim = 16
-mlp_dim = 16
-num_heads = 2
-max_length = 64
-[data]
-tasks = ["words"]
-[[data.buckets]]
-prompt = 32
-canvas = 20
-batch = 4
-[optimizer]
-peak_lr = 1e-3
-warmup_steps = 2
-"""
+GOOD = recipe("run", steps=10, batch=4, warmup_steps=2, embed_dim=16)
 
 
 def test_a_recipe_reads_as_a_config(tmp_path):
