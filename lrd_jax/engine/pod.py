@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lrd_jax.engine.rows import ModelRows, SeenRow
+from lrd_jax.engine.turns import awaited
 from lrd_jax.errors import Refused
 
 T = TypeVar("T")
@@ -93,22 +94,11 @@ class Followers:
 
     def call(self, function: Callable[[], T]) -> T:
         """function(), when process 0 calls too."""
-        done, found = threading.Event(), {}
-
-        def run() -> None:
-            try:
-                found["value"] = function()
-            except BaseException as error:
-                found["error"] = error
-            done.set()
-
+        run, found = awaited(function)
         with self.changed:
             self._calls.append(run)
             self.changed.notify_all()
-        done.wait()
-        if "error" in found:
-            raise found["error"]
-        return found["value"]
+        return found.result()
 
     def join(self, lane: Any) -> None:
         self._lanes += 1

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
 from lrd_jax.errors import Refused
@@ -29,6 +30,19 @@ class Link(Protocol):
     def call(self) -> None: ...
     def idle(self) -> None: ...
     def stop(self) -> None: ...
+
+
+def awaited(function: Callable[[], T]) -> tuple[Callable[[], None], Future[T]]:
+    """What another thread is to run, and where its value or its error will be."""
+    found: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(function())
+        except BaseException as error:  # whoever asked hears of it
+            found.set_exception(error)
+
+    return run, found
 
 
 class Turns:
@@ -60,24 +74,13 @@ class Turns:
 
     def call(self, function: Callable[[], T]) -> T:
         """function(), run by the thread between two turns; what it raises is raised here."""
-        done, found = threading.Event(), {}
-
-        def run() -> None:
-            try:
-                found["value"] = function()
-            except BaseException as error:
-                found["error"] = error
-            done.set()
-
+        run, found = awaited(function)
         with self.changed:
             if self._closing:
                 raise Refused("the engine is closed")
             self._calls.append(run)
             self.changed.notify_all()
-        done.wait()
-        if "error" in found:
-            raise found["error"]
-        return found["value"]
+        return found.result()
 
     def join(self, lane: Lane) -> None:
         """The lane takes turns from now on."""
