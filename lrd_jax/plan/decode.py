@@ -19,7 +19,8 @@ from lrd_jax.decoding.start import init_state
 from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.plan.hlo import Cost, Program
-from lrd_jax.sharding import RULES, batch_parts, batch_sharding, cache_spec, padded_params
+from lrd_jax.plan.job import require_rows
+from lrd_jax.sharding import RULES, batch_sharding, cache_spec, padded_params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,9 +50,7 @@ class DecodeJob:
         Raises:
           ValueError: the mesh divides neither the model nor the batch.
         """
-        parts = batch_parts(mesh)
-        if self.batch % parts:
-            raise Refused(f"batch={self.batch} must be a multiple of the {parts} parts into which the mesh splits rows")
+        require_rows(self.batch, mesh)
         cache, state = self._carried()
         return {
             "parameters": sum(map(_part, jax.tree.leaves(self._params(mesh)))),

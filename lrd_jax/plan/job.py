@@ -6,7 +6,9 @@ from typing import Protocol
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
+from lrd_jax.errors import Refused
 from lrd_jax.plan.hlo import Cost, Program
+from lrd_jax.sharding import batch_parts
 
 
 class Job(Protocol):
@@ -23,3 +25,10 @@ class Job(Protocol):
     def steps(self, program: Program) -> Mapping[str, Cost]:
         """What one step takes, by kind of step."""
         ...
+
+
+def require_rows(batch: int, mesh: Mesh | AbstractMesh) -> None:
+    """Raises ValueError where a mesh cannot split the rows of a batch evenly."""
+    parts = batch_parts(mesh)
+    if batch % parts:
+        raise Refused(f"batch={batch} must be a multiple of the {parts} parts into which the mesh splits rows")

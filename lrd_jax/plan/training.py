@@ -17,8 +17,9 @@ from lrd_jax.models import Model, ModelConfig
 from lrd_jax.plan.chips import Slice
 from lrd_jax.plan.estimate import StepTime, step_time
 from lrd_jax.plan.hlo import Cost, Program
+from lrd_jax.plan.job import require_rows
 from lrd_jax.plan.planner import MeshPlan, mesh_text
-from lrd_jax.sharding import batch_parts, batch_sharding, padded_params
+from lrd_jax.sharding import batch_sharding, padded_params
 from lrd_jax.train.config import Bucket, TrainConfig
 from lrd_jax.train.lora import require_rank
 from lrd_jax.train.loss import Batch
@@ -59,9 +60,7 @@ class TrainJob:
         Raises:
           ValueError: the mesh divides neither the model nor the batch.
         """
-        parts = batch_parts(mesh)
-        if self.batch % parts:
-            raise Refused(f"batch={self.batch} must be a multiple of the {parts} parts into which the mesh splits rows")
+        require_rows(self.batch, mesh)
         state = self._state(mesh)
         return {
             "parameters": _bytes(self._frozen(mesh)),
