@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.parts.commit.rule import CommitRule, best
+from lrd_jax.decoding.parts.commit.rule import CommitRule, RuleAround, best
 from lrd_jax.decoding.parts.commit.schedule import dream_fraction, llada_count
 from lrd_jax.decoding.setting import Number, choice, column, count, number, part, setting
 from lrd_jax.decoding.sight import Change, Sight
@@ -133,7 +133,7 @@ class DreamThreshold(PlannedRule):
 
 
 @setting
-class FirstThen(CommitRule):
+class FirstThen(RuleAround):
     """A block's first forward commits its first position and no other, however sure; after it, another rule commits.
 
     Fast-dLLM's and Sparse-dLLM's loops for Dream do this: the first position's logits come from before the block.
@@ -143,14 +143,6 @@ class FirstThen(CommitRule):
     """
 
     rule: CommitRule = part(CommitRule)
-
-    @property
-    def reads(self) -> frozenset[str]:
-        return self.rule.reads
-
-    @property
-    def draws(self) -> bool:
-        return self.rule.draws
 
     @property
     def reopens(self) -> bool:
@@ -171,6 +163,3 @@ class FirstThen(CommitRule):
 
     def max_commits(self, gen_length, block_length):
         return self.rule.max_commits(gen_length, block_length) + gen_length // block_length
-
-    def check_canvas(self, length, blocks):
-        self.rule.check_canvas(length, blocks)

@@ -37,6 +37,23 @@ class CommitRule(Part):
         """Raises ValueError where the rule does not fit a canvas of so many positions and blocks."""
 
 
+class RuleAround(CommitRule):
+    """A rule around another: it reads and draws what that one does, and takes the canvases that it takes."""
+
+    rule: CommitRule  # a field of those that are one
+
+    @property
+    def reads(self) -> frozenset[str]:
+        return self.rule.reads
+
+    @property
+    def draws(self) -> bool:
+        return self.rule.draws
+
+    def check_canvas(self, length, blocks):
+        self.rule.check_canvas(length, blocks)
+
+
 def ranks(score: jax.Array, masked: jax.Array) -> jax.Array:
     """int `[B, W]`: 0 for the masked position of highest score, lowest index on a tie; the committed come last."""
     score = jnp.where(masked, score, -jnp.inf)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lrd_jax.decoding.parts.commit.basic import Threshold
-from lrd_jax.decoding.parts.commit.rule import CommitRule, best
+from lrd_jax.decoding.parts.commit.rule import CommitRule, RuleAround, best
 from lrd_jax.decoding.setting import Number, column, count, number, part, setting
 from lrd_jax.decoding.sight import Change, Sight
 
@@ -73,7 +73,7 @@ class Settled(CommitRule):
 
 
 @setting
-class Reopening(CommitRule):
+class Reopening(RuleAround):
     """Another rule's commits, taken back where the model has come to think otherwise.
 
     A position that the rule committed, whose likeliest token is another one now with more confidence than `confidence`,
@@ -89,14 +89,6 @@ class Reopening(CommitRule):
     rule: CommitRule = part(CommitRule, default=Threshold())
     confidence: Number = number(default=0.9, high=1)
     times: int = count(default=1)
-
-    @property
-    def reads(self) -> frozenset[str]:
-        return self.rule.reads
-
-    @property
-    def draws(self) -> bool:
-        return self.rule.draws
 
     @property
     def reopens(self) -> bool:
@@ -125,6 +117,3 @@ class Reopening(CommitRule):
 
     def max_commits(self, gen_length, block_length):
         return self.rule.max_commits(gen_length, block_length) + self.times * gen_length * self.rule.max_commits(1, 1)
-
-    def check_canvas(self, length, blocks):
-        self.rule.check_canvas(length, blocks)
