@@ -15,7 +15,7 @@ from lrd_jax.presets import decoder
 from lrd_jax.runs.options import Run
 from lrd_jax.serve.options import Serve
 from lrd_jax.sharding import mesh_asked
-from lrd_jax.tasks import EMBEDDED, problems
+from lrd_jax.tasks import examples
 from lrd_jax.text import UnknownWords
 
 
@@ -62,11 +62,10 @@ def said(error: ValueError) -> str:
     """An error's words; beside unknown words, questions that the model knows."""
     if not isinstance(error, UnknownWords):
         return str(error)
-    examples = [problems(task, "held-out", seed=0, count=1, grade=2)[0].prompt for task in EMBEDDED]
     return "\n".join(
         [
             f"the model does not know {', '.join(map(repr, error.words))}; it answers questions such as",
-            *(f'  "{example}"' for example in examples),
+            *(f'  "{example}"' for example in examples()),
         ]
     )
 

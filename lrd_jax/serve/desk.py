@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from lrd_jax.checkpoint import Loaded
+from lrd_jax.checkpoint import Loaded, embedded_models
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.text_form import difference, to_table
 from lrd_jax.engine import Engine, Handle, Request
@@ -27,7 +27,7 @@ from lrd_jax.presets import adjusted, decoder
 from lrd_jax.serve.bodies import Body, Text, length_asked, pieces_of, stops_asked
 from lrd_jax.serve.errors import Told
 from lrd_jax.serve.options import Serve
-from lrd_jax.tasks import EMBEDDED, problems
+from lrd_jax.tasks import examples
 from lrd_jax.text import Message, Piece, UnknownWords
 
 _USUAL_CANVASES = (64, 128, 256)
@@ -135,10 +135,14 @@ class Desk:
         assert self.loaded.tokenizer is not None, "engines have refused a model without"
         return self.loaded.tokenizer
 
+    @property
+    def _examples(self) -> list[str]:
+        """Questions that the model knows, where it is one of the box."""
+        return examples() if self.name in embedded_models() else []
+
     def describe(self) -> dict[str, Any]:
         """What a client may choose from."""
         decoders = {name: to_table(config) for name, config in self.configs.items()}
-        examples = [problems(task, "held-out", seed=0, count=1, grade=2)[0].prompt for task in EMBEDDED]
         return {
             "presets": list(decoders),
             "decoders": decoders,
@@ -147,7 +151,7 @@ class Desk:
             "prompt_lengths": self.prompt_lengths,
             "context": self.loaded.config.max_length,
             "chat": "template" if self.has_template else "last message",
-            "examples": examples if self.name in ("lrd-tiny", "lrd-tiny-soft") else [],
+            "examples": self._examples,
         }
 
     def prompt_of(self, messages: Sequence[Message]) -> Prompt:
@@ -163,8 +167,8 @@ class Desk:
         try:
             return self._check(body, prompts)
         except UnknownWords as error:
-            known = "; it answers questions such as " + " ".join(f'"{one}"' for one in self.describe()["examples"])
-            hint = known if self.name in ("lrd-tiny", "lrd-tiny-soft") else ""
+            known = " ".join(f'"{one}"' for one in self._examples)
+            hint = f"; it answers questions such as {known}" if known else ""
             raise Told(400, f"{error}{hint}", param="prompt", code="unknown_words") from None
         except Refused as error:
             raise Told(400, str(error)) from None

@@ -30,6 +30,11 @@ def problems(task: str, split: str, seed: int, count: int, grade: int | None = N
     return list(itertools.islice(stream(_task(task), split, seed, grade), count))
 
 
+def examples() -> list[str]:
+    """A question of each task that the embedded models were trained on."""
+    return [problems(task, "held-out", seed=0, count=1, grade=2)[0].prompt for task in EMBEDDED]
+
+
 def check(problem: Problem, text: str) -> bool:
     """Whether a decoded answer is right; malformed text is simply wrong."""
     return _task(problem.task).check(problem, text)
