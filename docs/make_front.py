@@ -13,7 +13,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lrd_jax.research.markdown import table
-from lrd_jax.research.statistics import difference, front
+from lrd_jax.research.reproduce.front import ahead
+from lrd_jax.research.statistics import difference
 
 FED = "settled"
 LOOKS = {  # a model's decoders: whether they feed back, label, colour, marker
@@ -33,10 +34,6 @@ LOOKS = {  # a model's decoders: whether they feed back, label, colour, marker
 
 def feeds_back(cell: dict) -> bool:
     return cell["decoder"].startswith(FED)
-
-
-def ahead(cells: list[dict]) -> list[dict]:
-    return [cells[i] for i in front([(cell["forwards"], cell["accuracy"]) for cell in cells])]
 
 
 def draw(cells: list[dict], title: str, path: Path) -> None:
