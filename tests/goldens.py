@@ -34,6 +34,23 @@ def reference_runs() -> dict[str, dict]:
     return {key: run for key, run in runs.items() if any(kind in key for kind in kinds)}
 
 
+@functools.cache
+def field_runs(decoder: str) -> dict[str, dict]:
+    """The runs of one decoder of the field ("wino"), by key; their arrays are in `field_arrays(run, name)`."""
+    runs = json.loads((GOLDEN / "field" / "manifest.json").read_text())["runs"]
+    return {key: run for key, run in runs.items() if run["decoder"] == decoder}
+
+
+@functools.cache
+def _field_archive(file: str) -> np.lib.npyio.NpzFile:
+    return np.load(GOLDEN / "field" / file)
+
+
+def field_array(key: str, name: str) -> np.ndarray:
+    """An array of a run of the field, "canvases" or another that the manifest's `run_arrays` tells of."""
+    return _field_archive(f"{key.rpartition('.')[0]}.npz")[f"{key}.{name}"]
+
+
 def prompts(key: str) -> tuple[np.ndarray, np.ndarray]:
     """Prompt ids `[B, P]` of a reference run and where they are not padding."""
     stored = arrays(reference_runs()[key]["file"].removesuffix(".npz"))
