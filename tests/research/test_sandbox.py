@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from lrd_jax.research.sandbox import Limits, Sandbox, SandboxError, Status, available, seccomp
-from lrd_jax.research.sandbox.usage import below, memory
+from lrd_jax.research.sandbox.usage import LOOK_SECONDS, below, memory
 
 LIMITS = Limits(cpu_seconds=1, output_bytes=100_000, scratch_bytes=4 << 20)
 ALARM = "import signal\nsignal.alarm(60)\n"
@@ -313,6 +313,9 @@ def test_memory_that_no_process_is_charged_for_is_refused(sandbox, way):
     assert outcome.output == "MiB 0\n"
 
 
+# Between two looks at all processes together, what they take is bounded by nothing: these take a step a look.
+PACE = f"time.sleep({2 * LOOK_SECONDS})\n"
+
 SHARED = {
     "one process": "kept.append(bytearray(16 << 20))",
     "one mapping after the other": "kept.append(mmap.mmap(-1, 16 << 20))\nkept[-1].write(bytes(16 << 20))",
@@ -338,7 +341,7 @@ def test_all_processes_together_hold_little_more_than_one_may(kind, way, isolate
     limits = Limits(memory_bytes=256 << 20, cpu_seconds=4, wall_seconds=60)
     outcomes, most = [], 0
     sandbox = make(kind, limits)
-    thread = threading.Thread(target=lambda: outcomes.append(sandbox.run(taking(SHARED[way]))))
+    thread = threading.Thread(target=lambda: outcomes.append(sandbox.run(taking(PACE + SHARED[way]))))
     thread.start()
     while thread.is_alive():
         most = max(most, memory(pid for pid in below(os.getpid()) if not is_a_copy(pid)))
