@@ -286,7 +286,8 @@ def twin_decode(
 
     Returns:
       tokens `[G]`; after each of n forwards: canvases `[n, G]` (mask id where masked), kl `[n]`, phase `[n]` (True: it
-      began in commit), entropy `[n, W]`, nucleus `[n, W]` sizes; forwards, refine_forwards, stop_reason.
+      began in commit), entropy `[n, W]`, nucleus `[n, W]` sizes, logits `[n, G, V]`; forwards, refine_forwards,
+      stop_reason.
     """
     P, G, W = len(prompt), gen_length, block_length or gen_length
     commit = commit or lowest_entropy()
@@ -295,7 +296,8 @@ def twin_decode(
     canvas = np.full(G, -1) if canvas is None else canvas
     masked = canvas < 0
     canvas = np.where(masked, model.mask_id, canvas)
-    out = SimpleNamespace(canvases=[], kl=[], phase=[], entropy=[], nucleus=[], refine_forwards=0, stop_reason=None)
+    out = SimpleNamespace(canvases=[], kl=[], phase=[], entropy=[], nucleus=[], logits=[])
+    out.refine_forwards, out.stop_reason = 0, None
 
     for start in range(0, G, W):
         window = np.arange(start, start + W)
@@ -322,9 +324,10 @@ def twin_decode(
                 x[:P] = e_mask
                 unconditional = model.logits(x)
                 logits = unconditional + (cfg_scale + 1) * (logits - unconditional)
-            logits = logits[P + window]
             if suppress_mask:
                 logits[:, model.mask_id] = -np.inf
+            out.logits.append(logits[P:])
+            logits = logits[P + window]
             # 3. Beliefs.
             p = softmax(logits)
             entropy = np.array([entropy_of(row) for row in p])
@@ -385,7 +388,7 @@ def twin_decode(
 
     out.tokens, out.forwards = canvas, len(out.kl)
     out.stop_reason = "step_limit" if masked.any() else out.stop_reason or "finished"
-    for name in ("canvases", "kl", "phase", "entropy", "nucleus"):
+    for name in ("canvases", "kl", "phase", "entropy", "nucleus", "logits"):
         setattr(out, name, np.array(getattr(out, name)))
     return out
 

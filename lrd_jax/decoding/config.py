@@ -82,6 +82,12 @@ class DecodeConfig:
                 f"DecodeConfig.cache={self.cache!r} and cfg_scale={self.cfg_scale!r} exclude each other: the forward "
                 "without the prompt would need a cache of its own; leave one of them out"
             )
+        if self.reads_canvas and not self.asking.reaches_canvas:
+            asks = [f"{name}={part!r}" for name, part in self.remembering().items() if "canvas" in part.reads]
+            raise Refused(
+                f"DecodeConfig.cache={self.cache!r} computes a part of the canvas, and {', '.join(asks)} reads all of "
+                "it on every forward; leave one of them out"
+            )
         self.commit.check_canvas(self.gen_length, self.num_blocks)
 
     @property
@@ -119,6 +125,16 @@ class DecodeConfig:
         """What the parts ask of a reading beyond the common sight, see `Part.reads`."""
         asked = [part.reads for part in self.remembering().values()]
         return frozenset({"kl"} if self.trace else ()).union(*asked)
+
+    @property
+    def reads_canvas(self) -> bool:
+        """Whether a forward is read over the whole canvas, not over the window alone."""
+        return "canvas" in self.reads
+
+    @property
+    def reach(self) -> int:
+        """R, positions that a forward is read at."""
+        return self.gen_length if self.reads_canvas else self.window
 
     @property
     def step_limit(self) -> int:

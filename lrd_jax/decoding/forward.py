@@ -38,4 +38,5 @@ def embed(model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState
         num_blocks=config.num_blocks,
         lead=lead_of(model.config.alignment),
         guided=config.cfg_scale is not None,
+        reach=config.reach,
     )

@@ -1,9 +1,9 @@
-"""From the hidden states of the window to all that a step wants to know, without more logits at a time than it must.
+"""From hidden states to all that a step wants to know, without more logits at a time than it must.
 
-Axes: B batch, W active window, w positions of it at a time, D embed, V vocab, E hidden states a position has (2 with
-guidance, else 1).
+Axes: B batch, R positions read (`DecodeConfig.reach`: the active window, or the canvas where a part asks for all of
+it), w of them at a time, D embed, V vocab, E hidden states a position has (2 with guidance, else 1).
 
-Logits of the whole window are the largest arrays of a decode. Where they are small they exist at once, and those of the
+Logits of all R positions are the largest arrays of a decode. Where they are small they exist at once, and those of the
 previous forward are kept for the KL. Where they are not, positions are read chunk by chunk, and the previous logits of
 a chunk are computed again from the previous hidden states. Either way gives the same numbers, up to the rounding of a
 product of another shape.
@@ -31,16 +31,16 @@ CACHED_BYTES = 4 * 2**20  # of logits at a time that a CPU reads again and again
 
 
 class Reading(flax.struct.PyTreeNode):
-    """What a forward says about the window."""
+    """What a forward says about the positions read."""
 
     belief: Belief  # the model's own
     proposal: Belief  # as the commit rule reads it: with the token that would be committed
-    kl: jax.Array | None  # [B, W] nats, to the previous forward's belief, where a divergence is measured
-    mean: Any  # [B, W, D] float32, of the nucleus' embeddings; None where nothing is mixed
+    kl: jax.Array | None  # [B, R] nats, to the previous forward's belief, where a divergence is measured
+    mean: Any  # [B, R, D] float32, of the nucleus' embeddings; None where nothing is mixed
 
 
 class Logits(flax.struct.PyTreeNode):
-    """What a reading is made from, `[B, w, ...]`: the window, or a part of it."""
+    """What a reading is made from, `[B, w, ...]`: all positions read, or a part of them."""
 
     now: jax.Array  # [B, w, V] float32, guided, impossible tokens at -inf
     before: jax.Array | None  # [B, w, V], those of the previous forward, where a divergence is measured
@@ -50,51 +50,51 @@ class Logits(flax.struct.PyTreeNode):
 
 
 def chunk_of(config: DecodeConfig, batch: int, vocab_size: int) -> int:
-    """w, positions of the window whose logits exist at a time."""
+    """w, positions whose logits exist at a time."""
     if config.logit_chunk is not None:
-        return min(config.logit_chunk, config.window)
+        return min(config.logit_chunk, config.reach)
     position = 4 * batch * vocab_size
-    return config.window if position * config.window <= KEPT_BYTES else max(1, CHUNK_BYTES // position)
+    return config.reach if position * config.reach <= KEPT_BYTES else max(1, CHUNK_BYTES // position)
 
 
 def no_previous(model: Head, config: DecodeConfig, batch: int, embed_dim: int, dtype: Any) -> jax.Array | None:
     """Zeros in the place of what is kept of a forward until the next one; None where no divergence is measured.
 
-    float32 logits `[B, W, V]`, or hidden states `[B, W, E, D]` from which they are computed again.
+    float32 logits `[B, R, V]`, or hidden states `[B, R, E, D]` from which they are computed again.
     """
-    W, V = config.window, model.config.vocab_size
+    R, V = config.reach, model.config.vocab_size
     if "kl" not in config.reads:
         return None
-    if chunk_of(config, batch, V) == W:
-        return jnp.zeros((batch, W, V))
-    return jnp.zeros((batch, W, 1 if config.cfg_scale is None else 2, embed_dim), dtype)
+    if chunk_of(config, batch, V) == R:
+        return jnp.zeros((batch, R, V))
+    return jnp.zeros((batch, R, 1 if config.cfg_scale is None else 2, embed_dim), dtype)
 
 
-def read_window(
+def read_forward(
     model: Head,
     params: Any,
     config: DecodeConfig,
     hidden: jax.Array,
     previous: jax.Array | None,
-    previous_belief: Belief,
+    previous_log_z: jax.Array,
     wanted: jax.Array,
     keys: jax.Array | None,
 ) -> tuple[Reading, jax.Array | None]:
     """Everything that a step reads from one forward.
 
     Args:
-      hidden: `[B, W, E, D]` that hold the window's logits.
-      previous: what was kept of the forward before, whose belief is `previous_belief`.
-      wanted: bool `[B, W]`, see `Logits`.
+      hidden: `[B, R, E, D]` that hold the logits of the positions read.
+      previous: what was kept of the forward before, and its `Belief.log_z` `[B, R]`.
+      wanted: bool `[B, R]`, see `Logits`.
       keys: `[B]` random keys for the tokens' draw, or None.
 
     Returns:
       The `Reading`, and what to keep until the next forward.
     """
-    W = config.window
+    R = config.reach
     chunk = chunk_of(config, hidden.shape[0], model.config.vocab_size)
     if keys is not None:
-        keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(W)))(keys)
+        keys = jax.vmap(lambda key: jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(R)))(keys)
 
     def read_some(hidden, before, log_z, wanted, keys):
         now = window_logits(model, params, config, hidden)
@@ -102,8 +102,8 @@ def read_window(
             before = window_logits(model, params, config, before)
         return read_logits(model, params, config, Logits(now, before, log_z, wanted, keys)), now
 
-    arrays = (hidden, previous, previous_belief.log_z, wanted, keys)
-    if chunk == W:
+    arrays = (hidden, previous, previous_log_z, wanted, keys)
+    if chunk == R:
         reading, kept = read_some(*arrays)
     else:
         reading, kept = by_chunks(lambda *args: read_some(*args)[0], chunk, arrays), hidden
@@ -166,7 +166,7 @@ def _read_beliefs(config: DecodeConfig, special: Vocabulary, logits: Logits) -> 
     """All but the mixture."""
     reads = config.reads
     with jax.named_scope("belief"):
-        belief = beliefs.read(logits.now, margin="margin" in reads)
+        belief = beliefs.read(logits.now, margin="margin" in reads, gap="gap" in reads)
     kl = None
     if logits.before is not None:
         with jax.named_scope("divergence"):
@@ -202,9 +202,9 @@ def _ends_last(special: Vocabulary, logits: jax.Array, belief: Belief) -> Belief
 
 
 def by_chunks(function, chunk: int, arrays):
-    """function(*arrays), arrays `[B, W, ...]` -> pytree of `[B, W, ...]`, given at most `chunk` positions at a time.
+    """function(*arrays), arrays `[B, R, ...]` -> pytree of `[B, R, ...]`, given at most `chunk` positions at a time.
 
-    The last chunk overlaps the one before it where W is no multiple. A None among the arrays is handed on.
+    The last chunk overlaps the one before it where R is no multiple. A None among the arrays is handed on.
     """
     width = jax.tree.leaves(arrays)[0].shape[1]
     if chunk >= width:

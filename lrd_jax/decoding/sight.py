@@ -1,6 +1,6 @@
 """What one forward shows, and what a rule answers: the one value that every part reads, and a commit's change.
 
-Axes: B batch, W active window, V vocab.
+Axes: B batch, W active window, G canvas, V vocab.
 """
 
 from typing import Any
@@ -10,6 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from lrd_jax.decoding.vocab.belief import Belief
+
+
+@flax.struct.dataclass
+class View:
+    """What one forward shows of the whole canvas, before its commit."""
+
+    masked: jax.Array  # [B, G] bool
+    exists: jax.Array | None  # [B, G] bool, inside the row's own length; None: every row fills the canvas
+    belief: Belief  # [B, G], the model's own
+    proposal: Belief  # [B, G], see `Sight.proposal`
+    kl: Any  # [B, G] nats, to the forward before, of another block too; None where no part reads it; +inf on the first
 
 
 @flax.struct.dataclass
@@ -33,6 +44,7 @@ class Sight:
     keys: jax.Array | None  # [B] random keys, fresh on every forward; None where nothing may be drawn
     window: int = flax.struct.field(pytree_node=False)  # W
     vocab_size: int = flax.struct.field(pytree_node=False)  # V, rows of the embedding
+    canvas: View | None = None  # None where no part reads "canvas"
 
     @property
     def width(self) -> jax.Array | int:

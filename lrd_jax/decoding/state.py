@@ -50,6 +50,7 @@ class DecodeState(flax.struct.PyTreeNode):
     soft: jax.Array | None  # [B, W, D] what masked positions of the window feed back, params' dtype; None: [MASK]
     belief: Belief  # [B, W] of the forward before; an empty canvas' is token 0, confidence 0
     previous: jax.Array | None  # what is kept of that forward for the KL, see `lrd_jax.decoding.reading`
+    log_z: jax.Array | None  # [B, G] that goes with it, where it is of the whole canvas; else `belief` has it
     cache: Any  # what the cache keeps
     block: jax.Array  # [B] int32, the active block
     block_forwards: jax.Array  # [B] int32, forwards in this block

@@ -14,8 +14,8 @@ from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.forward import embed
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.parts.mix import blend
-from lrd_jax.decoding.reading import Reading, read_window
-from lrd_jax.decoding.sight import Change, Sight
+from lrd_jax.decoding.reading import Reading, read_forward
+from lrd_jax.decoding.sight import Change, Sight, View
 from lrd_jax.decoding.state import DecodeState, StopReason, Trace
 
 
@@ -46,8 +46,9 @@ def observed_step(model: Denoiser, params: Any, config: DecodeConfig, state: Dec
     after = _change(model, config, state, sight, change, commits, fills)
     after = after.replace(
         soft=_soften(model, params, config, sight, reading, seen),  # 7
-        belief=reading.belief.replace(margin=None),
+        belief=reading.belief.replace(margin=None, gap=None),
         previous=previous,
+        log_z=None if sight.canvas is None or state.log_z is None else sight.canvas.belief.log_z,
         block_forwards=state.block_forwards + state.running,
         commits=state.commits + commits,
         refined=jnp.where(commits, 0, state.refined + state.running),
@@ -66,7 +67,7 @@ def observed_step(model: Denoiser, params: Any, config: DecodeConfig, state: Dec
 def _read(
     model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState, hidden: jax.Array
 ) -> tuple[Sight, Reading, jax.Array | None]:
-    """What every part sees of this forward; the reading behind it; and what to keep of it."""
+    """What every part sees of this forward; the reading of the window; and what to keep of the forward."""
     W, start = config.window, state.block * config.window
     masked = take_window(state.masked, start, W)
     exists = None if state.exists is None else take_window(state.exists, start, W)
@@ -74,7 +75,14 @@ def _read(
     draw_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
     open_ = jnp.ones_like(masked) if config.commit.reopens else masked
     wanted = open_ & state.running[:, None]
-    reading, previous = read_window(model, params, config, hidden, state.previous, state.belief, wanted, draw_keys)
+    if config.reads_canvas:
+        wanted = put_window(jnp.zeros_like(state.masked), wanted, start)
+    log_z = state.belief.log_z if state.log_z is None else state.log_z
+    reading, previous = read_forward(model, params, config, hidden, state.previous, log_z, wanted, draw_keys)
+    canvas = None
+    if config.reads_canvas:
+        canvas = _view(state, reading)
+        reading = jax.tree.map(lambda x: take_window(x, start, W), reading)
     finite = jnp.isfinite(reading.belief.entropy)
     divergence, kl = jnp.full(len(start), jnp.inf, jnp.float32), None
     if reading.kl is not None:
@@ -98,8 +106,21 @@ def _read(
         keys=keys,
         window=W,
         vocab_size=model.config.vocab_size,
+        canvas=canvas,
     )
     return sight, reading, previous
+
+
+def _view(state: DecodeState, reading: Reading) -> View:
+    """What every part sees of the whole canvas, from a reading of all of it."""
+    first = (state.forwards == 0)[:, None]
+    return View(
+        masked=state.masked,
+        exists=state.exists,
+        belief=reading.belief,
+        proposal=reading.proposal,
+        kl=None if reading.kl is None else jnp.where(first, jnp.inf, reading.kl),
+    )
 
 
 def _change(

@@ -70,7 +70,8 @@ def recordable(config: DecodeConfig) -> DecodeConfig:
 def seen(sight: Sight) -> Sight:
     """What of a sight is recorded: all but what no stop reads, which is None then: kl, the proposal, and keys."""
     length = jnp.broadcast_to(sight.length, sight.running.shape)
-    return sight.replace(kl=None, proposal=None, keys=None, length=length)
+    canvas = None if sight.canvas is None else sight.canvas.replace(kl=None, proposal=None)
+    return sight.replace(kl=None, proposal=None, keys=None, length=length, canvas=canvas)
 
 
 def filled(forward: Forward) -> jax.Array:

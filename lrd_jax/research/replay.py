@@ -50,6 +50,8 @@ def look(forward: Forward, tokens: jax.Array) -> dict[str, jax.Array]:
     model, params, config, before, after, sight = forward
     start, masked, previous = before.block * config.window, sight.masked, after.previous
     final = take_window(tokens, start, config.window)
+    if config.reads_canvas:
+        previous = take_window(previous, start, config.window)
 
     def read(window, log_z, final):
         logits = window if window.ndim == 3 else window_logits(model, params, config, window)

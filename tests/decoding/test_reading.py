@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lrd_jax import DecodeConfig, Draw, LowestEntropy, Margin, Mix, Refine, Stop, make_decode
-from lrd_jax.decoding.reading import by_chunks, chunk_of, read_window, window_logits
+from lrd_jax.decoding.reading import by_chunks, chunk_of, read_forward, window_logits
 from lrd_jax.decoding.vocab import belief
 from lrd_jax.decoding.vocab.largest import LARGEST, argmax_by_chunks, largest
 from lrd_jax.decoding.vocab.nucleus import floor_by_digits, floor_by_narrowing, mean_of_largest, mean_of_nucleus
@@ -176,7 +176,7 @@ def read_jitted(model, params, before, hidden, keys, config):
     logits = window_logits(model, params, config, before)
     kept = logits if chunk_of(config, len(hidden), model.config.vocab_size) == W else before
     wanted = jnp.ones(hidden.shape[:2], bool)
-    return read_window(model, params, config, hidden, kept, belief.read(logits), wanted, keys)
+    return read_forward(model, params, config, hidden, kept, belief.read(logits).log_z, wanted, keys)
 
 
 def test_a_window_reads_as_numpy_reads_it(large):

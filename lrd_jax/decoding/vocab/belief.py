@@ -20,9 +20,10 @@ class Belief(flax.struct.PyTreeNode):
     entropy: jax.Array  # [B, W] nats
     log_z: jax.Array  # [B, W] log of the softmax denominator
     margin: Any = None  # [B, W] probability of the best token minus the second best's, where asked for
+    gap: Any = None  # [B, W] the best token's logit minus the second best's, where asked for
 
 
-def read(logits: jax.Array, *, margin: bool = False) -> Belief:
+def read(logits: jax.Array, *, margin: bool = False, gap: bool = False) -> Belief:
     """Belief from float32 logits `[B, W, V]`; the token is the argmax, the lowest id on a tie.
 
     Logits of -inf are impossible tokens. Rows with NaN or +inf give non-finite entropies.
@@ -33,9 +34,12 @@ def read(logits: jax.Array, *, margin: bool = False) -> Belief:
     # H = log z - E[x - top]; an impossible token has weight 0 and must not meet its -inf.
     mean = jnp.sum(jnp.where(weights > 0, weights * (logits - top), 0.0), axis=-1) / z
     token = argmax(logits)
-    gap = (1.0 - jnp.exp(_second(logits, token) - top[..., 0])) / z if margin else None
     log_z = top[..., 0] + jnp.log(z)
-    return Belief(token=token, confidence=1.0 / z, entropy=jnp.log(z) - mean, log_z=log_z, margin=gap)
+    belief = Belief(token=token, confidence=1.0 / z, entropy=jnp.log(z) - mean, log_z=log_z)
+    if not (margin or gap):
+        return belief
+    behind = _second(logits, token) - top[..., 0]
+    return belief.replace(margin=(1.0 - jnp.exp(behind)) / z if margin else None, gap=-behind if gap else None)
 
 
 def _second(logits: jax.Array, token: jax.Array) -> jax.Array:

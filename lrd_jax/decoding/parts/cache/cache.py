@@ -1,6 +1,7 @@
 """What a cache is: a part that owns the forward of a step, and what it keeps from one to the next.
 
-Axes: B batch, L = prompt + canvas, W active window, D embed, E hidden states a position has (2 with guidance, else 1).
+Axes: B batch, L = prompt + canvas, W active window, G canvas, R positions whose logits are wanted, D embed, E
+hidden states a position has (2 with guidance, else 1).
 """
 
 from typing import Any
@@ -31,15 +32,22 @@ class Inputs:
     num_blocks: int = flax.struct.field(pytree_node=False)  # of the whole canvas
     lead: int = flax.struct.field(pytree_node=False)  # how far left of a position its logits stand: Dream 1, else 0
     guided: bool = flax.struct.field(pytree_node=False)  # a second forward without the prompt is wanted
+    reach: int = flax.struct.field(pytree_node=False)  # R: W, or G where logits of the whole canvas are wanted
 
     @property
     def seen_from(self) -> jax.Array:
-        """int32 `[B]`: where the hidden states begin that hold the window's logits."""
-        return self.prompt + self.block * self.window - self.lead
+        """int32 `[B]`: where the R hidden states begin that hold the logits wanted."""
+        block = self.block if self.reach == self.window else jnp.zeros_like(self.block)
+        return self.prompt + block * self.window - self.lead
 
 
 class Cache(Part):
     """What a forward recomputes. A cache owns how a step asks the model, and the state that it keeps for that."""
+
+    @property
+    def reaches_canvas(self) -> bool:
+        """Whether every forward computes all positions that may be asked for where a part reads the whole canvas."""
+        return False
 
     def empty(self, model: Denoiser, params: Any, batch: int, length: int) -> Any:
         """What is kept before the first forward, for sequences of L positions."""
@@ -57,12 +65,16 @@ class Cache(Part):
         return None
 
     def forward(self, model: Denoiser, params: Any, inputs: Inputs, kept: Any) -> tuple[jax.Array, Any]:
-        """Hidden states `[B, W, E, D]` that hold the window's logits, meaningless in waiting rows; and what is kept."""
+        """Hidden states `[B, R, E, D]` that hold the logits wanted, meaningless in waiting rows; and what is kept."""
         raise NotImplementedError
 
 
 class NoCache(Cache):
     """Every forward computes everything."""
+
+    @property
+    def reaches_canvas(self) -> bool:
+        return True
 
     def empty(self, model: Denoiser, params: Any, batch: int, length: int) -> None:
         return None
@@ -70,7 +82,7 @@ class NoCache(Cache):
     def forward(self, model: Denoiser, params: Any, inputs: Inputs, kept: None) -> tuple[jax.Array, None]:
         def hidden(embeddings):
             out = model.hidden(params, constrain_batch(embeddings), inputs.positions, inputs.visible)
-            return take_window(constrain_batch(out), inputs.seen_from, inputs.window)
+            return take_window(constrain_batch(out), inputs.seen_from, inputs.reach)
 
         states = [hidden(inputs.embeddings)]
         if inputs.guided:
