@@ -12,7 +12,7 @@ def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
     Raises:
       ValueError: the family's file format cannot say what this config says.
     """
-    hf = {"llada": _llada, "dream": _dream}[config.family](config)
+    hf = {"llada": _llada, "dream": _dream, "illada": _illada}[config.family](config)
     hf |= {
         "mask_token_id": config.mask_id,
         "eos_token_id": config.eos_id,
@@ -55,9 +55,16 @@ def _llada(config: ModelConfig) -> dict[str, Any]:
 
 
 def _dream(config: ModelConfig) -> dict[str, Any]:
+    return {"architectures": ["DreamModel"], "model_type": "Dream", **_llama_names(config)}
+
+
+def _illada(config: ModelConfig) -> dict[str, Any]:
+    biases = {"attention_bias": False, "mlp_bias": False}
+    return {"architectures": ["ILLaDAForCausalLM"], "model_type": "illada", **biases, **_llama_names(config)}
+
+
+def _llama_names(config: ModelConfig) -> dict[str, Any]:
     return {
-        "architectures": ["DreamModel"],
-        "model_type": "Dream",
         "hidden_act": "silu",
         "hidden_size": config.embed_dim,
         "intermediate_size": config.mlp_dim,

@@ -38,7 +38,25 @@ class Row:
 
 
 _LLADA_BLOCK = "model.transformer.blocks.{layer}."
-_DREAM_BLOCK = "model.layers.{layer}."
+_LLAMA_BLOCK = "model.layers.{layer}."
+
+_LLAMA_NAMES = (
+    Row("model.embed_tokens.weight", ("table",)),
+    Row(_LLAMA_BLOCK + "input_layernorm.weight", ("blocks", "attn_norm")),
+    Row(_LLAMA_BLOCK + "self_attn.q_proj.weight", ("blocks", "q"), 1),
+    Row(_LLAMA_BLOCK + "self_attn.k_proj.weight", ("blocks", "k"), 1),
+    Row(_LLAMA_BLOCK + "self_attn.v_proj.weight", ("blocks", "v"), 1),
+    Row(_LLAMA_BLOCK + "self_attn.q_proj.bias", ("blocks", "q_bias"), 0),
+    Row(_LLAMA_BLOCK + "self_attn.k_proj.bias", ("blocks", "k_bias"), 0),
+    Row(_LLAMA_BLOCK + "self_attn.v_proj.bias", ("blocks", "v_bias"), 0),
+    Row(_LLAMA_BLOCK + "self_attn.o_proj.weight", ("blocks", "out"), 2),
+    Row(_LLAMA_BLOCK + "post_attention_layernorm.weight", ("blocks", "mlp_norm")),
+    Row(_LLAMA_BLOCK + "mlp.gate_proj.weight", ("blocks", "gate"), 1),
+    Row(_LLAMA_BLOCK + "mlp.up_proj.weight", ("blocks", "up"), 1),
+    Row(_LLAMA_BLOCK + "mlp.down_proj.weight", ("blocks", "down"), 1),
+    Row("model.norm.weight", ("final_norm",)),
+    Row("lm_head.weight", ("head",), 1),
+)
 
 TABLES = {
     "llada": (
@@ -58,23 +76,8 @@ TABLES = {
         Row("model.transformer.ln_f.weight", ("final_norm",)),
         Row("model.transformer.ff_out.weight", ("head",), 1),
     ),
-    "dream": (
-        Row("model.embed_tokens.weight", ("table",)),
-        Row(_DREAM_BLOCK + "input_layernorm.weight", ("blocks", "attn_norm")),
-        Row(_DREAM_BLOCK + "self_attn.q_proj.weight", ("blocks", "q"), 1),
-        Row(_DREAM_BLOCK + "self_attn.k_proj.weight", ("blocks", "k"), 1),
-        Row(_DREAM_BLOCK + "self_attn.v_proj.weight", ("blocks", "v"), 1),
-        Row(_DREAM_BLOCK + "self_attn.q_proj.bias", ("blocks", "q_bias"), 0),
-        Row(_DREAM_BLOCK + "self_attn.k_proj.bias", ("blocks", "k_bias"), 0),
-        Row(_DREAM_BLOCK + "self_attn.v_proj.bias", ("blocks", "v_bias"), 0),
-        Row(_DREAM_BLOCK + "self_attn.o_proj.weight", ("blocks", "out"), 2),
-        Row(_DREAM_BLOCK + "post_attention_layernorm.weight", ("blocks", "mlp_norm")),
-        Row(_DREAM_BLOCK + "mlp.gate_proj.weight", ("blocks", "gate"), 1),
-        Row(_DREAM_BLOCK + "mlp.up_proj.weight", ("blocks", "up"), 1),
-        Row(_DREAM_BLOCK + "mlp.down_proj.weight", ("blocks", "down"), 1),
-        Row("model.norm.weight", ("final_norm",)),
-        Row("lm_head.weight", ("head",), 1),
-    ),
+    "dream": _LLAMA_NAMES,
+    "illada": _LLAMA_NAMES,
 }
 
 

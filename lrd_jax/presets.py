@@ -11,7 +11,6 @@ from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.setting import specs
 from lrd_jax.decoding.text_form import changed, from_table
 from lrd_jax.errors import Refused
-from lrd_jax.models.checkpoints import CHECKPOINTS
 from lrd_jax.options import DecoderOptions, Yours
 from lrd_jax.preset_files import SUFFIXES, PresetFile, is_preset_file, read_preset
 
@@ -25,6 +24,7 @@ DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
     "settle": DecodeConfig.settle,
 }
 
+PAPER_CHECKPOINTS = ("llada-8b-base", "llada-8b-instruct", "llada-1.5", "dream-7b-base", "dream-7b-instruct")
 BENCHMARKS = ("humaneval", "mbpp", "gsm8k", "math500")
 PAPER_GEN_LENGTHS = (256, 512, 1024)
 
@@ -192,7 +192,7 @@ def paper_config(checkpoint: str, benchmark: str, gen_length: int = 512, **chang
     """LRD as the paper ran it: `DecodeConfig.paper` with the active window of this checkpoint on this benchmark.
 
     Args:
-      checkpoint: a key of `lrd_jax.models.checkpoints.CHECKPOINTS`.
+      checkpoint: one of `PAPER_CHECKPOINTS`.
       benchmark: one of `BENCHMARKS`.
       gen_length: G; the paper's are `PAPER_GEN_LENGTHS`.
       changes: see `preset`.
@@ -209,7 +209,7 @@ def paper_block_length(checkpoint: str, benchmark: str) -> int | None:
     Raises:
       ValueError: an unknown checkpoint or benchmark.
     """
-    for kind, name, known in (("checkpoint", checkpoint, tuple(CHECKPOINTS)), ("benchmark", benchmark, BENCHMARKS)):
+    for kind, name, known in (("checkpoint", checkpoint, PAPER_CHECKPOINTS), ("benchmark", benchmark, BENCHMARKS)):
         if name not in known:
             raise Refused(f"{kind} {name!r} is not one of the paper's: {', '.join(known)}")
     return PAPER_BLOCK_LENGTHS.get(checkpoint, {}).get(benchmark)

@@ -8,11 +8,12 @@ Axis legend of the whole package:
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from lrd_jax.errors import Refused
+from lrd_jax.models.hf_fields import KINDS, false_friend, kind_of, plain
 
-_Default = TypeVar("_Default")
+FAMILIES = ("llada", "dream", "illada")
 
 
 class LogitAlignment(enum.Enum):
@@ -27,7 +28,7 @@ class ModelConfig:
     """Sizes and conventions of one checkpoint; hashable, so that it can be a static argument of `jax.jit`.
 
     Attributes:
-      family: name of the conversion table and chat format, "llada" or "dream".
+      family: name of the conversion table and chat format, one of `FAMILIES`.
       vocab_size: rows of the embedding table, padding rows included.
       max_length: longest prompt + canvas that the positions were trained for.
       rope_full_precision: rotate q and k in float32 (LLaDA); otherwise cos and sin are cast to their dtype (Dream).
@@ -98,18 +99,20 @@ class ModelConfig:
         """
         if not isinstance(hf, Mapping):
             raise Refused(f"config.json holds {_shown(hf)}, an object was wanted")
-        families = {"llada": (_from_llada, _LLADA_FIXED), "Dream": (_from_dream, _DREAM_FIXED)}
-        model_type = hf.get("model_type")
-        if not isinstance(model_type, str) or model_type not in families:
-            known = ", ".join(map(repr, families))
+        hf, model_type = plain(hf), hf.get("model_type")
+        if sentence := false_friend(hf):
+            raise Refused(f"model_type {_shown(model_type)} is not supported: {sentence}")
+        kind = kind_of(hf)
+        if kind is None:
+            known = ", ".join(map(repr, KINDS))
             raise Refused(f"model_type {_shown(model_type)} is not supported; known: {known}")
-        read, fixed = families[model_type]
         problems = [
             f"{name}={_shown(hf[name])} (only {value!r} is built)"
-            for name, value in fixed.items()
+            for name, value in KINDS[kind].fixed.items()
             if name in hf and (type(hf[name]) is not type(value) or hf[name] != value)
         ]
-        values, named = read(hf)
+        values, named = KINDS[kind].read(hf)
+        values["alignment"] = LogitAlignment(values["alignment"])
         problems += [f"{named[field]} is missing" for field in named if field not in values]
         problems += _problems(values, named)
         if problems:
@@ -166,7 +169,7 @@ def _problems(values: Mapping[str, Any], named: Mapping[str, str] | None = None)
         if field in values and not (field in _OPTIONAL and values[field] is None):
             wanted(field, None if type(values[field]) is int else "an integer")
     if "family" in values:
-        wanted("family", None if values["family"] in ("llada", "dream") else "'llada' or 'dream'")
+        wanted("family", None if values["family"] in FAMILIES else f"one of {', '.join(map(repr, FAMILIES))}")
     if "alignment" in values:
         wanted("alignment", None if isinstance(values["alignment"], LogitAlignment) else "a LogitAlignment")
 
@@ -205,96 +208,3 @@ def _size_wish(value: Any, most: int) -> str | None:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-# Fields that must hold exactly these values: others select parts of the original code that are not built here.
-_LLADA_FIXED = {
-    "activation_type": "silu",
-    "alibi": False,
-    "attention_layer_norm": False,
-    "bias_for_layer_norm": False,
-    "block_group_size": 1,
-    "block_type": "llama",
-    "include_bias": False,
-    "input_emb_norm": False,
-    "layer_norm_type": "rms",
-    "layer_norm_with_affine": True,
-    "rope": True,
-}
-_DREAM_FIXED = {"hidden_act": "silu", "rope_scaling": None, "use_mrope": False, "use_sliding_window": False}
-
-_Read = tuple[dict[str, Any], dict[str, str]]  # values by field, and what each field is called in the file
-
-
-def _from_llada(hf: Mapping[str, Any]) -> _Read:
-    values, named = _read(
-        hf,
-        {
-            "vocab_size": ("vocab_size", _REQUIRED),
-            "num_layers": ("n_layers", _REQUIRED),
-            "embed_dim": ("d_model", _REQUIRED),
-            "mlp_dim": ("mlp_hidden_size", _REQUIRED),
-            "num_heads": ("n_heads", _REQUIRED),
-            "max_length": ("max_sequence_length", _REQUIRED),
-            "rope_theta": ("rope_theta", 10000.0),
-            "rope_full_precision": ("rope_full_precision", True),
-            "norm_eps": ("rms_norm_eps", 1e-5),
-            "qkv_bias": ("include_qkv_bias", False),
-            "tied_head": ("weight_tying", True),
-            "scale_logits": ("scale_logits", False),
-        },
-    )
-    _or_that_of(hf, values, named, "num_kv_heads", "n_kv_heads", "num_heads")
-    if hf.get("multi_query_attention") and hf.get("n_kv_heads") is None:
-        values["num_kv_heads"] = 1
-    if type(hf.get("vocab_size")) is int:
-        _or_that_of(hf, values, named, "vocab_size", "embedding_size", "vocab_size")  # rows of padding included
-    return values | {"family": "llada", "alignment": LogitAlignment.SAME_POSITION}, named
-
-
-def _from_dream(hf: Mapping[str, Any]) -> _Read:
-    values, named = _read(
-        hf,
-        {
-            "vocab_size": ("vocab_size", _REQUIRED),
-            "num_layers": ("num_hidden_layers", _REQUIRED),
-            "embed_dim": ("hidden_size", _REQUIRED),
-            "mlp_dim": ("intermediate_size", _REQUIRED),
-            "num_heads": ("num_attention_heads", _REQUIRED),
-            "max_length": ("max_position_embeddings", _REQUIRED),
-            "rope_theta": ("rope_theta", 10000.0),
-            "norm_eps": ("rms_norm_eps", 1e-6),
-            "tied_head": ("tie_word_embeddings", False),
-        },
-    )
-    _or_that_of(hf, values, named, "num_kv_heads", "num_key_value_heads", "num_heads")
-    values |= {"rope_full_precision": False, "qkv_bias": True, "scale_logits": False}
-    return values | {"family": "dream", "alignment": LogitAlignment.SHIFTED}, named
-
-
-_REQUIRED = object()
-
-
-def _read(hf: Mapping[str, Any], fields: Mapping[str, tuple[str, Any]]) -> _Read:
-    """The fields, by (name in the file, default), and the special tokens; null is as good as absent."""
-    fields = {**fields, "mask_id": ("mask_token_id", _REQUIRED), "eos_id": ("eos_token_id", _REQUIRED)}
-    # The released LLaDA and Dream config files leave out what their tokenizers fix by vocabulary.
-    known = {("llada", 126464): (126080, 126348), ("Dream", 152064): (151665, 151645)}
-    rows = hf.get("embedding_size") or hf.get("vocab_size")
-    bos, eot = known.get((hf["model_type"], rows if isinstance(rows, int) else 0), (None, None))
-    fields |= {"bos_id": ("bos_token_id", bos), "eot_id": ("eot_token_id", eot)}
-    named = {field: name for field, (name, _) in fields.items()}
-    found = {field: default if hf.get(name) is None else hf[name] for field, (name, default) in fields.items()}
-    values = {field: value for field, value in found.items() if value is not _REQUIRED}
-    _or_that_of(hf, values, named, "pad_id", "pad_token_id", "eos_id")
-    return values, named
-
-
-def _or_that_of(
-    hf: Mapping[str, Any], values: dict[str, Any], named: dict[str, str], field: str, name: str, other: str
-) -> None:
-    """Reads a field that stands under `name`, or else is what another field is."""
-    if hf.get(name) is not None:
-        values[field], named[field] = hf[name], name
-    elif other in values:
-        values[field], named[field] = values[other], named[other]

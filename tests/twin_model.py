@@ -1,4 +1,4 @@
-"""LLaDA and Dream in plain NumPy, float64: the network of the slow twin, straight from Hugging Face safetensors.
+"""LLaDA, iLLaDA and Dream in NumPy, float64: the network of the slow twin, straight from Hugging Face safetensors.
 
 One row, no batch, no padding. Axes: L length, D embed, N heads, K kv heads, H head dim, V vocab.
 """
@@ -17,7 +17,7 @@ _LLADA = {
     "names": "attn_norm q_proj k_proj v_proj attn_out ff_norm ff_proj up_proj ff_out",
     "sizes": "n_layers n_heads n_kv_heads",
 }
-_DREAM = {
+_LLAMA_NAMES = {
     "table": "model.embed_tokens.weight",
     "final_norm": "model.norm.weight",
     "head": "lm_head.weight",
@@ -29,17 +29,19 @@ _DREAM = {
 
 
 class TwinModel:
-    """A LLaDA or Dream checkpoint in Hugging Face layout, as float64 arrays."""
+    """A checkpoint of LLaDA, iLLaDA or Dream in Hugging Face layout, as float64 arrays."""
 
     def __init__(self, folder: Path):
         self.config = json.loads((folder / "config.json").read_text())
         self.dream = self.config["model_type"] == "Dream"
-        layout = _DREAM if self.dream else _LLADA
+        layout = _LLADA if self.config["model_type"] == "llada" else _LLAMA_NAMES
         tensors = {}
         for file in sorted(folder.glob("*.safetensors")):
             tensors |= {name: tensor.astype(np.float64) for name, tensor in load_file(file).items()}
         layers, self.N, self.K = (self.config[size] for size in layout["sizes"].split())
-        self.table, self.final_norm, self.head = (tensors[layout[name]] for name in ("table", "final_norm", "head"))
+        self.table, self.final_norm = (tensors[layout[name]] for name in ("table", "final_norm"))
+        tied = self.config.get("tie_word_embeddings", self.config.get("weight_tying"))
+        self.head = self.table if tied else tensors[layout["head"]]
         self.blocks = []
         for i in range(layers):
             names = [layout["block"].format(i) + name for name in layout["names"].split()]
@@ -70,7 +72,7 @@ class TwinModel:
         return out
 
     def logits(self, x):
-        """Aligned logits `[L, V]` of embeddings `[L, D]`: row i speaks of position i, in both families."""
+        """Aligned logits `[L, V]` of embeddings `[L, D]`: row i speaks of position i, in every family."""
         return self.forward(x)[0]
 
     def forward(self, x, old=None, fresh=None):

@@ -187,7 +187,8 @@ def _chat_template(folder: Path, settings: dict[str, Any], config: "ModelConfig"
             raise Refused(f"{folder / 'chat_template.jinja'} is not UTF-8 at byte {error.start}") from None
     if isinstance(settings.get("chat_template"), str):
         return settings["chat_template"]
-    known = all(backend.token_to_id(token) is not None for token in CHAT_TOKENS[config.family])
+    tokens = CHAT_TOKENS.get(config.family, ())
+    known = tokens and all(backend.token_to_id(token) is not None for token in tokens)
     return CHAT_TEMPLATES[config.family] if known else None
 
 

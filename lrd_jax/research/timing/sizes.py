@@ -22,7 +22,8 @@ _SMALL = {"num_layers": 8, "embed_dim": 512, "mlp_dim": 1376, "num_heads": 8, "n
 
 SIZES: dict[str, ModelConfig] = {
     "small": dataclasses.replace(CHECKPOINTS["llada-8b-base"].config, **_SMALL),
-    **{name: preset.config for name, preset in CHECKPOINTS.items()},
+    # A tied head cannot be drawn so that special tokens are never predicted: they would have no embedding.
+    **{name: preset.config for name, preset in CHECKPOINTS.items() if not preset.config.tied_head},
 }
 
 
