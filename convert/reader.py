@@ -12,7 +12,7 @@ from lrd_jax.convert.safetensors_io import DTYPES, ConversionError, Entry, parse
 from lrd_jax.convert.tables import ParamPath, Slab, Tensor, by_param, tensors, unflatten
 from lrd_jax.errors import Refused, check_function
 from lrd_jax.models import ModelConfig
-from lrd_jax.models.hf_fields import DREAM_REASONER
+from lrd_jax.models.hf_fields import TELLTALES
 
 WEIGHT_DTYPES = {
     "float32": np.dtype(np.float32),
@@ -158,8 +158,9 @@ def _read_entries(folder: Path) -> tuple[dict[str, Entry], list[str]]:
 def _compare(config: ModelConfig, entries: dict[str, Entry], *, complete: bool, uniform: bool) -> list[str]:
     """What the tensors lack, have too much or have otherwise than the config says."""
     wanted = {tensor.name: tensor for tensor in tensors(config)}
-    if config.family == "dream" and any(name.endswith(".q_norm.weight") for name in entries):
-        return [DREAM_REASONER]
+    ending, sentence = TELLTALES.get(config.family, (None, ""))
+    if ending is not None and any(name.endswith(ending) for name in entries):
+        return [sentence]
     problems = [f"unexpected tensor {name} {list(entries[name].shape)}" for name in sorted(entries.keys() - wanted)]
     if complete:  # otherwise the tensors of an unreadable file would be reported one by one
         problems += [

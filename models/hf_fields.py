@@ -40,7 +40,7 @@ def false_friend(hf: Mapping[str, Any]) -> str | None:
         if names & known:
             return sentence
     if "Dream" in names and (hf.get("attention_bias") is False or hf.get("mask_token_id") == _QWEN3_MASK):
-        return DREAM_REASONER
+        return _DREAM_REASONER
     if "llada" in names and hf.get("num_experts"):
         return _LLADA_MOE
     return None
@@ -192,7 +192,7 @@ KINDS = {
 _BY_ARCHITECTURE = {"ILLaDAForCausalLM": "illada"}
 
 _QWEN3_MASK = 151669
-DREAM_REASONER = (
+_DREAM_REASONER = (
     "this is Qwen3 under Dream's name (DreamReasoner): queries and keys are normalised, nothing has a bias, and "
     "attention goes block by block, which is not built"
 )
@@ -200,8 +200,12 @@ _LLADA_MOE = (
     "LLaDA-MoE has a mixture of experts in every block and normalised queries and keys, which are not built; LLaDA is "
     "the dense model"
 )
+_LLADOU = (
+    "LLaDOU is LLaDA with a policy head that chooses the positions to commit, which is not built (docs/conversion.md)"
+)
 _FALSE_FRIENDS = {
-    frozenset({"DreamReasonerModel", "DreamReasonerForCausalLM", "dream_reasoner"}): DREAM_REASONER,
+    frozenset({"LLaDOUModelLM"}): _LLADOU,
+    frozenset({"DreamReasonerModel", "DreamReasonerForCausalLM", "dream_reasoner"}): _DREAM_REASONER,
     frozenset({"LLaDAMoEModel", "LLaDAMoEModelLM", "lladamoe", "llada_moe"}): _LLADA_MOE,
     frozenset({"LLaDA2MoeModelLM", "llada2_moe"}): (
         "LLaDA2 has a mixture of experts in its blocks, rotates a part of each head and attends block by block, which "
@@ -216,4 +220,10 @@ _FALSE_FRIENDS = {
     frozenset({"Fast_dLLM_QwenForCausalLM", "Fast_dLLM_Qwen"}): (
         "Fast-dLLM v2 attends block by block, which is not built; Fast-dLLM's caches are for LLaDA and Dream"
     ),
+}
+
+# Endings of tensors' names by which such a model is known where its config file says nothing, by family.
+TELLTALES = {
+    "dream": (".self_attn.q_norm.weight", _DREAM_REASONER),
+    "llada": ("mask_linear.weight", _LLADOU),
 }

@@ -127,6 +127,7 @@ FALSE_FRIENDS = {
     "DreamReasoner, no biases": ({"model_type": "Dream", "attention_bias": False}, "Qwen3 under Dream's name"),
     "LLaDA-MoE": ({"model_type": "llada", "architectures": ["LLaDAMoEModelLM"]}, "mixture of experts in every block"),
     "LLaDA-MoE, experts": ({"model_type": "llada", "num_experts": 64}, "mixture of experts in every block"),
+    "LLaDOU": ({"model_type": "llada", "architectures": ["LLaDOUModelLM"]}, "a policy head"),
     "LLaDA2": ({"model_type": "llada2_moe"}, "LLaDA2 has a mixture of experts"),
     "SDAR": ({"model_type": "sdar", "architectures": ["SDARForCausalLM"]}, "SDAR is Qwen3"),
     "SDAR MoE": ({"model_type": "sdar_moe"}, "SDAR's mixture of experts"),
@@ -142,17 +143,18 @@ def test_false_friends_are_refused_by_name(name):
     assert "missing" not in str(caught.value)
 
 
-def test_a_dream_with_normalised_queries_is_refused_by_one_sentence(tmp_path):
-    config = tiny("dream-7b-base")
+@pytest.mark.parametrize(
+    "name, tensors, words",
+    [
+        ("dream-7b-base", ["model.layers.0.self_attn.q_norm.weight"], "Qwen3 under Dream's name"),
+        ("llada-8b-base", ["mask_linear.weight", "mask_head.0.q_proj.weight"], "a policy head"),
+    ],
+)
+def test_a_false_friend_is_known_by_its_tensors(tmp_path, name, tensors, words):
+    config = tiny(name)
     write_hf(random_params(config), config, tmp_path / "hf")
     file = tmp_path / "hf" / "model-00001-of-00001.safetensors"
-    norms = {
-        f"model.layers.{i}.self_attn.{kind}_norm.weight": np.ones(8, np.float32) for i in range(2) for kind in "qk"
-    }
-    biasless = {name: tensor for name, tensor in load_file(file).items() if not name.endswith("bias")}
-    save_file(biasless | norms, file)
-    index = {"weight_map": dict.fromkeys(biasless | norms, file.name)}
-    (tmp_path / "hf" / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ConversionError, match="Qwen3 under Dream's name") as caught:
+    save_file(load_file(file) | {name: np.ones(8, np.float32) for name in tensors}, file)
+    with pytest.raises(ConversionError, match=words) as caught:
         convert(tmp_path / "hf", tmp_path / "orbax")
     assert len(caught.value.problems) == 1

@@ -299,7 +299,7 @@ DREAM_7B = {
 }
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", [name for name, preset in CHECKPOINTS.items() if preset.config.family != "illada"])
 def test_presets_are_what_the_released_configs_say(name):
     config = CHECKPOINTS[name].config
     released = ModelConfig.from_hf(LLADA_8B if config.family == "llada" else DREAM_7B)
