@@ -79,4 +79,4 @@ def held(desk):
         thread.join()
 
 
-OPTIONS = Serve(gen_length=8, canvas=(32,), prompt_length=(96,), also=("fast",), slots=3, queue=6)
+OPTIONS = Serve(model="bytes", gen_length=8, canvas=(32,), prompt_length=(96,), also=("fast",), slots=3, queue=6)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -115,7 +115,7 @@ class App:
             )
 
     async def _answer(
-        self, request: Request, body: Body, prompts: list[Prompt], *, is_chat: bool, logprobs: bool
+        self, request: Request, body: Body, prompts: Sequence[Prompt], *, is_chat: bool, logprobs: bool
     ) -> Response:
         assert self._desk.loaded.tokenizer is not None
         if (body.lrd or {}).get("labels") is not None:

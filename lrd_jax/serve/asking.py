@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from lrd_jax.answer import Answer, Canvas, Update, answer_of
@@ -77,7 +77,7 @@ class Asking:
             self.cancel()
             raise Told(503, str(error)) from None
 
-    async def brought(self, receive: Receive) -> AsyncIterator[Brought]:
+    async def brought(self, receive: Receive) -> AsyncGenerator[Brought, None]:
         """What the rows bring, until all have ended; leaving it early cancels them.
 
         Args:
@@ -145,12 +145,13 @@ class _View:
         assert isinstance(tokenizer, Tokenizer)
         self._tokenizer, self._asked = tokenizer, asked
         self._end_ids = () if asked.is_hole else config.end_ids
-        self._text = None if asked.keep is None else SettledText(tokenizer, self._end_ids, asked.stops)
+        self._keep = asked.keep
+        self._text = SettledText(tokenizer, self._end_ids, asked.stops)
 
     def seen(self, index: int, update: Update) -> Brought:
-        if self._text is None:
+        if self._keep is None:
             return Brought(index, update.text, update.canvas, update.answer)
-        canvas = update.canvas.cut(self._asked.keep)
+        canvas = update.canvas.cut(self._keep)
         if update.answer is None:
             return Brought(index, self._text.more(canvas.tokens, canvas.masked), canvas, None)
         answer = self._answer(update.answer, canvas)

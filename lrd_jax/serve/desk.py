@@ -189,7 +189,7 @@ class Desk:
             pieces = None if own.get(_CANVAS) is None else list(pieces_of(own[_CANVAS]))
             length = self._length(body) if pieces is None else None
             for prompt in prompts:
-                ids = prompt if _are_ids(prompt) else self._generator.encode(prompt)
+                ids = prompt if _are_ids(prompt) else self._generator.encode(prompt)  # pyright: ignore
                 score = functools.partial(
                     score_labels, self._generator, ids, own["labels"], canvas=pieces, length=length
                 )

@@ -40,7 +40,7 @@ class Serve(DecoderOptions, OnMesh):
       drain_seconds: after SIGTERM or Ctrl-C, how long what runs may go on.
     """
 
-    model: str = "lrd-tiny-soft"
+    model: str = "lrd-tiny-refined"
     name: Annotated[str | None, _NAME] = None
     dtype: Annotated[str | None, STORED_DTYPE] = None
     also: tuple[str, ...] = ()

@@ -116,7 +116,7 @@ def test_a_drain_that_takes_too_long_ends_what_runs_with_an_error(another):
 
 
 def test_a_dead_engine_fails_all_and_ends_the_server(loaded, monkeypatch):
-    desk = Desk(Serve(gen_length=8, canvas=(8,), prompt_length=(32,), slots=1), loaded, "bytes")
+    desk = Desk(Serve(model="bytes", gen_length=8, canvas=(8,), prompt_length=(32,), slots=1), loaded, "bytes")
     server, results = started(desk), []
     with held(desk):
         thread = in_background(server, ASK, results)
