@@ -64,7 +64,7 @@ def test_pages_have_python():
     assert all(PAGES[page].read_text().count("```python") == len(blocks(page)) for page in PAGES)
 
 
-@pytest.mark.parametrize("page", some_quick(WITH_PYTHON, 3))
+@pytest.mark.parametrize("page", some_quick(WITH_PYTHON, 1))
 def test_the_python_of_a_page_runs(page):
     if not shutil.which(TOOLS.get(page, "sh")):
         pytest.skip(f"{TOOLS[page]} is not installed")

@@ -48,13 +48,14 @@ def test_an_answer_is_the_decoders(loaded):
 
 
 @pytest.mark.parametrize("batch", some_quick([3, 2, 8], 1))
-@pytest.mark.parametrize("config", [CONFIG, DecodeConfig.fast(16, cache=PrefixCache(refresh_every=2))])
+@pytest.mark.parametrize("config", some_quick([CONFIG, DecodeConfig.fast(16, cache=PrefixCache(refresh_every=2))], 1))
 def test_prompts_in_batches_answer_as_each_does_alone(loaded, batch, config):
     alone = Generator(loaded, config)
     wanted = [alone.generate([prompt])[0] for prompt in PROMPTS]
     same(Generator(loaded, config, batch=batch).generate(PROMPTS), wanted)
 
 
+@pytest.mark.slow
 def test_draws_depend_on_a_prompts_own_key_only(loaded):
     config = DecodeConfig.plain(8, per_step=2, draw=Draw(temperature=1.0))
     keys = [jax.random.fold_in(jax.random.key(5), i) for i in range(len(PROMPTS))]

@@ -27,6 +27,7 @@ def beliefs(generator, ids, canvas):
     return np.asarray(jax.nn.log_softmax(logits, axis=-1))
 
 
+@pytest.mark.slow
 def test_an_open_canvas_counts_the_end(generator):
     ids = generator.encode("Yes or no?")
     logprobs, end = beliefs(generator, ids, [-1] * 8), generator.loaded.config.eos_id

@@ -54,6 +54,7 @@ def no_compile_cache(monkeypatch):
 # Weights.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("free", "dtype"), [(10**9, "float32"), (0, "bfloat16")])
 def test_bfloat16_weights_become_float32_on_a_cpu_with_room_for_them(free, dtype, tmp_path, monkeypatch, capsys):
     stored = write_word_model(tmp_path, lambda leaf: leaf.astype(jnp.bfloat16))

@@ -47,7 +47,7 @@ def abstract(config, dtype=jnp.float32):
     return jax.tree.map(place, Model(config).abstract_params(dtype))
 
 
-@pytest.fixture(scope="module", params=CHECKPOINTS)
+@pytest.fixture(scope="module", params=some_quick(CHECKPOINTS, 1))
 def converted(request, tmp_path_factory):
     """(source, converted folder, exported folder) of each tiny checkpoint, cut into several slabs a tensor."""
     work = tmp_path_factory.mktemp(request.param)
@@ -439,7 +439,8 @@ def run_python(script):
     )
 
 
-@pytest.mark.parametrize("when", some_quick(KILLED, 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("when", KILLED)
 def test_a_killed_conversion_leaves_nothing_that_loads(tmp_path, when):
     source, dest = goldens.GOLDEN / "tiny-llada-bf16", tmp_path / "dest"
     begin = f"""

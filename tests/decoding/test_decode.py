@@ -368,6 +368,7 @@ def test_a_watched_decode_is_the_decode_and_tells_every_forward(checkpoint, cach
         assert not record["at"][0][row, forwards:].any()
 
 
+@pytest.mark.slow
 def test_numbers_and_keys_recompile_nothing(checkpoint):
     model, params = checkpoint("tiny-llada")
     ids, mask = prompts(1, (4, 4))

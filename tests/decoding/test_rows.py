@@ -113,6 +113,7 @@ def test_a_row_of_its_own_length_is_the_decode_of_that_gen_length(checkpoint, ca
         assert int(mixed.stop_reason[row]) == int(alone.stop_reason[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_lengths_of_the_whole_canvas_change_nothing(checkpoint, name):
     model, params = checkpoint(name)
@@ -364,6 +365,7 @@ def test_a_rule_that_reopens_equals_the_slow_twin(checkpoint, case, name):
         assert StopReason(int(got.stop_reason[row])).name.lower() == want.stop_reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [LowestEntropy(2), All(), Settled(0.0, wait=3)], ids=lambda rule: type(rule).__name__)
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_decode_that_reopens_ends_with_nothing_masked(checkpoint, rule, times):

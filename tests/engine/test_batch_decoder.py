@@ -84,6 +84,7 @@ def test_draws_depend_on_the_row_and_not_on_its_batch(model):
     assert decoder_of(model, changes={"temperature": 5}, seed=1)(rows)["text"].tolist() != together
 
 
+@pytest.mark.slow
 def test_a_row_that_cannot_be_answered_says_why(decoder):
     got = decoder({"prompt": ["One.", "", "x" * 500, None, 7], "id": [1, 2, 3, 4, 5]})
     assert [bool(error) for error in got["error"]] == [False, True, True, True, True]

@@ -44,6 +44,7 @@ def test_answers_are_the_generators(loaded, engine):
     assert all(handle.done for handle in handles)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", [None, DualCache(2)])
 def test_a_round_computes_no_more_prompt_than_its_rows_need(loaded, cache, monkeypatch):
     computed, advance = [], ModelRows.advance
@@ -88,6 +89,7 @@ def test_a_prompt_may_be_token_ids(loaded, engine):
         assert timeless(engine.submit(Request(prompt=prompt)).result(60)) == timeless(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [8, 24, 32])
 def test_a_request_has_its_own_canvas(loaded, engine, length):
     (wanted,) = Generator(loaded, CONFIG.replace(gen_length=length)).generate(PROMPTS[:1])

@@ -58,6 +58,7 @@ def hand_made(divergence, entropy, token, final):
     return Recording(sight=recorded(divergence, entropy, 0.95, token), filled=np.array(token), final=np.array(final))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guarded", [False, True])
 def test_a_record_tells_what_every_stop_would_have_done(loaded, prompt, held, guarded):
     sight = held.sight
@@ -173,6 +174,7 @@ def test_the_command_writes_data_tables_and_pictures(analyzed):
     assert len(moving["moved"]) == 3
 
 
+@pytest.mark.slow
 def test_what_is_there_is_drawn_and_not_measured_again(analyzed, monkeypatch):
     args, output = analyzed
     (output / "stops.png").unlink()
@@ -181,6 +183,7 @@ def test_what_is_there_is_drawn_and_not_measured_again(analyzed, monkeypatch):
     assert (output / "stops.png").exists()
 
 
+@pytest.mark.slow
 def test_data_of_other_settings_are_left_alone(analyzed, capsys):
     args, _ = analyzed
     assert main([*args, "--seed", "7"]) == USER_ERROR

@@ -89,6 +89,7 @@ def test_every_setting_reads_as_it_decodes_and_all_share_one_compile(tunable, re
     assert replays.decodes < ways * ROWS / 2
 
 
+@pytest.mark.slow
 def test_the_traced_way_of_measuring_is_the_decoders_own(tunable, replays):
     tuning = next(t for t in TUNINGS if (t.reduce, t.scope, t.tau_refine, t.tau_decode) == ("max", "masked", 1.0, 0.3))
     config = tuning.applied(BASE)
@@ -327,6 +328,7 @@ def test_a_scan_writes_a_preset_that_decodes_and_is_certified_on_other_prompts(d
     )
 
 
+@pytest.mark.slow
 def test_the_end_of_settling_is_chosen_and_certified(data, tmp_path, capsys):
     chosen, certified = tmp_path / "chosen.toml", tmp_path / "certified.toml"
     scan = (

@@ -21,6 +21,7 @@ def measured(file, *names, problems=6, report=lambda cell: None, **changes):
     return stored.measure("lrd-tiny", wanted, output=file, batch=4, report=report, **changes)
 
 
+@pytest.mark.slow
 def test_cells_are_appended_and_not_run_again(tmp_path):
     file, reported = tmp_path / "cells.jsonl", []
     cells = measured(file, "plain, 8 a step", report=reported.append)

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import some_quick
 
 import lrd_jax
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
@@ -41,7 +40,8 @@ def first_beliefs(tiny):
     return np.exp(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
 
 
-@pytest.mark.parametrize("chunk", some_quick([None, 3], 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [None, 3])
 def test_the_first_forward_is_read_as_its_logits_say(tiny, chunk):
     mix = Mix(r_f=0.6, top_p=0.5)
     config = lrd_jax.DecodeConfig(

@@ -160,6 +160,7 @@ def test_what_it_wrote_is_gone(sandbox):
     assert written.exit_code == 0 and not Path(written.output.strip()).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bubblewrap", "unsafe"])
 def test_wall_time(kind):
     outcome = make(kind, Limits(wall_seconds=3)).run(ALARM + "print('waits', flush=True)\nimport time\ntime.sleep(30)")
@@ -334,6 +335,7 @@ def is_a_copy(pid):
         return True
 
 
+@pytest.mark.slow
 @hostile
 @pytest.mark.parametrize("kind", ["bubblewrap", "unsafe"])
 @pytest.mark.parametrize("way", SHARED)
@@ -368,6 +370,7 @@ KERNELS = {
 }
 
 
+@pytest.mark.slow
 @hostile
 @pytest.mark.parametrize("way", KERNELS)
 def test_what_the_kernel_keeps_for_a_program_is_bounded(isolated, way):

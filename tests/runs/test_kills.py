@@ -65,6 +65,7 @@ def kill_at_random(commands, out, ids, kills, starting, answering):
     return counts
 
 
+@pytest.mark.slow
 def test_a_folder_survives_kills_of_two_shards_at_any_moment(tmp_path):
     out, ids = tmp_path / "out", [f"p{line}" for line in range(1, 2001)]
     commands = [[sys.executable, HERE / "answering.py", out, shard, "2000"] for shard in ("0/2", "1/2")]

@@ -190,6 +190,7 @@ def test_what_is_answered_is_not_asked_again(ask, tmp_path, monkeypatch):
     assert ask(lines)[0] == 0
 
 
+@pytest.mark.slow
 def test_shards_in_any_order_and_the_last_one_merges(ask, monkeypatch):
     lines = [{"id": i, "prompt": prompt} for i, prompt in enumerate(PROMPTS)]
     _, whole, _ = ask(lines, out="whole")

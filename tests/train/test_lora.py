@@ -110,7 +110,8 @@ def flat(tree):
 # --- the numbers
 
 
-@pytest.mark.parametrize("kind", ["plain", *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(KINDS)[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradient_equal_full_tuning_in_the_low_rank_subspace(start, kind):
     model, params, adapters, batch = start
     key, soft = jax.random.key(3), KINDS[kind]
@@ -287,6 +288,7 @@ def read_factors(folder, name):
     return found["A"], found["B"]
 
 
+@pytest.mark.slow
 def test_a_run_of_adapters_keeps_adapters_alone(apart):
     base, output = apart
     info = read_info(output / "model")
@@ -301,6 +303,7 @@ def test_a_run_of_adapters_keeps_adapters_alone(apart):
     assert len(loss) == 4 and np.all(np.isfinite(loss))
 
 
+@pytest.mark.slow
 def test_an_adapter_folder_decodes(apart):
     _, output = apart
     loaded = lrd_jax.load(output / "model")

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import some_quick
 
 from lrd_jax.models import Model
 from lrd_jax.sharding import make_mesh, shard_batch
@@ -147,7 +146,8 @@ def test_computing_again_takes_less_memory(model, params, batch):
     assert temporaries(remat=True) < 0.6 * temporaries(remat=False)
 
 
-@pytest.mark.parametrize("kind", some_quick(["today's", "through every depth"], 1))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["today's", "through every depth"])
 def test_a_row_alone_has_the_loss_that_it_has_in_a_batch(model, params, batch, kind):
     given, config = drawn(batch, KINDS[kind]), KINDS[kind]
     loss = jax.jit(refined_loss, static_argnums=(1, 7))

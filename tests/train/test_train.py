@@ -156,6 +156,7 @@ def test_soft_inputs_are_what_the_decoder_feeds_back(model, params, batch, forwa
     assert float(jnp.max(jnp.abs(got - hard))) > 1e-3
 
 
+@pytest.mark.slow
 def test_rows_without_forwards_and_committed_positions_stay(model, params, batch):
     canvas = model.embed(params, batch.answer)
     masked = jnp.arange(16) % 2 == jnp.zeros((4, 1), int)
