@@ -223,10 +223,15 @@ def constrain_batch(x: jax.Array, rules: Rules = RULES) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(target, *[None] * (x.ndim - 1)))
 
 
-def vocab_is_split(rules: Rules = RULES) -> bool:
+def parts_of(name: str, rules: Rules = RULES) -> int:
+    """Inside jit: into how many parts the mesh of `jax.set_mesh` cuts the axis of that name; 1 where none is set."""
+    mesh, target = jax.sharding.get_abstract_mesh(), rules[name]
+    return _parts(mesh, target) if set(_axes(target)) <= set(mesh.axis_names) else 1
+
+
+def vocab_is_split() -> bool:
     """Inside jit: whether the mesh of `jax.set_mesh` cuts the vocabulary into parts."""
-    mesh, target = jax.sharding.get_abstract_mesh(), rules["vocab"]
-    return set(_axes(target)) <= set(mesh.axis_names) and _parts(mesh, target) > 1
+    return parts_of("vocab") > 1
 
 
 def cache_spec(shape: tuple[int, ...], mesh: Mesh | AbstractMesh, rules: Rules = RULES) -> PartitionSpec:

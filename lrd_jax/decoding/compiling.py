@@ -57,13 +57,13 @@ class PlatformJit:
 
     def __call__(self, static, *args):
         jitted = self._on(args)
-        with _mesh_of(args), _precision_of(args):
+        with on_mesh_of(args), _precision_of(args):
             return jitted(static, *args)
 
     def lower(self, static, *args) -> jax.stages.Lowered:
         """As `jax.jit(function).lower`; arguments may be abstract."""
         jitted = self._on(args)
-        with _mesh_of(args), _precision_of(args):
+        with on_mesh_of(args), _precision_of(args):
             return jitted.lower(static, *args)
 
     def cache_size(self) -> int:
@@ -87,7 +87,7 @@ class PlatformJit:
         return self._jitted[kind]
 
 
-def _mesh_of(args: Any) -> contextlib.AbstractContextManager:
+def on_mesh_of(args: Any) -> contextlib.AbstractContextManager:
     """`jax.set_mesh` of the first mesh that an argument lies on."""
     if not _inside_another():
         mesh = mesh_of(args)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from lrd_jax.decoding.compiling import on_mesh_of
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.request import Request
@@ -60,7 +61,8 @@ def check_state(state: Any, model: Denoiser, params: Any, config: DecodeConfig, 
     if shapes in known:
         return
     request = Request(state.prompt, state.prompt_mask, state.keys, state.length, None)
-    fresh = jax.eval_shape(functools.partial(init_state, model), params, config, request)
+    with on_mesh_of(params):
+        fresh = jax.eval_shape(functools.partial(init_state, model), params, config, request)
     if shapes != _shapes(fresh):
         raise Refused("state belongs to a decoder of another structure; advance it with the one that started it")
     known.add(shapes)

@@ -23,7 +23,7 @@ from lrd_jax.decoding.vocab.belief import Belief, confidence_of
 from lrd_jax.decoding.vocab.largest import FEW
 from lrd_jax.decoding.vocab.nucleus import mean_of_largest, mean_of_nucleus, nucleus_floor
 from lrd_jax.decoding.vocab.sampling import suppress
-from lrd_jax.sharding import vocab_is_split
+from lrd_jax.sharding import parts_of, vocab_is_split
 
 KEPT_BYTES = 256 * 2**20  # logits of a window up to this size exist at once, and are kept
 CHUNK_BYTES = 64 * 2**20  # of logits at a time otherwise
@@ -50,10 +50,11 @@ class Logits(flax.struct.PyTreeNode):
 
 
 def chunk_of(config: DecodeConfig, batch: int, vocab_size: int) -> int:
-    """w, positions whose logits exist at a time."""
+    """w, positions whose logits exist at a time; inside jit, as the memory of one device of the mesh allows."""
     if config.logit_chunk is not None:
         return min(config.logit_chunk, config.reach)
-    position = 4 * batch * vocab_size
+    rows = batch // parts if batch % (parts := parts_of("batch")) == 0 else batch
+    position = 4 * rows * -(-vocab_size // parts_of("vocab"))
     return config.reach if position * config.reach <= KEPT_BYTES else max(1, CHUNK_BYTES // position)
 
 

@@ -51,7 +51,7 @@ class DecodeJob:
           ValueError: the mesh divides neither the model nor the batch.
         """
         require_rows(self.batch, mesh)
-        cache, state = self._carried()
+        cache, state = self._carried(mesh)
         return {
             "parameters": sum(map(_part, jax.tree.leaves(self._params(mesh)))),
             "cache": sum(_part(_placed(leaf, _like_cache(leaf, mesh))) for leaf in jax.tree.leaves(cache)),
@@ -65,14 +65,14 @@ class DecodeJob:
 
     def steps(self, program: Program) -> dict[str, Cost]:
         """One forward and what follows; of a cached decode one that refreshes, and one that recomputes a region."""
-        if self._carried()[0] is None:
+        if self.config.cache is None:
             return {"forward": program.step()}
         return {"refresh": program.step(), "forward": program.step(occasional=False)}
 
     def refreshes(self, tokens: float) -> float:
         """The share of refreshes among the forwards, where each commits so many tokens."""
         cache = self.config.cache
-        if self._carried()[0] is None:
+        if cache is None:
             return 0.0
         forwards = max(1.0, self.config.window / tokens)
         every = getattr(cache, "refresh_every", None)
@@ -92,9 +92,8 @@ class DecodeJob:
         between = [None] * (len(leaf.shape) - 2)
         return NamedSharding(mesh, PartitionSpec(RULES["batch"], *([] if whole else [*between, "tensor"])))
 
-    @functools.cache  # noqa: B019 (a plan makes a handful of jobs)
-    def _carried(self) -> tuple[Any, Any]:
-        """The shapes of the cache (None where there is none), and of the rest of the loop's state."""
+    def _carried(self, mesh: Mesh | AbstractMesh) -> tuple[Any, Any]:
+        """The shapes of what the cache keeps, and of the rest of the loop's state."""
         prompt = jax.ShapeDtypeStruct((self.batch, self.prompt_length), jnp.int32)
         model = Model(self.model)
 
@@ -103,8 +102,8 @@ class DecodeJob:
             state = init_state(model, params, self.config, Request(prompt, prompt > 0, keys, None, None))
             return state.cache, state.replace(cache=None, keys=None)
 
-        cache, state = jax.eval_shape(start, model.abstract_params(jnp.dtype(self.dtype)), prompt)
-        return (cache if jax.tree.leaves(cache) else None), state
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return jax.eval_shape(start, model.abstract_params(jnp.dtype(self.dtype)), prompt)
 
 
 def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:

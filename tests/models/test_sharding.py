@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from quick import some_quick
 
+from lrd_jax.decoding import reading
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.cache.region import DualCache
@@ -248,3 +249,22 @@ def test_decode_gives_the_tokens_of_one_device(checkpoint, one_device, name, sha
     got = make_decode(model, config)(shard(model, params, mesh), ids, mask)
     np.testing.assert_array_equal(got.tokens, results[name].tokens)
     np.testing.assert_array_equal(got.forwards, results[name].forwards)
+
+
+@pytest.mark.parametrize("sizes", [{"data": 2}, {"tensor": 2}])
+def test_logits_are_cut_by_what_a_device_holds_of_them(checkpoint, monkeypatch, sizes):
+    model, params = checkpoint("tiny-llada")
+    ids, mask = prompts()
+    monkeypatch.setattr(reading, "KEPT_BYTES", 4 * len(ids) * 12 * model.config.vocab_size // 2)
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 4 * len(ids) * 5 * model.config.vocab_size)
+    decoder = make_decode(model, DecodeConfig.paper(12))
+    alone = decoder.start(params, ids, mask)
+    assert alone.previous.ndim == 4  # hidden states: the logits are too large for one device
+    alone = decoder.advance(params, alone, 100)
+    mesh = make_mesh(**sizes)
+    params, (ids, mask) = shard(model, params, mesh), shard_batch((ids, mask), mesh)
+    split = decoder.start(params, ids, mask)
+    assert split.previous.ndim == 3
+    split = decoder.advance(params, split, 100)
+    np.testing.assert_array_equal(split.tokens, alone.tokens)
+    np.testing.assert_array_equal(split.forwards, alone.forwards)
