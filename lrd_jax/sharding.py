@@ -256,12 +256,36 @@ def constrain_cache(cache: KeyValues, rules: Rules = RULES) -> KeyValues:
 
     Does nothing outside `jax.set_mesh(mesh)`.
     """
+    return constrain_kept(cache, jax.tree.map(lambda _: 1, cache), rules)
+
+
+def kept_spec(shape: tuple[int, ...], rows: int, mesh: Mesh | AbstractMesh, rules: Rules = RULES) -> PartitionSpec:
+    """How an array that a decode's cache keeps lies on a mesh: keys and values as in `cache_spec`, others by rows.
+
+    Args:
+      rows: the axis of rows. Rows that do not split are held whole.
+    """
+    if len(shape) == 5:
+        return cache_spec(shape, mesh, rules)
+    split = rules["batch"] if shape[rows] % _parts(mesh, rules["batch"]) == 0 else None
+    return PartitionSpec(*[split if axis == rows else None for axis in range(len(shape))])
+
+
+def constrain_kept(kept: Any, row_axes: Any, rules: Rules = RULES) -> Any:
+    """Inside jit: keeps what a cache keeps where `kept_spec` says.
+
+    Does nothing outside `jax.set_mesh(mesh)`.
+
+    Args:
+      row_axes: the axis of rows of every array, in the structure of `kept`; None: all is left alone.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     axes = {axis for name in ("batch", "kv_heads") for axis in _axes(rules[name])}
-    if mesh.empty or not axes <= set(mesh.axis_names):
-        return cache
-    spec = cache_spec(cache.keys.shape, mesh, rules)
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), cache)
+    if row_axes is None or mesh.empty or not axes <= set(mesh.axis_names):
+        return kept
+    return jax.tree.map(
+        lambda x, rows: jax.lax.with_sharding_constraint(x, kept_spec(x.shape, rows, mesh, rules)), kept, row_axes
+    )
 
 
 def _across(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray | None:

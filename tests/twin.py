@@ -279,7 +279,7 @@ def twin_decode(
         with a fourth, min_confidence, it also ends once every masked position is surer.
       commit: a rule of above; the default is `lowest_entropy()`.
       stop: `(tau, max_entropy, min_confidence)`, the guards may be None.
-      cache: `("prefix" or "dual", refresh_every or None)`.
+      cache: `("prefix" or "dual", refresh_every or None)`; or one of `twin_caches`, which gives the logits itself.
       end_ids: tokens that end the row once nothing before them is masked; what is left becomes the first of them.
       canvas: tokens that are given, -1 where it is open.
       limit: forwards after which the row ends; a rule that also reopens, `(chosen, reopened)`, needs one.
@@ -313,6 +313,10 @@ def twin_decode(
             # 2. Logits of the window.
             if cache is None:
                 logits = model.logits(x)
+            elif callable(cache):
+                logits = cache(
+                    model, x, SimpleNamespace(P=P, masked=masked, window=window, age=age, forwards=len(out.kl))
+                )
             elif age == 0 or (cache[1] and age % cache[1] == 0):
                 logits, kept = model.forward(x)
             else:

@@ -22,8 +22,7 @@ from lrd_jax.decoding.start import init_state
 from lrd_jax.decoding.state import DecodeResult, DecodeState
 from lrd_jax.decoding.step import observed_step, should_continue, step
 from lrd_jax.errors import Refused
-from lrd_jax.models import KeyValues
-from lrd_jax.sharding import constrain_batch, constrain_cache
+from lrd_jax.sharding import constrain_batch, constrain_kept
 
 
 class Forward(NamedTuple):
@@ -229,7 +228,7 @@ def make_decode(model: Denoiser, config: DecodeConfig) -> Decoder:
 @PlatformJit
 def run_start(model, params, request: Request, config: DecodeConfig) -> DecodeState:
     """`Decoder.start` on checked arguments."""
-    return _laid_out(init_state(model, params, config, request))
+    return _laid_out(config, init_state(model, params, config, request))
 
 
 @functools.partial(PlatformJit, consumed=2)
@@ -240,12 +239,13 @@ def run_advance(model, params, state: DecodeState, n: jax.Array, config: DecodeC
         state, n = carry
         return step(model, params, config, state), n - 1
 
-    return _laid_out(jax.lax.while_loop(lambda carry: should_continue(carry[0]) & (carry[1] > 0), body, (state, n))[0])
+    state, _ = jax.lax.while_loop(lambda carry: should_continue(carry[0]) & (carry[1] > 0), body, (state, n))
+    return _laid_out(config, state)
 
 
-def _laid_out(state: DecodeState) -> DecodeState:
+def _laid_out(config: DecodeConfig, state: DecodeState) -> DecodeState:
     """On a mesh: rows split over `batch`, the same at the start and after every round, so that all compile once."""
-    cache = constrain_cache(state.cache) if isinstance(state.cache, KeyValues) else state.cache
+    cache = constrain_kept(state.cache, config.asking.row_axes(state.cache))
     return jax.tree.map(constrain_batch, state.replace(cache=None)).replace(cache=cache)
 
 

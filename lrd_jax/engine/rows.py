@@ -31,8 +31,7 @@ from lrd_jax.decoding.step import observed_step, where_rows
 from lrd_jax.engine.numbers import numbers_of, with_numbers
 from lrd_jax.engine.plan import Layout
 from lrd_jax.errors import Refused
-from lrd_jax.models import KeyValues
-from lrd_jax.sharding import constrain_batch, constrain_cache
+from lrd_jax.sharding import constrain_batch, constrain_kept
 
 _FACTS = 6  # columns of a table before the canvas
 
@@ -105,11 +104,12 @@ class ModelRows:
             run_empty.lower(*empty).compile()
             meet()
         self._slots = _on_device_of(params, run_empty(*empty))
-        kept = self._slots.state.cache
-        if len(prompts) > 1 and kept is not None and not isinstance(kept, KeyValues):
+        kept, cache = self._slots.state.cache, config.asking
+        shortens = cache.keeps_positions and cache.row_axes(kept) is not None
+        if len(prompts) > 1 and kept is not None and not shortens:
             raise Refused(
                 f"prompt_length={', '.join(map(str, prompts))}: this decoder's cache keeps a {type(kept).__name__}, "
-                "and only KeyValues can be shortened to the prompts of a round: give one length"
+                "which cannot be shortened to the prompts of a round: give one length"
             )
         if meet is not None:
             run_insert.lower(static, params, self._slots, nothing, config).compile()
@@ -177,7 +177,7 @@ def run_empty(static: tuple[Denoiser, Layout], params, numbers: jax.Array, confi
     )
     state = init_state(model, params, with_numbers(config, numbers), request)
     state = state.replace(reason=jnp.full(B, StopReason.FINISHED, jnp.int32))
-    return _laid_out(Slots(state=state, numbers=numbers, seen=_nothing_seen(B, G)))
+    return _laid_out(config, Slots(state=state, numbers=numbers, seen=_nothing_seen(B, G)))
 
 
 @functools.partial(PlatformJit, consumed=2)
@@ -194,7 +194,7 @@ def run_insert(static: tuple[Denoiser, Layout], params, slots: Slots, plan: jax.
     rests = state.replace(cache=None, reason=jnp.where(new.rests, StopReason.FINISHED, state.reason))
     state = where_rows(new.begins, fresh.replace(cache=None), rests)
     seen = where_rows(new.begins, _nothing_seen(*state.tokens.shape), slots.seen)
-    return _laid_out(Slots(state=state.replace(cache=cache), numbers=numbers, seen=seen))
+    return _laid_out(config, Slots(state=state.replace(cache=cache), numbers=numbers, seen=seen))
 
 
 @functools.partial(PlatformJit, consumed=2)
@@ -218,21 +218,26 @@ def run_round(
         after, sight = observed_step(model, params, config, state)
         return after, _seen_of(state, after, sight, seen), left - 1
 
-    carry = (_shortened(slots.state, length), slots.seen, n)
+    carry = (_shortened(config, slots.state, length), slots.seen, n)
     state, seen, left = jax.lax.while_loop(goes_on, body, carry)
-    return _laid_out(slots.replace(state=_restored(state, slots.state), seen=seen)), _table(state, seen, n - left)
+    slots = _laid_out(config, slots.replace(state=_restored(config, state, slots.state), seen=seen))
+    return slots, _table(state, seen, n - left)
 
 
-def _shortened(state: DecodeState, length: int) -> DecodeState:
+def _shortened(config: DecodeConfig, state: DecodeState, length: int) -> DecodeState:
     """The state with prompts `[B, Q]`."""
     cut = state.prompt.shape[1] - length
     if not cut:
         return state
-    cache = jax.tree.map(lambda kept: kept[:, :, cut:], state.cache)  # [layers, B, P + G, K, H]
+    cache = jax.tree.map(
+        lambda kept, rows: jax.lax.slice_in_dim(kept, cut, None, axis=rows + 1),
+        state.cache,
+        config.asking.row_axes(state.cache),
+    )
     return state.replace(prompt=state.prompt[:, cut:], prompt_mask=state.prompt_mask[:, cut:], cache=cache)
 
 
-def _restored(state: DecodeState, whole: DecodeState) -> DecodeState:
+def _restored(config: DecodeConfig, state: DecodeState, whole: DecodeState) -> DecodeState:
     """The state with the prompts of another `[B, P]`.
 
     What a row had cached there is padding to it. It becomes 0: of who was in the slot before it may be left a NaN.
@@ -240,7 +245,11 @@ def _restored(state: DecodeState, whole: DecodeState) -> DecodeState:
     cut = whole.prompt.shape[1] - state.prompt.shape[1]
     if not cut:
         return state
-    cache = jax.tree.map(lambda kept: jnp.pad(kept, ((0, 0), (0, 0), (cut, 0), (0, 0), (0, 0))), state.cache)
+    cache = jax.tree.map(
+        lambda kept, rows: jnp.pad(kept, [(cut if axis == rows + 1 else 0, 0) for axis in range(kept.ndim)]),
+        state.cache,
+        config.asking.row_axes(state.cache),
+    )
     return state.replace(prompt=whole.prompt, prompt_mask=whole.prompt_mask, cache=cache)
 
 
@@ -311,11 +320,9 @@ def _keys(seeds: jax.Array) -> jax.Array:
     return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 0))(seeds)
 
 
-def _laid_out(slots: Slots) -> Slots:
+def _laid_out(config: DecodeConfig, slots: Slots) -> Slots:
     """On a mesh: rows split over `batch`, the same after every program, so that each compiles once."""
-    cache = slots.state.cache
-    if isinstance(cache, KeyValues):
-        cache = constrain_cache(cache)
+    cache = constrain_kept(slots.state.cache, config.asking.row_axes(slots.state.cache))
     state = jax.tree.map(constrain_batch, slots.state.replace(cache=None))
     numbers, seen = constrain_batch(slots.numbers), jax.tree.map(constrain_batch, slots.seen)
     return Slots(state=state.replace(cache=cache), numbers=numbers, seen=seen)

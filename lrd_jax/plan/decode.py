@@ -20,7 +20,7 @@ from lrd_jax.errors import Refused
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.plan.hlo import Cost, Program
 from lrd_jax.plan.job import require_rows
-from lrd_jax.sharding import RULES, batch_sharding, cache_spec, padded_params
+from lrd_jax.sharding import RULES, batch_sharding, kept_spec, padded_params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class DecodeJob:
         cache, state = self._carried(mesh)
         return {
             "parameters": sum(map(_part, jax.tree.leaves(self._params(mesh)))),
-            "cache": sum(_part(_placed(leaf, _like_cache(leaf, mesh))) for leaf in jax.tree.leaves(cache)),
+            "cache": sum(map(_part, jax.tree.leaves(self._like_cache(cache, mesh)))),
             "state": sum(_part(_placed(leaf, self._like_logits(leaf, mesh))) for leaf in jax.tree.leaves(state)),
         }
 
@@ -85,6 +85,15 @@ class DecodeJob:
             padded_params(Model(self.model), mesh),
         )
 
+    def _like_cache(self, cache: Any, mesh: Mesh | AbstractMesh) -> Any:
+        """Every array that the cache keeps, as it lies on the mesh; one that says nothing of its rows lies whole."""
+        axes = self.config.asking.row_axes(cache)
+        if axes is None:
+            return jax.tree.map(lambda leaf: _placed(leaf, NamedSharding(mesh, PartitionSpec())), cache)
+        return jax.tree.map(
+            lambda leaf, rows: _placed(leaf, NamedSharding(mesh, kept_spec(leaf.shape, rows, mesh))), cache, axes
+        )
+
     def _like_logits(self, leaf: Any, mesh: Mesh | AbstractMesh) -> NamedSharding:
         """Rows split; and the vocabulary, where the last axis is it and divides."""
         size = self.model.vocab_size
@@ -108,10 +117,6 @@ class DecodeJob:
 
 def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _like_cache(leaf: Any, mesh: Mesh | AbstractMesh) -> NamedSharding:
-    return NamedSharding(mesh, cache_spec(leaf.shape, mesh))
 
 
 def _part(leaf: jax.ShapeDtypeStruct) -> int:

@@ -72,7 +72,9 @@ def test_a_round_computes_no_more_prompt_than_its_rows_need(loaded, cache, monke
 
 def test_a_cache_of_another_kind_has_one_length_of_prompt(loaded, monkeypatch):
     monkeypatch.setattr(DualCache, "empty", lambda self, model, params, batch, length: (jnp.zeros((batch, length)),))
-    with pytest.raises(Refused, match="prompt_length=8, 16: this decoder's cache keeps a tuple, and only KeyValues"):
+    with pytest.raises(
+        Refused, match="prompt_length=8, 16: this decoder's cache keeps a tuple, which cannot be shortened"
+    ):
         Engine(loaded, CONFIG.replace(cache=DualCache(7)), slots=2, prompt_length=(8, 16))
 
 

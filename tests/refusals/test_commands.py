@@ -109,6 +109,7 @@ ROWS = {
         (f"{GENERATE} --cache triple", "cache='triple' is unknown; choose one of"),
         (f"{GENERATE} --cache dual --cfg-scale 1", "exclude each other"),
         (f"{GENERATE} --cache.refresh-every 2", "this decoder has no cache"),
+        (f"{GENERATE} --cache dkv --cache.shift left", "cache.shift='left' must be one of un, un_right"),
         (f"{GENERATE} --cache dual --cache.refresh-every 0", "cache.refresh_every=0 must be an integer"),
         (f"{GENERATE} --commit magic", "commit='magic' is unknown; choose one of"),
         (f"{GENERATE} --mix none --mix.r-f 0.2", "mix=none takes that part away"),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.parts.part import Part
+from lrd_jax.models import KeyValues
 from lrd_jax.sharding import constrain_batch
 
 
@@ -23,8 +24,10 @@ class Inputs:
     embeddings: jax.Array  # [B, L, D]
     visible: jax.Array  # [B, L] bool, False at padding and beyond a row's own length
     positions: jax.Array  # [B, L] int32, of the rotation
+    masked: jax.Array  # [B, G] bool
     block: jax.Array  # [B] int32, the active block
     block_forwards: jax.Array  # [B] int32, forwards so far in it
+    forwards: jax.Array  # [B] int32, all so far
     running: jax.Array  # [B] bool
     ends: jax.Array | None  # [B] int32, place behind a row's own length; None: every row fills the canvas
     prompt: int = flax.struct.field(pytree_node=False)  # P
@@ -39,6 +42,21 @@ class Inputs:
         """int32 `[B]`: where the R hidden states begin that hold the logits wanted."""
         block = self.block if self.reach == self.window else jnp.zeros_like(self.block)
         return self.prompt + block * self.window - self.lead
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.embeddings.shape[1]
+
+    @property
+    def exists(self) -> jax.Array | None:
+        """bool `[B, L]`: before the row's own end; None: every row fills the canvas."""
+        return None if self.ends is None else jnp.arange(self.length) < self.ends[:, None]
+
+    @property
+    def last(self) -> jax.Array:
+        """bool `[B, L]` or `[1, L]`: the row's last position."""
+        return jnp.arange(self.length) == (self.length if self.ends is None else self.ends[:, None]) - 1
 
 
 class Cache(Part):
@@ -59,6 +77,19 @@ class Cache(Part):
         As it stands it is for caches that a row fills in its first forward: nothing need be emptied.
         """
         return kept
+
+    def row_axes(self, kept: Any) -> Any:
+        """The axis of rows in every array that is kept, in its structure; None: unknown, and left alone.
+
+        It is for meshes, which split rows, and for rounds of an engine that leave out what pads every prompt: there the
+        axis behind it is that of positions, unless `keeps_positions` says otherwise.
+        """
+        return jax.tree.map(lambda _: 1, kept) if isinstance(kept, KeyValues) else None
+
+    @property
+    def keeps_positions(self) -> bool:
+        """Whether something is kept of every position, in its place."""
+        return True
 
     def waiting(self, inputs: Inputs) -> jax.Array | None:
         """bool `[B]`: running rows that take no part in this forward; None: all take part, always."""

@@ -1,18 +1,12 @@
 """Fast-dLLM's caches: a region is recomputed against the keys and values of an earlier forward.
 
-A cache is filled by a **refresh**: a forward of the whole sequence, which counts and commits like any other. Until the
-next refresh a forward recomputes only a **region** that begins with the active block. Its positions see each other as
-they are now, and every other position as the refresh saw it.
-
-The two cost very different amounts of time, so rows never mix them: rows that ask for a refresh wait until all running
-rows do, and then take it together. A row's own forwards are the same whoever else is in the batch; a batch pays for as
-few refreshes as the row that needs most of them.
+A refresh fills a cache. Until the next one a forward recomputes only a **region** that begins with the active block.
+Its positions see each other as they are now, and every other position as the refresh saw it.
 
 Axes: B batch, P prompt, L = prompt + canvas, W active window, T recomputed positions, D embed.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -20,15 +14,16 @@ import jax.numpy as jnp
 
 from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.model import Denoiser
-from lrd_jax.decoding.parts.cache.cache import Cache, Inputs
+from lrd_jax.decoding.parts.cache.cache import Inputs
+from lrd_jax.decoding.parts.cache.refreshing import RefreshingCache, at_most_once, everything, of_window, on_turn
 from lrd_jax.decoding.setting import count, setting
 from lrd_jax.models import KeyValues
-from lrd_jax.sharding import constrain_batch, constrain_cache
+from lrd_jax.sharding import constrain_batch
 
 _MOST_SIZES = 8  # each is compiled apart
 
 
-class RegionCache(Cache):
+class RegionCache(RefreshingCache):
     """A cache of keys and values that a refresh fills and a region reads.
 
     Attributes:
@@ -46,20 +41,11 @@ class RegionCache(Cache):
         """The sizes of region that are compiled, in blocks, the largest first; a row's region may be part of one."""
         raise NotImplementedError
 
-    def asks(self, block_forwards: jax.Array) -> jax.Array:
-        """bool `[B]`: rows whose next forward must be a refresh; block_forwards `[B]`, theirs in this block."""
-        return block_forwards % self.refresh_every == 0 if self.refresh_every else block_forwards == 0
+    def asks(self, inputs: Inputs) -> jax.Array:
+        return on_turn(self.refresh_every, inputs.block_forwards)
 
     def empty(self, model: Denoiser, params: Any, batch: int, length: int) -> KeyValues:
         return model.empty_cache(params, batch, length)
-
-    def served(self, inputs: Inputs) -> jax.Array:
-        """bool `[B]`: running rows that recompute their region."""
-        return inputs.running & ~self.asks(inputs.block_forwards)
-
-    def waiting(self, inputs: Inputs) -> jax.Array:
-        served = self.served(inputs)
-        return inputs.running & ~served & jnp.any(served)
 
     def forward(self, model: Denoiser, params: Any, inputs: Inputs, kept: KeyValues) -> tuple[jax.Array, KeyValues]:
         served = self.served(inputs)
@@ -76,16 +62,10 @@ class RegionCache(Cache):
         return hidden[:, :, None], kept
 
 
-def at_most_once(turn: jax.Array, function: Callable[[Any], Any], carry: Any) -> Any:
-    """function(carry) where turn, else carry: unlike a conditional it hands the carry on in place where it is left."""
-    return jax.lax.while_loop(lambda x: x[0], lambda x: (jnp.bool_(False), function(x[1])), (turn, carry))[1]
-
-
 def _refresh(model: Denoiser, params: Any, inputs: Inputs) -> tuple[jax.Array, KeyValues]:
     """The window's hidden states `[B, W, D]` from a forward of everything, and its keys and values."""
-    embeddings = constrain_batch(inputs.embeddings)
-    hidden, fresh = model.hidden_and_cache(params, embeddings, inputs.positions, inputs.visible)
-    return take_window(constrain_batch(hidden), inputs.seen_from, inputs.window), constrain_cache(fresh)
+    hidden, fresh = everything(model, params, inputs)
+    return of_window(hidden, inputs), fresh
 
 
 def _recompute(model: Denoiser, params: Any, inputs: Inputs, kept: KeyValues, stop: jax.Array, size: int) -> jax.Array:
