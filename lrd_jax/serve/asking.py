@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
+import numpy as np
+
 from lrd_jax.answer import Answer, Canvas, Update, answer_of
 from lrd_jax.errors import Refused
 from lrd_jax.serve.desk import Asked, Desk
@@ -104,6 +106,14 @@ class Asking:
         finally:
             watch.cancel()
             self.cancel()
+
+    def empty(self, index: int) -> Canvas:
+        """A row's canvas before its first forward."""
+        work = self.asked.rows[index][1].work
+        given = np.full(work.length, -1, np.int32) if work.canvas is None else work.canvas
+        guesses = np.full(len(given), -1, np.int32)
+        canvas = Canvas(tokens=given, masked=given < 0, guesses=guesses, steps=0, refining=False, running=True)
+        return canvas if self.asked.keep is None else canvas.cut(self.asked.keep)
 
     def interrupt(self, error: Exception) -> None:
         """Ends it with an error, in the event loop's thread."""

@@ -68,8 +68,8 @@ class Form:
             "lrd": {"forwards": len(prompts)},
         }
 
-    def chunk(self, brought: Brought | None, index: int, *, snapshot: bool = False) -> dict[str, Any]:
-        """A piece of a stream; without anything brought, the first of a row."""
+    def chunk(self, brought: Brought | None, index: int, *, canvas: Canvas | None = None) -> dict[str, Any]:
+        """A piece of a stream, a row's first where nothing was brought; with a snapshot of a canvas, if it is given."""
         text = "" if brought is None else brought.text
         said: dict[str, Any] = {"index": index}
         if self._is_chat:
@@ -82,8 +82,8 @@ class Form:
             said |= self._end(brought)
         else:
             said |= {"logprobs": None, "finish_reason": None}
-        if brought is not None and snapshot:
-            said.setdefault("lrd", {})["canvas"] = canvas_told(self._tokenizer, brought.canvas)
+        if canvas is not None:
+            said.setdefault("lrd", {})["canvas"] = canvas_told(self._tokenizer, canvas)
         return {**self._head, "object": "chat.completion.chunk" if self._is_chat else self._kind, "choices": [said]}
 
     def last(self, asking: Asking, ended: Sequence[Brought]) -> dict[str, Any]:

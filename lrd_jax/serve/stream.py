@@ -61,14 +61,14 @@ class EventStream(Response):
     async def _events(self, receive: Any, send: Any) -> None:
         form, snapshots = self._form, self._asking.asked.snapshots
         for index in range(len(self._asking.asked.rows)):
-            await _say(send, form.chunk(None, index))
+            await _say(send, form.chunk(None, index, canvas=self._asking.empty(index) if snapshots else None))
         rows: dict[int, Brought] = {}
         async with contextlib.aclosing(self._asking.brought(receive)) as all_brought:
             async for brought in all_brought:
                 if brought.answer is not None:
                     rows[brought.index] = brought
                 if brought.text or brought.answer is not None or snapshots:
-                    await _say(send, form.chunk(brought, brought.index, snapshot=snapshots))
+                    await _say(send, form.chunk(brought, brought.index, canvas=brought.canvas if snapshots else None))
         ended = [rows[index] for index in range(len(rows))]
         self._ended(self._asking, ended)
         if self._include_usage:

@@ -56,7 +56,8 @@ def test_a_stream_of_canvases_tells_every_forward(loaded, server):
     (wanted,) = Generator(loaded, DecodeConfig.lrd(16)).generate(PROMPTS[:1])
     chunks = streamed(server, TEXT, body)
     assert text_of(chunks) == wanted.text
-    seen = [chunk["choices"][0]["lrd"]["canvas"] for chunk in chunks[1:]]
+    empty, *seen = [chunk["choices"][0]["lrd"]["canvas"] for chunk in chunks]
+    assert (empty["forward"], empty["window"], empty["ids"]) == (0, None, [None] * 16)
     assert [canvas["forward"] for canvas in seen] == list(range(1, wanted.forwards + 1))
     for canvas in seen[:-1]:
         assert canvas["window"] == [0, 16]
