@@ -30,6 +30,8 @@ COMMANDS = {
     "generate": ["generate", "--input", "questions.txt", "--output", "answers.txt", "--temperature", "0.7", *DECODER],
     "chat": ["chat", "--no-chat", *DECODER],
     "convert": ["convert", "hf", "converted"],
+    "verify": ["verify", "converted"],
+    "export": ["export", "converted", "exported"],
     "train": ["train", "train.toml", "--mesh", "data=2,tensor=2"],  # 2 heads, a vocabulary that 2 may not divide
     "resume": ["train", "resume.toml", "--mesh", "fsdp=4"],
 }

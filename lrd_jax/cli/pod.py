@@ -16,14 +16,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lrd_jax.options import Processes
+
+if TYPE_CHECKING:
+    from lrd_jax.pods.agreement import PeerFailed
 
 _OUTPUTS = ("output", "picture")  # fields of options that name what a command writes
 _SAME = ("coordinator", "num_processes", "process_id", *_OUTPUTS)  # may differ between processes
 _LEAVING_SECONDS = 4.0  # longest wait of a process that failed for others that fail too
-_LOST = 1  # status of a process whose peer has failed or is gone
+_HEARD_SECONDS = 1.5  # longest wait of one that hears of a failure for others that hear of it
 
 
 @contextlib.contextmanager
@@ -57,14 +60,10 @@ def joined(options: Any) -> Iterator[Any]:
         yield _aside(options, folder, places)
 
 
-def _lost(what: str) -> None:
+def _lost(failure: "PeerFailed") -> None:
     """Ends this process from the thread that heard of it; the others hear of it too."""
-    from lrd_jax.pods import is_first
-
-    print(f"error: {what}", file=sys.__stderr__, flush=True)
-    if is_first():
-        time.sleep(1.5)  # all end with it, and with a message of their own those that hear of it first
-    os._exit(_LOST)
+    print(f"error: {failure}", file=sys.__stderr__, flush=True)
+    _go(failure.status, _HEARD_SECONDS)
 
 
 def first_alone(doing: str, work: Callable[[], Any]) -> Any:
@@ -74,7 +73,12 @@ def first_alone(doing: str, work: Callable[[], Any]) -> Any:
       ValueError: on every process, what `work` refuses.
     """
     from lrd_jax.pods import from_first, is_first
+    from lrd_jax.pods.agreement import process_of
 
+    if process_of() is not None:
+        import jax
+
+        jax.local_devices()  # processes find their devices together: process 0 may need one, and waits for the others'
     if not is_first():
         print(f"waiting for process 0, which is {doing}", file=sys.__stderr__, flush=True)
     return from_first(work)
@@ -101,10 +105,18 @@ def leave(error: BaseException, words: str | None, status: int) -> None:
         print(f"error: {'' if process == 0 else f'process {process}: '}{words}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    agreement.tell_failure(words)
-    agreement.meet("leaving", _LEAVING_SECONDS)
-    if process == 0:
-        time.sleep(_LEAVING_SECONDS / 2)  # all end with it, and with a status of their own those that are first
+    status = getattr(error, "status", status)  # of a peer that failed
+    agreement.tell_failure(agreement.Failure(words, status))
+    _go(status, _LEAVING_SECONDS)
+
+
+def _go(status: int, patience: float) -> NoReturn:
+    """Ends this process once the others have come as far, or do not come; process 0, with which all end, after them."""
+    from lrd_jax.pods.agreement import is_first, meet
+
+    meet("leaving", patience)
+    if is_first():
+        time.sleep(1.0)
     os._exit(status)
 
 

@@ -6,7 +6,7 @@ Every process must come to the same calls in the same order. Who waits here for 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax._src.distributed import global_state  # the service that Orbax and JAX itself meet by
 from jax.errors import JaxRuntimeError
@@ -14,6 +14,7 @@ from jax.errors import JaxRuntimeError
 from lrd_jax.errors import Refused, check_function
 
 ROOT, FAILED = "lrd_jax", "lrd_jax/failed"
+GONE = 1  # status of a process that did not say why it ended
 _POLL_MS = 1000
 _WORDS = 60  # characters of a value in a message
 _NAMED = 5  # differences in a message
@@ -22,8 +23,19 @@ _calls = 0
 _own: list[str] = []  # keys of this process that may still be read
 
 
+class Failure(NamedTuple):
+    """Why a process ended, in words for people, and with which status."""
+
+    words: str
+    status: int
+
+
 class PeerFailed(Refused):
     """Another process of the program failed, and has told why."""
+
+    def __init__(self, process: int, failure: Failure):
+        super().__init__(f"process {process} ended: {failure.words}")
+        self.status = failure.status
 
 
 def is_first() -> bool:
@@ -81,15 +93,17 @@ def from_first(produce: Callable[[], Any]) -> Any:
     return told["value"]
 
 
-def tell_failure(message: str) -> None:
-    """Tells the others, where they wait in a function above, that this process ends with an error."""
+def tell_failure(failure: Failure, process: int | None = None) -> None:
+    """Tells the others, where they wait in a function above, that this process ends with an error, or `process` has."""
     if not _alone():
-        global_state.client.key_value_set(f"{FAILED}/{global_state.process_id}", message)
+        number = global_state.process_id if process is None else process
+        global_state.client.key_value_set(f"{FAILED}/{number}", _dumped(failure), allow_overwrite=True)
 
 
-def failures() -> dict[int, str]:
+def failures() -> dict[int, Failure]:
     """What the processes told that failed, by their numbers."""
-    return {int(key.rpartition("/")[2]): told for key, told in global_state.client.key_value_dir_get(FAILED)}
+    told = global_state.client.key_value_dir_get(FAILED)
+    return {int(key.rpartition("/")[2]): Failure(*json.loads(failure)) for key, failure in told}
 
 
 def meet(name: str, seconds: float) -> bool:
@@ -134,7 +148,7 @@ def _get(key: str) -> str:
                 raise
         if failed := failures():
             process = min(failed)
-            raise PeerFailed(f"process {process} ended: {failed[process]}")
+            raise PeerFailed(process, failed[process])
 
 
 def _forget(current: str) -> None:

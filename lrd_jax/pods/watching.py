@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from jax._src.distributed import global_state
 from jax.errors import JaxRuntimeError
 
-from lrd_jax.pods.agreement import FAILED, ROOT, failures
+from lrd_jax.pods.agreement import GONE, ROOT, Failure, PeerFailed, failures, tell_failure
 from lrd_jax.pods.connecting import heartbeat_of
 
 _ALIVE = f"{ROOT}/alive"
@@ -21,11 +21,11 @@ _PROBE_MS = 1000
 
 
 @contextlib.contextmanager
-def watched(lost: Callable[[str], None]) -> Iterator[None]:
+def watched(lost: Callable[[PeerFailed], None]) -> Iterator[None]:
     """While the context is open, calls `lost` with what happened once another process has failed or is gone.
 
     Args:
-      lost: called from a thread of its own; it ends this process.
+      lost: called from a thread of its own with what a wait would have raised; it ends this process.
     """
     if global_state.client is None:
         yield
@@ -40,7 +40,7 @@ def watched(lost: Callable[[str], None]) -> Iterator[None]:
         thread.join()
 
 
-def _watch(ended: threading.Event, lost: Callable[[str], None]) -> None:
+def _watch(ended: threading.Event, lost: Callable[[PeerFailed], None]) -> None:
     client, process = global_state.client, global_state.process_id
     patience = _PATIENCE * heartbeat_of()
     heard: dict[str, tuple[str, float]] = {}  # of each process: its last beat, and when it was new
@@ -54,22 +54,22 @@ def _watch(ended: threading.Event, lost: Callable[[str], None]) -> None:
             client.key_value_set(f"{_ALIVE}/{process}", _DONE if over else str(beats), allow_overwrite=True)
             if over:
                 return
-            found = {number: words for number, words in failures().items() if number != process}
+            found = {number: failure for number, failure in failures().items() if number != process}
             if process == 0:
                 silent = _silent(heard, dict(client.key_value_dir_get(_ALIVE)), patience)
                 for number in silent:
-                    found[number] = f"it was not heard of for {patience:.0f} s"
-                    client.key_value_set(f"{FAILED}/{number}", found[number], allow_overwrite=True)
+                    found[number] = Failure(f"it was not heard of for {patience:.0f} s", GONE)
+                    tell_failure(found[number], number)
             answered = time.monotonic()
         except JaxRuntimeError:
             if over:
                 return
             if time.monotonic() - answered < patience:
                 continue
-            found = {0: f"it did not answer for {patience:.0f} s"}
+            found = {0: Failure(f"it did not answer for {patience:.0f} s", GONE)}
         if found:
             number = min(found)
-            lost(f"process {number} ended: {found[number]}")
+            lost(PeerFailed(number, found[number]))
             return
 
 

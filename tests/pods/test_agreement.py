@@ -83,9 +83,10 @@ def test_what_differs_is_named_with_who_has_it(service):
 
 
 def test_a_process_that_waits_hears_of_one_that_failed(service):
-    service.held["lrd_jax/failed/0"] = "the file is not there"
-    with pytest.raises(agreement.PeerFailed, match=r"^process 0 ended: the file is not there$"):
+    service.held["lrd_jax/failed/0"] = '["the file is not there", 2]'
+    with pytest.raises(agreement.PeerFailed, match=r"^process 0 ended: the file is not there$") as error:
         from_first(pytest.fail)
+    assert error.value.status == 2
 
 
 def test_the_others_hear_what_process_0_gives_or_refuses(service):
@@ -99,10 +100,10 @@ def test_the_others_hear_what_process_0_gives_or_refuses(service):
 def test_a_failure_is_heard_during_other_work(service, monkeypatch):
     monkeypatch.setenv("LRD_JAX_HEARTBEAT_SECONDS", "1")
     heard, lost = threading.Event(), []
-    with watching.watched(lambda words: (lost.append(words), heard.set())):
-        service.held["lrd_jax/failed/0"] = "no room"
+    with watching.watched(lambda failure: (lost.append((str(failure), failure.status)), heard.set())):
+        service.held["lrd_jax/failed/0"] = '["no room", 2]'
         assert heard.wait(20)
-    assert lost == ["process 0 ended: no room"]
+    assert lost == [("process 0 ended: no room", 2)]
 
 
 def test_process_0_hears_of_one_that_is_silent(service, monkeypatch):
@@ -110,10 +111,10 @@ def test_process_0_hears_of_one_that_is_silent(service, monkeypatch):
     monkeypatch.setenv("LRD_JAX_HEARTBEAT_SECONDS", "2")
     heard, lost = threading.Event(), []
     service.held |= {"lrd_jax/alive/1": "7", "lrd_jax/alive/2": "done"}
-    with watching.watched(lambda words: (lost.append(words), heard.set())):
+    with watching.watched(lambda failure: (lost.append((str(failure), failure.status)), heard.set())):
         assert heard.wait(20)
-    assert lost == ["process 1 ended: it was not heard of for 1 s"]
-    assert service.held["lrd_jax/failed/1"] == "it was not heard of for 1 s"
+    assert lost == [("process 1 ended: it was not heard of for 1 s", 1)]
+    assert json.loads(service.held["lrd_jax/failed/1"]) == ["it was not heard of for 1 s", 1]
 
 
 def test_a_mesh_is_read():

@@ -8,6 +8,7 @@ import goldens
 import pytest
 from pod_commands import COMMANDS, DECODER, QUESTIONS, TRAINING
 from pod_launching import HEARTBEAT, HERE, Pod
+from safetensors.numpy import load_file
 
 import lrd_jax
 from lrd_jax.cli import main
@@ -64,7 +65,8 @@ def said(pod):
 def test_process_0_prints_and_the_other_is_silent(pod, said, name):
     (out, _), (silent, err) = said[1][name]
     assert not silent
-    assert err == ("waiting for process 0, which is converting\n" if name == "convert" else "")
+    doing = {"convert": "converting", "verify": "verifying", "export": "exporting"}.get(name)
+    assert err == (f"waiting for process 0, which is {doing}\n" if doing else "")
     assert out or name == "generate"
     assert [(pod.folder / f"{i}.{name}.status").read_text() for i in range(2)] == ["0", "0"]
 
@@ -82,8 +84,15 @@ def test_chat_hears_process_0(said):
     assert said[1]["chat"][0][0] == answer.text + "\n"
 
 
-def test_process_0_converts(pod, said):
+def test_process_0_converts_verifies_and_exports(pod, said):
     assert len(verify(pod.folder / "converted").tensors) > 10
+    assert said[1]["verify"][0][0].endswith("as they were written\n")
+    (exported,) = (pod.folder / "exported").glob("*.safetensors")
+    assert {name: array.tobytes() for name, array in load_file(exported).items()} == {
+        name: array.tobytes()
+        for part in (pod.folder / "hf").glob("*.safetensors")
+        for name, array in load_file(part).items()
+    }
 
 
 @pytest.mark.parametrize("run", ["run", "resumed"])

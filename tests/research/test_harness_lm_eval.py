@@ -282,6 +282,12 @@ def test_a_killed_command_goes_on_to_the_records_of_an_unbroken_one(folder, data
     assert "gsm8k-plain-8" in capsys.readouterr().out
 
 
+def test_libraries_make_no_noise(folder, data, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)  # of no repository
+    assert main(evaluate(folder, data, tmp_path, "--limit", "1")) == 0
+    assert "git repository" not in capfd.readouterr().err
+
+
 def test_other_settings_in_the_same_folder_are_refused(folder, data, tmp_path, capsys):
     assert main(evaluate(folder, data, tmp_path, "--limit", "2")) == 0
     capsys.readouterr()

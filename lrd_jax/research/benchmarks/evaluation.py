@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
+import lm_eval.evaluator
 
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.research.benchmarks.benchmarks import BENCHMARK_OF_TASK
@@ -51,6 +52,7 @@ def evaluate(
     """
     if programs is not None:
         use_sandbox(programs.passes)  # without a sandbox, where the user allows it
+    lm_eval.evaluator.get_git_commit_hash = lambda: None  # of the working folder; git complains where that has none
     grade_code = None if programs is None else programs.grade
     for trial in trials:
         folder = trial.folder(output)
