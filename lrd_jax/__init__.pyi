@@ -20,6 +20,7 @@ from .decoding.parts.cache.region import DualCache as DualCache
 from .decoding.parts.cache.region import PrefixCache as PrefixCache
 from .decoding.parts.commit.basic import LowestEntropy as LowestEntropy
 from .decoding.parts.commit.basic import Threshold as Threshold
+from .decoding.parts.commit.dilated import DUS as DUS
 from .decoding.parts.commit.parallel import KLASS as KLASS
 from .decoding.parts.commit.parallel import EntropyBound as EntropyBound
 from .decoding.parts.commit.parallel import Factor as Factor
@@ -32,6 +33,8 @@ from .decoding.parts.commit.rule import CommitRule as CommitRule
 from .decoding.parts.commit.settling import All as All
 from .decoding.parts.commit.settling import Reopening as Reopening
 from .decoding.parts.commit.settling import Settled as Settled
+from .decoding.parts.commit.wide import WINO as WINO
+from .decoding.parts.commit.wide import Capped as Capped
 from .decoding.parts.divergence import Divergence as Divergence
 from .decoding.parts.draw import Draw as Draw
 from .decoding.parts.mix import Mix as Mix

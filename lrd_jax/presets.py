@@ -22,6 +22,9 @@ DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
     "llada": DecodeConfig.llada,
     "dream": DecodeConfig.dream,
     "settle": DecodeConfig.settle,
+    "klass": DecodeConfig.klass,
+    "dus": DecodeConfig.dus,
+    "wino": DecodeConfig.wino,
 }
 
 PAPER_CHECKPOINTS = ("llada-8b-base", "llada-8b-instruct", "llada-1.5", "dream-7b-base", "dream-7b-instruct")
@@ -54,7 +57,7 @@ class Short:
 SHORT_NAMES = {
     "r_f": Short(("mix.r_f",), "the mixing", "lrd, paper or settle"),
     "tau": Short(("refine.tau", "stop.tau"), "the refinement and the stop", "lrd, paper or settle"),
-    "threshold": Short(("commit.threshold",), "a commit rule that has one", "lrd, paper, plain or fast"),
+    "threshold": Short(("commit.threshold",), "a commit rule that has one", "lrd, paper, plain, fast, dus or wino"),
     "steps": Short(("commit.steps",), "a commit rule that plans its steps", "llada or dream"),
     "temperature": Short(("draw.temperature",)),
     "top_p": Short(("draw.top_p",)),

@@ -37,10 +37,14 @@ part of a cache: what the queries attend to `[B, T, N, H]`, and what is kept of 
 
 
 def full_attention(mask: jax.Array) -> Attend:
-    """Every query sees the cached keys and the block's own, where the mask `[B, S + T]` lets it; nothing is kept."""
+    """Every query sees the cached keys and the block's own, where the mask lets it; nothing is kept.
+
+    Args:
+      mask: bool `[B, S + T]`, one for all queries, or `[B, T, S + T]`, one for each.
+    """
 
     def attend(q, k, v, cache):
-        return attention(q, *joined(cache, k, v), mask[:, None]), None
+        return attention(q, *joined(cache, k, v), _of_queries(mask)), None
 
     return attend
 
@@ -49,9 +53,14 @@ def keeping_attention(mask: jax.Array) -> Attend:
     """`full_attention` that keeps each block's own keys and values, cached ones not included."""
 
     def attend(q, k, v, cache):
-        return attention(q, *joined(cache, k, v), mask[:, None]), KeyValues(k, v)
+        return attention(q, *joined(cache, k, v), _of_queries(mask)), KeyValues(k, v)
 
     return attend
+
+
+def _of_queries(mask: jax.Array) -> jax.Array:
+    """`[B, T or 1, S]`."""
+    return mask if mask.ndim == 3 else mask[:, None]
 
 
 def joined(cache: KeyValues | None, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -223,7 +232,8 @@ class Model:
         Args:
           embeddings: `[B, L, D]`, of tokens or soft mixtures.
           positions: int32 `[B, L]`, see `positions_of`.
-          mask: bool `[B, L]`, False where a position is padding that nobody may attend to.
+          mask: bool `[B, L]`, False where a position is padding that nobody may attend to; or `[B, L, L]`, True where
+            the first may attend to the second.
 
         Returns:
           `[B, L, D]` in the params' dtype; meaningless at padding.

@@ -163,13 +163,15 @@ def entropy_bound(gamma):
 class Klass:
     """KLASS: all sure positions whose KL was small `patience` times running, else the most confident one."""
 
+    carried = True  # a block's first KL is to the last forward of the block before
+
     def __init__(self, kl, confidence, patience):
         self.kl, self.confidence, self.patience = kl, confidence, patience
+
+    def begin(self, width):
         self.history = []
 
     def observe(self, kl):
-        if np.isinf(kl).any():  # a new block
-            self.history = []
         self.history.append(kl)
 
     def __call__(self, belief, masked, step):
@@ -274,10 +276,12 @@ def twin_decode(
     """Decodes one row.
 
     Args:
-      mix: `(r_f, top_p)`.
+      mix: `(r_f, top_p)`; or an object whose `begin(width)` is called with every block and whose call gives what the
+        window feeds back, `mix(model, belief, masked)`.
       refine: `(tau, max_steps, before)`: once before the first commit of a "block", or anew before every "commit";
         with a fourth, min_confidence, it also ends once every masked position is surer.
-      commit: a rule of above; the default is `lowest_entropy()`.
+      commit: a rule of above; the default is `lowest_entropy()`. One that is `carried` observes the KL to the forward
+        before across blocks; one that reads a `shadow` finds the belief's.
       stop: `(tau, max_entropy, min_confidence)`, the guards may be None.
       cache: `("prefix" or "dual", refresh_every or None)`; or one of `twin_caches`, which gives the logits itself.
       end_ids: tokens that end the row once nothing before them is masked; what is left becomes the first of them.
@@ -304,6 +308,9 @@ def twin_decode(
         soft = np.tile(e_mask, (W, 1))
         in_commit, previous = refine is None, None
         age = 0  # forwards of this block
+        for rule in (commit, mix):
+            if hasattr(rule, "begin"):
+                rule.begin(W)
         commits, quiet = 0, 0  # forwards that committed, and forwards since the last of them
         while masked[window].any() and len(out.kl) != limit:
             # 1. Input embeddings.
@@ -311,6 +318,7 @@ def twin_decode(
             for i in window[masked[window]]:
                 x[P + i] = soft[i - start]
             # 2. Logits of the window.
+            region = ()
             if cache is None:
                 logits = model.logits(x)
             elif callable(cache):
@@ -322,20 +330,30 @@ def twin_decode(
             else:
                 place = np.arange(P + G)
                 fresh = (place >= P + start) & ((cache[0] == "prefix") | (place < P + start + W))
-                logits, _ = model.forward(x, kept, fresh)
+                region = kept, fresh
+                logits, _ = model.forward(x, *region)
+            known = out.logits and (age > 0 or not isinstance(cache, tuple))  # these do not reach the next block
             age += 1
+            if hasattr(commit, "shadow"):
+                shadow = model.shadows(x, P + start, W, *region)
+                if suppress_mask:
+                    shadow[:, model.mask_id] = -np.inf
             if cfg_scale:
                 x[:P] = e_mask
                 unconditional = model.logits(x)
                 logits = unconditional + (cfg_scale + 1) * (logits - unconditional)
             if suppress_mask:
                 logits[:, model.mask_id] = -np.inf
+            before = softmax(out.logits[-1])[window] if known else None
             out.logits.append(logits[P:])
             logits = logits[P + window]
             # 3. Beliefs.
             p = softmax(logits)
             entropy = np.array([entropy_of(row) for row in p])
             belief = SimpleNamespace(logits=logits, probs=p, entropy=entropy, conf=p.max(axis=-1))
+            belief.before = before
+            if hasattr(commit, "shadow"):
+                belief.shadow = softmax(shadow)[np.arange(W), canvas[window]]
             # 4. Divergence from the previous belief.
             kl = np.inf
             belief.kl = np.full(W, np.inf)  # on a block's first forward
@@ -351,6 +369,8 @@ def twin_decode(
             # 5. Refine until settled; the forward that settles commits.
             quiet += 1
             if hasattr(commit, "observe"):
+                if hasattr(commit, "carried") and before is not None:
+                    belief.kl = np.array([kl_of(p[i], before[i]) for i in range(W)])
                 commit.observe(belief.kl)
             if not in_commit:
                 tau, max_steps, _, *sure = refine
@@ -375,7 +395,9 @@ def twin_decode(
                 in_commit = refine is None or refine[2] == "block"
             # 7. What is still masked feeds its belief back.
             sizes = np.zeros(W, int)
-            for i in range(W) if mix and min(mix) > 0 else ():
+            if callable(mix):
+                soft = mix(model, belief, open_)
+            for i in range(W) if isinstance(mix, tuple) and min(mix) > 0 else ():
                 r_f, top_p = mix
                 ids = nucleus_of(p[i], top_p)
                 alpha = r_f * (1 - entropy[i] / np.log(V))

@@ -53,22 +53,22 @@ class TwinModel:
     def norm(self, x, scale):
         return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + self.eps) * scale
 
-    def rope(self, x):
+    def rope(self, x, positions):
         """Rotates heads `[L, heads, H]`: the halves of a head are the two coordinates, position i turns by i."""
-        L, _, H = x.shape
+        H = x.shape[-1]
         frequencies = self.config["rope_theta"] ** (-np.arange(0, H, 2) / H)
-        angles = (np.arange(L)[:, None] * frequencies)[:, None, :]
+        angles = (positions[:, None] * frequencies)[:, None, :]
         left, right = x[..., : H // 2], x[..., H // 2 :]
         cos, sin = np.cos(angles), np.sin(angles)
         return np.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
 
-    def attend(self, q, k, v):
-        """Every position sees every position; head n reads kv head n // (N / K)."""
+    def attend(self, q, k, v, sees):
+        """Queries see the keys that `sees` `[L, S]` says; head n reads kv head n // (N / K)."""
         out = np.empty_like(q)
         for n in range(self.N):
             kv = n // (self.N // self.K)
             scores = q[:, n] @ k[:, kv].T / np.sqrt(q.shape[-1])
-            out[:, n] = softmax(scores) @ v[:, kv]
+            out[:, n] = softmax(np.where(sees, scores, -np.inf)) @ v[:, kv]
         return out
 
     def logits(self, x):
@@ -81,23 +81,45 @@ class TwinModel:
         Given `old`, another forward's keys and values, they stand in for this one's outside of `fresh`, bool `[L]`.
         Everything is recomputed all the same: what is not fresh is only not seen.
         """
+        L = len(x)
+        raw, seen = self.run(x, np.arange(L), np.ones((L, L), bool), old, fresh)
+        return np.concatenate([raw[:1], raw[:-1]]) if self.dream else raw, seen
+
+    def shadows(self, x, start, width, old=None, fresh=None):
+        """Logits `[W, V]` of a [MASK] row behind all others for each position from `start` on, to which it is hidden.
+
+        Shadows see each other, and nobody else sees them. Each stands where the logits of its position stand.
+        """
+        L, W = len(x), width
+        at = start + np.arange(W)
+        sees = np.zeros((L + W, L + W), bool)
+        sees[:, :L], sees[L:, L:] = True, True
+        sees[L + np.arange(W), at] = False
+        positions = np.concatenate([np.arange(L), at - self.dream])
+        x = np.concatenate([x, np.tile(self.table[self.mask_id], (W, 1))])
+        if old is not None:
+            old = [[np.concatenate([kept, np.zeros((W, *kept.shape[1:]))]) for kept in pair] for pair in old]
+            fresh = np.concatenate([fresh, np.ones(W, bool)])
+        return self.run(x, positions, sees, old, fresh)[0][L:]
+
+    def run(self, x, positions, sees, old=None, fresh=None):
+        """Raw logits, every row its own, and the keys and values of every block."""
         L, D = x.shape
         seen = []
         for block, ((norm1, q, k, v, out, norm2, gate, up, down), (q_bias, k_bias, v_bias)) in enumerate(self.blocks):
             h = self.norm(x, norm1)
             heads = [(h @ w.T + b).reshape(L, -1, D // self.N) for w, b in ((q, q_bias), (k, k_bias), (v, v_bias))]
-            keys, values = self.rope(heads[1]), heads[2]
+            keys, values = self.rope(heads[1], positions), heads[2]
             if old is not None:
                 keys, values = (
                     np.where(fresh[:, None, None], *pair) for pair in zip((keys, values), old[block], strict=True)
                 )
             seen.append((keys, values))
-            x = x + self.attend(self.rope(heads[0]), keys, values).reshape(L, D) @ out.T
+            x = x + self.attend(self.rope(heads[0], positions), keys, values, sees).reshape(L, D) @ out.T
             h = self.norm(x, norm2)
             gated = h @ gate.T
             x = x + (gated / (1 + np.exp(-gated)) * (h @ up.T)) @ down.T
-        raw = self.norm(x, self.final_norm) @ self.head.T
-        return np.concatenate([raw[:1], raw[:-1]]) if self.dream else raw, seen
+        return self.norm(x, self.final_norm) @ self.head.T, seen
 
 
 def softmax(x):

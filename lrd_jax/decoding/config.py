@@ -9,9 +9,12 @@ from jax.core import Tracer
 
 from lrd_jax.decoding.parts.cache.cache import Cache, NoCache
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy, Threshold
+from lrd_jax.decoding.parts.commit.dilated import DUS
+from lrd_jax.decoding.parts.commit.parallel import KLASS
 from lrd_jax.decoding.parts.commit.reference import Dream, Scheduled
 from lrd_jax.decoding.parts.commit.rule import CommitRule
 from lrd_jax.decoding.parts.commit.settling import All
+from lrd_jax.decoding.parts.commit.wide import WINO
 from lrd_jax.decoding.parts.divergence import Divergence
 from lrd_jax.decoding.parts.draw import Draw
 from lrd_jax.decoding.parts.mix import Mix, MixRule
@@ -88,6 +91,11 @@ class DecodeConfig:
                 f"DecodeConfig.cache={self.cache!r} computes a part of the canvas, and {', '.join(asks)} reads all of "
                 "it on every forward; leave one of them out"
             )
+        if "shadow" in self.reads and not self.asking.feeds_shadows:
+            raise Refused(
+                f"DecodeConfig.cache={self.cache!r} feeds positions of the canvas only, and commit={self.commit!r} "
+                "asks for shadows of them on every forward; leave one of them out"
+            )
         self.commit.check_canvas(self.gen_length, self.num_blocks)
 
     @property
@@ -135,6 +143,17 @@ class DecodeConfig:
     def reach(self) -> int:
         """R, positions that a forward is read at."""
         return self.gen_length if self.reads_canvas else self.window
+
+    @property
+    def carries(self) -> bool:
+        """Whether a block's first forward is compared with the last one of the block before, which must have gone so
+        far: a cache that computes a part of the canvas knows nothing of the next block, which then begins anew."""
+        return "carried" in self.reads and self.asking.reaches_canvas
+
+    @property
+    def asked(self) -> int:
+        """Positions that a forward gives hidden states of, of which R are read."""
+        return self.gen_length if self.carries else self.reach
 
     @property
     def step_limit(self) -> int:
@@ -213,3 +232,22 @@ class DecodeConfig:
     def fast(cls, gen_length: int = 256, *, threshold: float = 0.9, **changes: Any) -> "DecodeConfig":
         """Fast-dLLM's parallel commits: hard masks, every position at least as sure as `threshold`."""
         return cls(gen_length, **{"commit": Threshold(threshold), **changes})
+
+    @classmethod
+    def klass(
+        cls, gen_length: int = 256, *, kl: float = 0.01, confidence: float = 0.9, **changes: Any
+    ) -> "DecodeConfig":
+        """KLASS's parallel commits as published: hard masks, every sure position whose belief stood still twice."""
+        return cls(gen_length, **{"commit": KLASS(kl, confidence), **changes})
+
+    @classmethod
+    def dus(cls, gen_length: int = 256, *, base: int = 2, **changes: Any) -> "DecodeConfig":
+        """DUS's dilated rounds: hard masks, log2 of a block's length in forwards for each block."""
+        return cls(gen_length, **{"commit": DUS(base), **changes})
+
+    @classmethod
+    def wino(
+        cls, gen_length: int = 256, *, threshold: float = 0.6, threshold_back: float = 0.9, **changes: Any
+    ) -> "DecodeConfig":
+        """WINO's wide commits, taken back where the rest of the canvas does not bear them out: hard masks."""
+        return cls(gen_length, **{"commit": WINO(threshold, threshold_back), **changes})

@@ -11,6 +11,7 @@ from lrd_jax.decoding.canvas import lead_of, put_window, take_window
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.parts.cache.cache import Inputs
+from lrd_jax.decoding.parts.cache.shadow import Shadows
 from lrd_jax.decoding.state import DecodeState
 from lrd_jax.models import positions_of
 
@@ -25,20 +26,26 @@ def embed(model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState
         canvas = put_window(canvas, jnp.where(masked, state.soft, take_window(canvas, start, W)), start)
     exists = jnp.ones_like(state.masked) if state.exists is None else state.exists
     visible = jnp.concatenate([state.prompt_mask, exists], axis=1)
+    positions, lead = positions_of(visible), lead_of(model.config.alignment)
+    shadows = None
+    if "shadow" in config.reads:
+        hidden = jnp.broadcast_to(mask_embedding, (*start.shape, W, len(mask_embedding)))
+        shadows = Shadows(hidden, take_window(positions, P + start - lead, W), P + start)
     return Inputs(
         embeddings=jnp.concatenate([model.embed(params, state.prompt), canvas], axis=1),
         visible=visible,
-        positions=positions_of(visible),
+        positions=positions,
         masked=state.masked,
         block=state.block,
         block_forwards=state.block_forwards,
         forwards=state.forwards,
         running=state.running,
         ends=None if state.length is None else P + state.length,
+        shadows=shadows,
         prompt=P,
         window=W,
         num_blocks=config.num_blocks,
-        lead=lead_of(model.config.alignment),
+        lead=lead,
         guided=config.cfg_scale is not None,
-        reach=config.reach,
+        reach=config.asked,
     )

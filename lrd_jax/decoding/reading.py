@@ -111,6 +111,50 @@ def read_forward(
     return reading, None if previous is None else kept
 
 
+def read_ahead(
+    model: Head,
+    params: Any,
+    config: DecodeConfig,
+    hidden: jax.Array,
+    moved: jax.Array,
+    previous: jax.Array,
+    log_z: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """What is kept of a forward, and its log_z, where rows go on to another window: one more head where any does.
+
+    Args:
+      hidden: `[B, W, E, D]` of that window.
+      moved: bool `[B]`, the rows that do.
+      previous, log_z: what the others keep.
+    """
+
+    def read_some(hidden):
+        logits = window_logits(model, params, config, hidden)
+        return beliefs.log_z(logits), logits
+
+    def read_all():
+        if previous.ndim == 3:
+            ahead, kept = read_some(hidden)
+        else:
+            chunk = chunk_of(config, len(hidden), model.config.vocab_size)
+            ahead, kept = by_chunks(lambda hidden: read_some(hidden)[0], chunk, (hidden,)), hidden
+        rows = (moved.reshape(-1, *[1] * (kept.ndim - 1)), moved[:, None])
+        return jnp.where(rows[0], kept, previous), jnp.where(rows[1], ahead, log_z)
+
+    return jax.lax.cond(jnp.any(moved), read_all, lambda: (previous, log_z))
+
+
+def read_shadows(model: Head, params: Any, config: DecodeConfig, hidden: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Probability `[B, W]` of the tokens `[B, W]` at the window's shadows, whose hidden states are `[B, W, E, D]`."""
+
+    def read_some(hidden, tokens):
+        logits = window_logits(model, params, config, hidden)
+        return confidence_of(logits, tokens, beliefs.log_z(logits))
+
+    with jax.named_scope("shadow"):
+        return by_chunks(read_some, chunk_of(config, len(hidden), model.config.vocab_size), (hidden, tokens))
+
+
 def window_logits(model: Head, params: Any, config: DecodeConfig, hidden: jax.Array) -> jax.Array:
     """float32 logits `[B, w, V]` of hidden states `[B, w, E, D]`, guided, impossible tokens at -inf."""
     logits = model.logits(params, hidden[:, :, 0])

@@ -14,7 +14,7 @@ from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.forward import embed
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.parts.mix import blend
-from lrd_jax.decoding.reading import Reading, read_forward
+from lrd_jax.decoding.reading import Reading, read_ahead, read_forward, read_shadows
 from lrd_jax.decoding.sight import Change, Sight, View
 from lrd_jax.decoding.state import DecodeState, StopReason, Trace
 
@@ -58,6 +58,8 @@ def observed_step(model: Denoiser, params: Any, config: DecodeConfig, state: Dec
         refine_forwards=state.refine_forwards + (state.running & ~state.committing),
     )
     after = _end_rows(model, config, _next_block(model, params, config, after, sight))  # 8
+    if config.asked > config.reach:
+        after = _carried(model, params, config, after, after.block != state.block, hidden)
     waiting = config.asking.waiting(inputs)
     if waiting is not None and len(state.prompt) > 1:
         after = where_rows(waiting, state.replace(cache=None), after.replace(cache=None))
@@ -75,6 +77,12 @@ def _read(
     draw_keys = None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
     open_ = jnp.ones_like(masked) if config.commit.reopens else masked
     wanted = open_ & state.running[:, None]
+    shadow = None
+    if "shadow" in config.reads:
+        hidden, shadows = hidden[:, :-W], hidden[:, -W:]
+        shadow = read_shadows(model, params, config, shadows, take_window(state.tokens, start, W))
+    if config.asked > config.reach:
+        hidden = take_window(hidden, start, W)
     if config.reads_canvas:
         wanted = put_window(jnp.zeros_like(state.masked), wanted, start)
     log_z = state.belief.log_z if state.log_z is None else state.log_z
@@ -86,8 +94,11 @@ def _read(
     finite = jnp.isfinite(reading.belief.entropy)
     divergence, kl = jnp.full(len(start), jnp.inf, jnp.float32), None
     if reading.kl is not None:
-        kl = jnp.where((state.block_forwards == 0)[:, None], jnp.inf, reading.kl)
+        first = state.block_forwards == 0
+        kl = jnp.where((state.forwards == 0 if config.carries else first)[:, None], jnp.inf, reading.kl)
         divergence = config.divergence(kl, masked, exists)  # Eq. 6
+        if config.carries:
+            divergence = jnp.where(first, jnp.inf, divergence)
     sight = Sight(
         masked=masked,
         exists=exists,
@@ -104,6 +115,7 @@ def _read(
         start=start,
         length=config.gen_length if state.length is None else state.length,
         keys=keys,
+        shadow=shadow,
         window=W,
         vocab_size=model.config.vocab_size,
         canvas=canvas,
@@ -121,6 +133,16 @@ def _view(state: DecodeState, reading: Reading) -> View:
         proposal=reading.proposal,
         kl=None if reading.kl is None else jnp.where(first, jnp.inf, reading.kl),
     )
+
+
+def _carried(
+    model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState, moved: jax.Array, hidden: jax.Array
+) -> DecodeState:
+    """The state of rows that `moved` `[B]` to another block, which know what this forward said there."""
+    assert state.previous is not None, "nothing is compared"
+    ahead = take_window(hidden, state.block * config.window, config.window)
+    previous, log_z = read_ahead(model, params, config, ahead, moved, state.previous, state.belief.log_z)
+    return state.replace(previous=previous, belief=state.belief.replace(log_z=log_z))
 
 
 def _change(

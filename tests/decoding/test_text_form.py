@@ -81,8 +81,8 @@ def configs(draw):
     window, blocks = draw(st.integers(1, 64)), draw(st.integers(1, 4))
     try:
         return DecodeConfig(window * blocks, block_length=draw(st.sampled_from([window, None])), **found)
-    except ValueError:  # planned steps that the blocks do not share
-        return DecodeConfig(window, **found)
+    except ValueError:  # planned steps that the blocks do not share, or a cache that cannot serve what a part reads
+        return DecodeConfig(window, **{**found, "cache": None})
 
 
 def same(one, other):
@@ -238,7 +238,7 @@ REFUSED_TABLES = {
     "a table for a number": ({"gen_length": 8, "cfg_scale": {"x": 1}}, "cfg_scale={'x': 1} must be a number"),
     "no such rule": (
         {"gen_length": 8, "commit": {"kind": "best"}},
-        "commit='best' is unknown; choose one of all, dream, dream-threshold, .*klass, lowest-entropy, ",
+        "commit='best' is unknown; choose one of all, capped, dream, dream-threshold, .*klass, lowest-entropy, ",
     ),
     "no kind": ({"gen_length": 8, "stop": {"tau": 1}}, "stop.tau: this decoder has no stop; .* add stop=stop"),
     "a nested rule is missing": ({"gen_length": 8, "commit": "first-then"}, "^commit.rule is missing$"),
@@ -265,7 +265,7 @@ REFUSED_CHANGES = {
     "no such field": ({"comit.threshold": 1}, "comit is unknown; known: "),
     "another rule's field": (
         {"commit": "dream", "commit.threshold": "0.5"},
-        "commit.threshold is unknown: dream has alg, steps; threshold is of commit=dream-threshold or lowest-entropy",
+        "commit.threshold is unknown: dream has alg, steps; threshold is of commit=capped or dream-threshold or dus",
     ),
     "no such part here": (
         {"cache.refresh_every": 2},
@@ -276,7 +276,7 @@ REFUSED_CHANGES = {
     "not whole": ({"draw.top_k": "1.5"}, "draw.top_k='1.5' must be an integer of at least 1 or None"),
     "no flag": ({"end_of_text": "perhaps"}, "end_of_text='perhaps' must be True or False"),
     "not finite": ({"mix.r_f": "nan"}, "mix.r_f=nan must be in"),
-    "none where none is no value": ({"commit": "none"}, "commit='none' is unknown; choose one of all, dream, "),
+    "none where none is no value": ({"commit": "none"}, "commit='none' is unknown; choose one of all, capped, dream, "),
     "another question's part": ({"mix": Stop()}, r"mix=Stop\(.*\) must be a MixRule or None"),
     "below a number": ({"gen_length.x": 1}, "gen_length={'x': 1} must be an integer"),
     "a plan that does not fit": ({"commit": Scheduled(3), "block_length": 4}, "steps=3 must be a multiple of the 2"),

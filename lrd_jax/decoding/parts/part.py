@@ -20,7 +20,9 @@ class Part:
 
         "kl": `Sight.kl` and `Sight.divergence`; "margin": `Belief.margin`; "filtered": the proposal is a belief of the
         tempered, filtered logits (Dream), not the model's own; "gap": `Belief.gap`; "canvas": `Sight.canvas`, all of
-        this for the whole canvas. Logits of all positions then exist, and every one goes through the head.
+        this for the whole canvas. Logits of all positions then exist, and every one goes through the head; "carried":
+        `Sight.kl` knows on a block's first forward what the last one before it said there; "shadow": `Sight.shadow`,
+        W more rows in every forward.
         """
         return frozenset()
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.model import Denoiser
+from lrd_jax.decoding.parts.cache.shadow import Shadows, behind, cast
 from lrd_jax.decoding.parts.part import Part
 from lrd_jax.models import KeyValues
 from lrd_jax.sharding import constrain_batch
@@ -30,12 +31,13 @@ class Inputs:
     forwards: jax.Array  # [B] int32, all so far
     running: jax.Array  # [B] bool
     ends: jax.Array | None  # [B] int32, place behind a row's own length; None: every row fills the canvas
+    shadows: Shadows | None  # of the window, where a part reads them
     prompt: int = flax.struct.field(pytree_node=False)  # P
     window: int = flax.struct.field(pytree_node=False)  # W
     num_blocks: int = flax.struct.field(pytree_node=False)  # of the whole canvas
     lead: int = flax.struct.field(pytree_node=False)  # how far left of a position its logits stand: Dream 1, else 0
     guided: bool = flax.struct.field(pytree_node=False)  # a second forward without the prompt is wanted
-    reach: int = flax.struct.field(pytree_node=False)  # R: W, or G where logits of the whole canvas are wanted
+    reach: int = flax.struct.field(pytree_node=False)  # R: W, or G where the whole canvas is wanted
 
     @property
     def seen_from(self) -> jax.Array:
@@ -91,12 +93,20 @@ class Cache(Part):
         """Whether something is kept of every position, in its place."""
         return True
 
+    @property
+    def feeds_shadows(self) -> bool:
+        """Whether its forwards feed shadow rows beside the canvas, where a part reads them."""
+        return False
+
     def waiting(self, inputs: Inputs) -> jax.Array | None:
         """bool `[B]`: running rows that take no part in this forward; None: all take part, always."""
         return None
 
     def forward(self, model: Denoiser, params: Any, inputs: Inputs, kept: Any) -> tuple[jax.Array, Any]:
-        """Hidden states `[B, R, E, D]` that hold the logits wanted, meaningless in waiting rows; and what is kept."""
+        """Hidden states `[B, R, E, D]` that hold the logits wanted, meaningless in waiting rows; and what is kept.
+
+        Where there are shadows, theirs follow: `[B, R + W, E, D]`.
+        """
         raise NotImplementedError
 
 
@@ -107,13 +117,18 @@ class NoCache(Cache):
     def reaches_canvas(self) -> bool:
         return True
 
+    @property
+    def feeds_shadows(self) -> bool:
+        return True
+
     def empty(self, model: Denoiser, params: Any, batch: int, length: int) -> None:
         return None
 
     def forward(self, model: Denoiser, params: Any, inputs: Inputs, kept: None) -> tuple[jax.Array, None]:
         def hidden(embeddings):
-            out = model.hidden(params, constrain_batch(embeddings), inputs.positions, inputs.visible)
-            return take_window(constrain_batch(out), inputs.seen_from, inputs.reach)
+            rows, positions, mask = cast(inputs.shadows, embeddings, inputs.positions, inputs.visible, at=0)
+            out = constrain_batch(model.hidden(params, constrain_batch(rows), positions, mask))
+            return behind(inputs.shadows, take_window(out, inputs.seen_from, inputs.reach), out)
 
         states = [hidden(inputs.embeddings)]
         if inputs.guided:

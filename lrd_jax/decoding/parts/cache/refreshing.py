@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.parts.cache.cache import Cache, Inputs
+from lrd_jax.decoding.parts.cache.shadow import behind, cast, unshadowed
 from lrd_jax.models import KeyValues
 from lrd_jax.sharding import constrain_batch, constrain_cache
 
@@ -50,12 +51,12 @@ def at_most_once(turn: jax.Array, function: Callable[[Any], Any], carry: Any) ->
 
 
 def everything(model: Denoiser, params: Any, inputs: Inputs) -> tuple[jax.Array, KeyValues]:
-    """Hidden states `[B, L, D]` of a forward of the whole sequence, and its keys and values."""
-    embeddings = constrain_batch(inputs.embeddings)
-    hidden, fresh = model.hidden_and_cache(params, embeddings, inputs.positions, inputs.visible)
-    return constrain_batch(hidden), constrain_cache(fresh)
+    """Hidden states `[B, L, D]` of a forward of the whole sequence, shadows' behind, and its keys and values."""
+    rows, positions, mask = cast(inputs.shadows, inputs.embeddings, inputs.positions, inputs.visible, at=0)
+    hidden, fresh = model.hidden_and_cache(params, constrain_batch(rows), positions, mask)
+    return constrain_batch(hidden), constrain_cache(unshadowed(inputs.shadows, fresh))
 
 
 def of_window(hidden: jax.Array, inputs: Inputs) -> jax.Array:
-    """Of hidden states `[B, L, D]` those that hold the logits wanted, `[B, R, D]`."""
-    return take_window(hidden, inputs.seen_from, inputs.reach)
+    """Of hidden states `[B, L, D]` those that hold the logits wanted, `[B, R, D]`, and the shadows' behind them."""
+    return behind(inputs.shadows, take_window(hidden, inputs.seen_from, inputs.reach), hidden)

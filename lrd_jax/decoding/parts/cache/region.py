@@ -16,6 +16,7 @@ from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.parts.cache.cache import Inputs
 from lrd_jax.decoding.parts.cache.refreshing import RefreshingCache, at_most_once, everything, of_window, on_turn
+from lrd_jax.decoding.parts.cache.shadow import behind, cast
 from lrd_jax.decoding.setting import count, setting
 from lrd_jax.models import KeyValues
 from lrd_jax.sharding import constrain_batch
@@ -41,6 +42,10 @@ class RegionCache(RefreshingCache):
         """The sizes of region that are compiled, in blocks, the largest first; a row's region may be part of one."""
         raise NotImplementedError
 
+    @property
+    def feeds_shadows(self) -> bool:
+        return True
+
     def asks(self, inputs: Inputs) -> jax.Array:
         return on_turn(self.refresh_every, inputs.block_forwards)
 
@@ -51,6 +56,7 @@ class RegionCache(RefreshingCache):
         served = self.served(inputs)
         recomputes = jnp.any(served)
         unread = jnp.zeros((len(served), inputs.window, inputs.embeddings.shape[2]), inputs.embeddings.dtype)
+        unread = behind(inputs.shadows, unread, unread)
         refresh = functools.partial(_refresh, model, params, inputs)
         hidden, kept = at_most_once(~recomputes, lambda carry: refresh(), (unread, kept))
 
@@ -69,7 +75,7 @@ def _refresh(model: Denoiser, params: Any, inputs: Inputs) -> tuple[jax.Array, K
 
 
 def _recompute(model: Denoiser, params: Any, inputs: Inputs, kept: KeyValues, stop: jax.Array, size: int) -> jax.Array:
-    """The window's hidden states `[B, W, D]` from a forward of `size` blocks that end before block `stop` `[B]`."""
+    """Those hidden states from a forward of `size` blocks that end before block `stop` `[B]`."""
     P, W, L = inputs.prompt, inputs.window, inputs.embeddings.shape[1]
 
     def in_region(place):
@@ -82,8 +88,9 @@ def _recompute(model: Denoiser, params: Any, inputs: Inputs, kept: KeyValues, st
     others = inputs.visible & ~in_region(jnp.arange(L)[None])
     x = constrain_batch(take_window(inputs.embeddings, at, T))
     visible = jnp.concatenate([others, own], axis=1)
-    hidden, _ = model.hidden_and_cache(params, x, take_window(inputs.positions, at, T), visible, kept)
-    return take_window(constrain_batch(hidden), inputs.seen_from - at, W)
+    rows, positions, mask = cast(inputs.shadows, x, take_window(inputs.positions, at, T), visible, at)
+    hidden = constrain_batch(model.hidden_and_cache(params, rows, positions, mask, kept)[0])
+    return behind(inputs.shadows, take_window(hidden, inputs.seen_from - at, W), hidden)
 
 
 @setting

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lrd_jax.decoding.parts.commit.reference import PlannedRule
 from lrd_jax.decoding.parts.commit.rule import CommitRule, best, ranks
-from lrd_jax.decoding.setting import Number, choice, column, count, number, setting
+from lrd_jax.decoding.setting import Number, choice, column, count, flag, number, setting
 from lrd_jax.decoding.sight import Change, Sight
 
 
@@ -85,36 +86,58 @@ class EntropyBound(CommitRule):
 
 
 @setting
-class KLASS(CommitRule):
+class KLASS(PlannedRule):
     """KLASS (arXiv 2511.05664): every masked position whose belief is sure and has stood still.
 
     A position is stable once its KL(p_t || p_{t-1}) was below `kl` on the last `patience` forwards. Stable positions of
-    confidence above `confidence` are committed; where there are none, the `per_step` most confident ones are.
+    confidence above `confidence` are committed; where there are none, the most confident ones are.
 
     Attributes:
       kl: a belief that moves less than this stands still, nats.
       confidence: smallest confidence of a stable position that is committed.
       patience: forwards in a row that a belief must have stood still.
       per_step: positions that a forward commits where none is stable.
+      steps: forwards planned for the whole canvas, from which that count follows as in `Scheduled`; None: it is
+        `per_step`.
+      strategy: which of the stable positions are committed: "all", or one, the most confident ("max_conf") or the one
+        that moved least ("min_kl").
+      at_least: a confidence of just `confidence` is enough, as in the published code for Dream; LLaDA's asks for more.
     """
 
     kl: Number = number(default=0.01)
     confidence: Number = number(default=0.9, high=1)
     patience: int = count(default=2)
     per_step: int = count(default=1)
+    steps: int | None = count(default=None)
+    strategy: str = choice("all", "max_conf", "min_kl", default="all")
+    at_least: bool = flag(default=False)
 
     @property
     def reads(self) -> frozenset[str]:
-        return frozenset({"kl"})
+        return frozenset({"kl", "carried"})
 
-    def start(self, rows: int, window: int) -> jax.Array:
-        return jnp.zeros((rows, window), jnp.int32)  # forwards in a row with a small KL
+    def start(self, rows: int, window: int) -> dict[str, jax.Array]:
+        return {
+            "calm": jnp.zeros((rows, window), jnp.int32),  # forwards in a row with a small KL
+            "masks": jnp.zeros(rows, jnp.int32),  # when the block began
+        }
 
-    def observe(self, sight: Sight, state: Any) -> jax.Array:
-        return jnp.where(sight.kl < column(self.kl), state + 1, 0)
+    def observe(self, sight: Sight, state: Any) -> dict[str, jax.Array]:
+        return state | {"calm": jnp.where(sight.kl < column(self.kl), state["calm"] + 1, 0)}
+
+    def stable(self, sight: Sight, state: Any) -> jax.Array:
+        """bool `[B, W]`: masked positions that have stood still and are sure."""
+        confidence, enough = sight.proposal.confidence, column(self.confidence)
+        sure = confidence >= enough if self.at_least else confidence > enough
+        return sight.masked & (state["calm"] >= self.patience) & sure
 
     def __call__(self, sight: Sight, state: Any) -> tuple[Change, Any]:
-        confidence = sight.proposal.confidence
-        stable = sight.masked & (state >= self.patience) & (confidence > column(self.confidence))
-        fallback = best(confidence, sight.masked, self.per_step)
-        return Change(jnp.where(jnp.any(stable, axis=-1, keepdims=True), stable, fallback)), state
+        confidence, stable = sight.proposal.confidence, self.stable(sight, state)
+        if self.strategy != "all":
+            stable = best(confidence if self.strategy == "max_conf" else -sight.kl, stable, 1)
+        count_, masks = self.per_step, state["masks"]
+        if self.steps is not None:
+            count_, masks = self.planned(sight, masks)
+        fallback = best(confidence, sight.masked, count_)
+        chosen = jnp.where(jnp.any(stable, axis=-1, keepdims=True), stable, fallback)
+        return Change(chosen), state | {"masks": masks}

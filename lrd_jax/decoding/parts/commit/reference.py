@@ -24,6 +24,16 @@ class PlannedRule(CommitRule):
         """`[B]` or one number: forwards planned for one block."""
         return sight.width if self.steps is None else self.steps // sight.blocks
 
+    def planned(self, sight: Sight, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """LLaDA's plan of `masks` `[B]`, those of the block when it began: how many `[B]` this forward commits.
+
+        Returns:
+          That, and the masks, which the block's first commit counts. After its planned forwards one a forward.
+        """
+        steps = self.block_steps(sight)
+        masks = jnp.where(sight.commits == 0, jnp.sum(sight.masked, axis=-1), masks)
+        return jnp.where(sight.commits < steps, llada_count(masks, steps, sight.commits), 1), masks
+
     def check_canvas(self, length, blocks):
         if self.steps is not None and self.steps % blocks:
             raise Refused(f"{type(self).__name__}.steps={self.steps} must be a multiple of the {blocks} blocks")
@@ -55,9 +65,7 @@ class Scheduled(PlannedRule):
         return jnp.zeros(rows, jnp.int32)  # n
 
     def __call__(self, sight: Sight, state: Any) -> tuple[Change, Any]:
-        steps = self.block_steps(sight)
-        n = jnp.where(sight.commits == 0, jnp.sum(sight.masked, axis=-1), state)
-        planned = jnp.where(sight.commits < steps, llada_count(n, steps, sight.commits), 1)
+        planned, n = self.planned(sight, state)
         score = sight.proposal.confidence
         if self.order == "random":
             score = jax.vmap(lambda key: jax.random.uniform(key, sight.masked.shape[1:]))(sight.keys)
