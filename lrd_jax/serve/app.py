@@ -17,6 +17,7 @@ from starlette.routing import Route
 from lrd_jax.answer import Answer
 from lrd_jax.serve.asking import Asking, Brought
 from lrd_jax.serve.bodies import Body, Chat, Text, messages_of, prompts_of, read, refuse_unable
+from lrd_jax.serve.description import description
 from lrd_jax.serve.desk import Desk, Prompt
 from lrd_jax.serve.errors import Gone, Told
 from lrd_jax.serve.forms import Form
@@ -54,6 +55,7 @@ class App:
                 Route("/ready", self._told(self._ready, is_public=True)),
                 Route("/version", self._told(self._version, is_public=True)),
                 Route("/metrics", self._told(self._metrics, is_public=True)),
+                Route("/openapi.json", self._told(self._description, is_public=True)),
                 Route("/", self._told(self._page, is_public=True)),
             ],
             exception_handlers={404: _no_route, 405: _no_route, Exception: _broken},
@@ -118,6 +120,7 @@ class App:
         self, request: Request, body: Body, prompts: Sequence[Prompt], *, is_chat: bool, logprobs: bool
     ) -> Response:
         assert self._desk.loaded.tokenizer is not None
+        self._desk.check_count(body, prompts)
         if (body.lrd or {}).get("labels") is not None:
             scored = await asyncio.to_thread(self._desk.labels, body, prompts)
             form = Form(self._desk.loaded.tokenizer, self._desk.name, is_chat=is_chat, logprobs=False)
@@ -190,6 +193,9 @@ class App:
     async def _metrics(self, request: Request) -> Response:
         return Response(self._meter.text(), headers={"Content-Type": CONTENT_TYPE})
 
+    async def _description(self, request: Request) -> Response:
+        return _json(description())
+
     async def _page(self, request: Request) -> Response:
         page = resources.files("lrd_jax.serve").joinpath("page/index.html").read_bytes()
         inline = "script-src 'unsafe-inline'; style-src 'unsafe-inline'"
@@ -203,9 +209,8 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 async def _no_route(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
-    words = (
-        f"{request.method} {request.url.path[:80]} is not here; see /v1/models, /v1/completions, /v1/chat/completions"
-    )
+    asked = f"{request.method} {request.scope['path'][:80]}"  # its URL may be none
+    words = f"{asked} is not here; see /v1/models, /v1/completions, /v1/chat/completions"
     return _json(Told(status, words).body, status, getattr(error, "headers", None))
 
 

@@ -69,8 +69,6 @@ class Asking:
                 code="queue_full",
                 headers={"Retry-After": "1"},
             )
-        if len(self.asked.rows) > self._desk.queue:
-            raise Told(400, f"the request has {len(self.asked.rows)} answers, more than {self._desk.queue} may wait")
         every = 1 if self.asked.snapshots and self._streams else None
         try:
             for index, (name, checked) in enumerate(self.asked.rows):

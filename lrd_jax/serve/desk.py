@@ -158,6 +158,12 @@ class Desk:
         """A conversation; of a model without a chat template its last message."""
         return messages if self.has_template else messages[-1]["content"]
 
+    def check_count(self, body: Body, prompts: Sequence[Prompt]) -> None:
+        """Raises Told, 400, for more answers than may wait: before any of them takes time."""
+        count = len(prompts) * (body.n or 1)
+        if count > self.queue:
+            raise Told(400, f"the request has {count} answers, more than {self.queue} may wait")
+
     def check(self, body: Body, prompts: Sequence[Prompt]) -> Asked:
         """A request as rows.
 

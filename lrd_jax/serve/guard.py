@@ -43,7 +43,7 @@ class Guard:
                     code="invalid_api_key",
                     headers={"WWW-Authenticate": "Bearer"},
                 )
-        elif (origin := request.headers.get("origin")) is not None and urlsplit(origin).netloc != host:
+        elif (origin := request.headers.get("origin")) is not None and _place(origin) != host:
             raise Told(403, f"a page of {origin!r:.80} may not ask this server; start it with a key to let it")
 
     async def body(self, request: Request) -> bytes:
@@ -79,3 +79,11 @@ def _is_own(host: str) -> bool:
     except ValueError:
         return False
     return name is not None and is_loopback(name)
+
+
+def _place(origin: str) -> str | None:
+    """Its host and port."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

@@ -9,6 +9,7 @@ import uvicorn
 
 from lrd_jax.errors import Refused
 from lrd_jax.serve.app import App
+from lrd_jax.serve.connection import Connection
 from lrd_jax.serve.errors import Told
 
 _LOOK_SECONDS = 0.2  # between looks at the engines, and at what is left of a drain
@@ -26,6 +27,8 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app.asgi,
+                http=Connection,
+                ws="none",
                 log_level="error",
                 access_log=False,
                 lifespan="off",
