@@ -2,18 +2,18 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lrd_jax.answer import Answer
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.engine import Engine, Request
-from lrd_jax.engine.feed import WINDOW, Feed
+from lrd_jax.engine.feed import WINDOW, Asked, Feed
+from lrd_jax.engine.pod import is_pod
 from lrd_jax.generate import Generator
 from lrd_jax.pods import agree, from_first, is_first
-from lrd_jax.pods.agreement import process_of
 from lrd_jax.runs.fingerprint import made_of
 from lrd_jax.runs.lines import Line, PromptFile
 from lrd_jax.runs.options import Run
@@ -21,7 +21,6 @@ from lrd_jax.runs.plan import Plan, plan, request_of
 from lrd_jax.runs.records import answer_record, refused_record
 from lrd_jax.runs.shards import Shard
 from lrd_jax.runs.store import Store
-from lrd_jax.runs.together import answered_together
 
 Report = Callable[[bool], None]  # told of an answer, whether it is a good one
 Watch = Callable[[str, int, int], AbstractContextManager[Report]]  # of a name, the answers that are there, and of all
@@ -97,30 +96,33 @@ def _records(
     todo = plan(file.read(numbers), options, Generator(loaded, config))
     for number, error in todo.refused.items():
         yield refused_record(number, error), False
-    answered = _by_engines if process_of() is None else _by_all
-    for line, answer, prompt_tokens in answered(options, loaded, config, _requests(todo, file, options)):
-        yield answer_record(line, answer, prompt_tokens, options.model), answer.complete
+    for line, asked in _answered(options, loaded, config, todo, file):
+        answer = asked.result()
+        yield answer_record(line, answer, asked.prompt_tokens, options.model), answer.complete
 
 
-Lanes = Iterator[tuple[int, Iterator[tuple[Line, Request]]]]
+def _answered(
+    options: Run, loaded: Loaded, config: DecodeConfig, todo: Plan, file: PromptFile
+) -> Iterator[tuple[Line, Asked]]:
+    """Lines as they are answered: on process 0, where the engines are asked.
+
+    Prompts of like lengths have an engine after another's; over several processes all have one, which all must make.
+    """
+    lanes = [(length, _requests(numbers, file, options)) for length, numbers in todo.lanes]
+    lengths, pod = [length for length, _ in lanes], is_pod(loaded.params)
+
+    def start(length: int, beside: Engine | None = None) -> Engine:
+        held, queue = lengths if pod else length, WINDOW * options.slots
+        return Engine(loaded, config, slots=options.slots, prompt_length=held, queue=queue, beside=beside)
+
+    if is_first():
+        with Feed(start, options.slots) as feed:
+            all_of_them = itertools.chain.from_iterable(requests for _, requests in lanes)
+            yield from feed.answered([(max(lengths), all_of_them)] if pod and lanes else lanes)
+    elif pod and lanes:
+        start(max(lengths)).close()  # once process 0 has closed its own
 
 
-def _by_engines(options: Run, loaded: Loaded, config: DecodeConfig, lanes: Lanes) -> Iterator[tuple[Line, Answer, int]]:
-    def start(length: int, beside: Engine | None) -> Engine:
-        queue = WINDOW * options.slots
-        return Engine(loaded, config, slots=options.slots, prompt_length=length, queue=queue, beside=beside)
-
-    with Feed(start, options.slots) as feed:
-        for line, asked in feed.answered(lanes):
-            yield line, asked.result(), asked.prompt_tokens
-
-
-def _by_all(options: Run, loaded: Loaded, config: DecodeConfig, lanes: Lanes) -> Iterator[tuple[Line, Answer, int]]:
-    for _, requests in lanes:
-        yield from answered_together(loaded, config, list(requests), options.slots)
-
-
-def _requests(todo: Plan, file: PromptFile, options: Run) -> Lanes:
-    for length, numbers in todo.lanes:
-        lines = (line for _, line in file.read(numbers))
-        yield length, ((line, request_of(line, options)) for line in lines if isinstance(line, Line))
+def _requests(numbers: list[int], file: PromptFile, options: Run) -> Iterator[tuple[Line, Request]]:
+    lines = (line for _, line in file.read(numbers))
+    return ((line, request_of(line, options)) for line in lines if isinstance(line, Line))

@@ -18,7 +18,7 @@ ASKED = ["--gen-length", "8", "--slots", "4"]
 @pytest.mark.slow
 def test_answers_are_those_of_one_process(tmp_path):
     model = str(write_byte_model(tmp_path / "bytes", max_length=64))
-    lines = [{"id": i, "prompt": f"Prompt {i}."} for i in range(6)]
+    lines = [{"id": i, "prompt": f"Prompt {i}." * (4 if i % 2 else 1)} for i in range(10)]
     lines += [{"id": "own", "prompt": "One.", "length": 4, "seed": 3}, {"id": "wrong", "prompt": ""}]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "LRD_JAX_"))}
@@ -39,7 +39,7 @@ def test_answers_are_those_of_one_process(tmp_path):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [1, 1], said
-    assert "8 answers, 1 of them errors" in said[0] and "answers" not in said[1]
+    assert "12 answers, 1 of them errors" in said[0] and "answers" not in said[1]
     run("alone").communicate(timeout=LIMIT)
     together, alone = (
         [json.loads(line) for line in (tmp_path / out / "answers.jsonl").read_text().splitlines()]
