@@ -1,5 +1,6 @@
 """Hugging Face -> Orbax and back, streaming: one slab of one tensor in memory at a time."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -19,8 +20,9 @@ from lrd_jax.convert.folders import (
     require_outside,
 )
 from lrd_jax.convert.hub import find_source
+from lrd_jax.convert.quantizing import check_quantize, write_quantized
 from lrd_jax.convert.reader import Progress, Source, check_progress, open_source, weight_dtype
-from lrd_jax.convert.safetensors_io import DTYPES, ConversionError
+from lrd_jax.convert.safetensors_io import DTYPES, NAMES, ConversionError
 from lrd_jax.convert.store import (
     CheckpointInfo,
     Stored,
@@ -32,10 +34,11 @@ from lrd_jax.convert.store import (
     read_info,
     write_slab,
 )
-from lrd_jax.convert.tables import ParamPath, by_param, tensors
+from lrd_jax.convert.tables import ParamPath, by_param, dtypes_of, tensors
 from lrd_jax.convert.writer import MAX_SHARD_BYTES, check_shard_bytes, write_tensors
 from lrd_jax.errors import check_function
 from lrd_jax.models import ModelConfig
+from lrd_jax.models.quantized import scale_of
 
 
 def convert(
@@ -43,6 +46,7 @@ def convert(
     dest: Path,
     *,
     dtype: str | None = None,
+    quantize: str | None = None,
     verify: bool = False,
     revision: str | None = None,
     progress: Progress | None = None,
@@ -54,6 +58,8 @@ def convert(
       source: a Hugging Face folder, a hub id ("GSAI-ML/LLaDA-8B-Base"), or the name of a preset.
       dest: a folder that does not exist yet; it appears whole or not at all.
       dtype: name of a dtype to cast to; None keeps that of each tensor.
+      quantize: "int8": the blocks' matrices become integers with a scale an output channel, see
+        `lrd_jax.models.quantized`; all else is stored in `dtype`.
       verify: read everything back at the end and compare it bit by bit.
       revision: branch, tag or commit on the hub.
       look: called with the source's folder and config before anything is written; what it raises ends all.
@@ -73,29 +79,40 @@ def convert(
         raise ConversionError(f"revision={revision!r:.80} is no name", ["give a branch, tag or commit, or None"])
     check_progress(progress)
     check_function(look, "look")
+    check_quantize(quantize)
     require_absent(dest)
     if dtype is not None:
         weight_dtype(dtype)
     origin = find_source(source, revision)
     require_files(SIDE_FILES, origin.folder)
     checked = open_source(origin.folder, uniform=dtype is None)
+    config = dataclasses.replace(checked.config, quantized=quantize)
     require_outside(dest, origin.folder)
-    look(origin.folder, checked.config)
+    look(origin.folder, config)
     report = _Counter(progress, total=checked.nbytes * (2 if verify else 1))
     with appearing(dest) as work:
-        dtypes = checked.dtypes(dtype)
-        read_hashes, written_hashes = _write_arrays(checked, work, dtypes, report)
+        dtypes = dtypes_of(config, checked.dtypes(dtype))
+        read_hashes, written_hashes = _write_arrays(checked, config, work, dtypes, report)
         if verify:
-            _verify(checked, work, written_hashes, report)
+            _verify(checked, config, work, written_hashes, report)
         info = CheckpointInfo(
             source=origin.name,
             revision=origin.revision,
-            config=checked.config,
+            config=config,
             dtype=dtype,
             tensors={
                 name: {"dtype": entry.dtype, "shape": list(entry.shape), "sha256": read_hashes[name]}
                 | ({} if read_hashes[name] == written_hashes[name] else {"cast_sha256": written_hashes[name]})
                 for name, entry in checked.entries.items()
+            }
+            | {
+                tensor.name: {
+                    "dtype": NAMES[dtypes[tensor.path]],
+                    "shape": list(tensor.file_shape),
+                    "sha256": written_hashes[tensor.name],
+                }
+                for tensor in tensors(config)
+                if tensor.name not in checked.entries
             },
         )
         copy_files(SIDE_FILES, checked.folder, work)
@@ -122,7 +139,8 @@ def export(
       max_shard_bytes: a file holds at most this much data, or a single tensor.
 
     Raises:
-      ConversionError: `dest` exists or lies in `checkpoint`, which is not a converted checkpoint, or is damaged.
+      ConversionError: `dest` exists or lies in `checkpoint`, which is not a converted checkpoint, is damaged, or was
+        quantised and no longer holds what it was converted from.
     """
     checkpoint, dest = as_path(checkpoint, "checkpoint"), as_path(dest, "dest")
     require_absent(dest)
@@ -130,6 +148,11 @@ def export(
     check_progress(progress)
     info = read_info(checkpoint)
     require_outside(dest, checkpoint)
+    if info.config.quantized is not None:
+        raise ConversionError(
+            f"{checkpoint} holds {info.config.quantized} weights, and not those that it was converted from",
+            [f"they are in {info.source}; a conversion without quantize can be exported"],
+        )
     stored = open_stored(checkpoint, info.config)
     hashes = {tensor.name: hashlib.sha256() for tensor in tensors(info.config)}
     with appearing(dest) as work:
@@ -168,11 +191,18 @@ class _Counter:
 
 
 def _write_arrays(
-    source: Source, work: Path, dtypes: dict[ParamPath, np.dtype], report: _Counter
+    source: Source, config: ModelConfig, work: Path, dtypes: dict[ParamPath, np.dtype], report: _Counter
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Writes every parameter; returns the sha256 of each tensor in the file's layout, as read and as written."""
-    read_hashes, written_hashes = {}, {}
+    read_hashes: dict[str, str] = {}
+    written_hashes: dict[str, str] = {}
+    stored = by_param(config)
     for path, group in by_param(source.config).items():
+        if (scales := stored.get((*path[:-1], scale_of(path[-1])))) is not None:
+            read, written = write_quantized(source, work, group, scales, report.add)
+            read_hashes |= read
+            written_hashes |= written
+            continue
         target = dtypes[path]
         array = create_array(work, group[0], None if group[0].layer is None else len(group), target)
         for tensor in group:
@@ -191,15 +221,16 @@ def _write_arrays(
     return read_hashes, written_hashes
 
 
-def _verify(source: Source, work: Path, hashes: dict[str, str], report: _Counter) -> None:
+def _verify(source: Source, config: ModelConfig, work: Path, hashes: dict[str, str], report: _Counter) -> None:
     """Reads what was written through the table backwards and compares it with what was meant."""
     wrong = []
-    for path, group in by_param(source.config).items():
+    for path, group in by_param(config).items():
         stored = Stored(folder=work, arrays={path: open_array(work, path)})
         for tensor in group:
             if (found := stored.sha256(tensor)) != hashes[tensor.name]:
                 wrong.append(f"{tensor.name} reads back as {found}, wanted {hashes[tensor.name]}")
-            report.add(source.entries[tensor.name].nbytes, tensor.name)
+            if tensor.name in source.entries:
+                report.add(source.entries[tensor.name].nbytes, tensor.name)
     if wrong:
         raise ConversionError("the checkpoint does not read back as it was written:", wrong)
 

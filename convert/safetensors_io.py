@@ -17,7 +17,7 @@ import numpy as np
 from lrd_jax.errors import Refused
 
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+NAMES = {dtype: name for name, dtype in DTYPES.items()} | {np.dtype(np.int8): "I8"}
 _MAX_HEADER = 100_000_000  # the library's own limit
 _MAX_LINES = 100
 

@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
 
-from lrd_jax.convert.safetensors_io import NAMES, ConversionError, parse_json
+from lrd_jax.convert.safetensors_io import DTYPES, NAMES, ConversionError, parse_json
 from lrd_jax.convert.tables import ParamPath, Slab, Tensor, param_shapes, tensors, unflatten
 from lrd_jax.models import ModelConfig
+from lrd_jax.models.quantized import MATRICES
 
 FORMAT = "lrd-jax checkpoint"
 VERSION = 1
@@ -39,7 +40,8 @@ class CheckpointInfo:
       revision: the commit on the hub; None for a local folder.
       dtype: the dtype that was asked for; None where each tensor kept its own.
       tensors: for each source tensor its "dtype" and "shape" in the file, and the "sha256" of its bytes there; after a
-        cast also "cast_sha256", that of the bytes it became, in the file's layout.
+        cast, to integers for one, also "cast_sha256", that of the bytes it became, in the file's layout. The scales of
+        integers stand there as if the file had held them.
     """
 
     source: str
@@ -206,11 +208,16 @@ def open_stored(folder: Path, config: ModelConfig) -> Stored:
             continue
         if arrays[path].shape != wanted:
             problems.append(f"{'.'.join(path)} has shape {list(arrays[path].shape)}, wanted {list(wanted)}")
-        if arrays[path].dtype.numpy_dtype not in NAMES:
+        if not _is_right(config, path, arrays[path].dtype.numpy_dtype):
             problems.append(f"{'.'.join(path)} has dtype {arrays[path].dtype.name}, wanted one for weights")
     if problems:
         raise ConversionError(f"{folder} does not hold the parameters of its config:", problems)
     return Stored(folder=folder, arrays=arrays)
+
+
+def _is_right(config: ModelConfig, path: ParamPath, dtype: np.dtype) -> bool:
+    integers = config.quantized is not None and path[-1] in MATRICES
+    return dtype == np.int8 if integers else dtype in DTYPES.values()
 
 
 def _spec(folder: Path, path: ParamPath) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lrd_jax.models import Model, ModelConfig
+from lrd_jax.models.quantized import MATRICES, is_of_quantized, scale_of
 
 ParamPath = tuple[str, ...]
 
@@ -167,7 +168,7 @@ ReadSlab = Callable[[Tensor, Slab], np.ndarray]  # the values at a slab's `index
 def tensors(config: ModelConfig) -> tuple[Tensor, ...]:
     """Every tensor of a checkpoint with this config, grouped by parameter, layers in order."""
     shapes = param_shapes(config)
-    table = [row for row in TABLES[config.family] if row.path in shapes]
+    table = [row for row in _rows(config) if row.path in shapes]
     assert {row.path for row in table} == set(shapes), "the table misses a parameter of the model"
     found = []
     for row in table:
@@ -177,6 +178,22 @@ def tensors(config: ModelConfig) -> tuple[Tensor, ...]:
         else:
             found.append(Tensor(row.name, row.path, None, shape, row.inputs))
     return tuple(found)
+
+
+def _rows(config: ModelConfig) -> Iterator[Row]:
+    """The family's table, and the scales of quantised matrices, which no file of the family's own holds."""
+    for row in TABLES[config.family]:
+        yield row
+        *blocks, name = row.path
+        if config.quantized is not None and name in MATRICES:
+            yield Row(f"{row.name}_scale", (*blocks, scale_of(name)), 0)
+
+
+def dtypes_of(config: ModelConfig, wanted: Mapping[ParamPath, np.dtype]) -> dict[ParamPath, np.dtype]:
+    """The dtype of every parameter: the wanted one, but of quantised matrices and their scales their own."""
+    leaves = flatten(Model(config).abstract_params())
+    kept = config.quantized is not None
+    return {path: leaf.dtype if kept and is_of_quantized(path) else wanted[path] for path, leaf in leaves.items()}
 
 
 def by_param(config: ModelConfig) -> dict[ParamPath, tuple[Tensor, ...]]:

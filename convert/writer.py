@@ -11,7 +11,7 @@ import numpy as np
 from lrd_jax.convert.folders import TOKENIZER_FILES, appearing, as_path, copy_files, require_absent
 from lrd_jax.convert.hf_config import to_hf
 from lrd_jax.convert.reader import Progress, check_progress, weight_dtype
-from lrd_jax.convert.safetensors_io import NAMES, ConversionError, header_bytes
+from lrd_jax.convert.safetensors_io import DTYPES, ConversionError, header_bytes
 from lrd_jax.convert.tables import ParamPath, ReadSlab, Tensor, flatten, param_shapes, tensors
 from lrd_jax.models import ModelConfig
 
@@ -60,7 +60,7 @@ def write_hf(
             [f"{'.'.join(path)}: got {got.get(path)}, wanted {wanted.get(path)}" for path in differ],
         )
     dtypes = {path: leaf.dtype if dtype is None else weight_dtype(dtype) for path, leaf in flat.items()}
-    if strange := {path: found for path, found in dtypes.items() if found not in NAMES}:
+    if strange := {path: found for path, found in dtypes.items() if found not in DTYPES.values()}:
         raise ConversionError(
             "some parameters have a dtype that weights cannot have:",
             [f"{'.'.join(path)}: {found}; choose one with dtype" for path, found in strange.items()],

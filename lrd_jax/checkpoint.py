@@ -19,7 +19,7 @@ from lrd_jax.convert.checksums import require_whole
 from lrd_jax.convert.placing import place_params
 from lrd_jax.convert.reader import open_source, read_config, weight_dtype
 from lrd_jax.convert.store import is_checkpoint, open_stored, read_info
-from lrd_jax.convert.tables import ParamPath, ReadSlab, flatten, param_shapes
+from lrd_jax.convert.tables import ParamPath, ReadSlab, dtypes_of, flatten, param_shapes
 from lrd_jax.errors import Refused, check_function
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
@@ -147,13 +147,16 @@ def restore(
         _, beside, problems = read_config(folder)
         if beside is None:
             raise ConversionError(f"{folder} is damaged:", problems)
+        beside = dataclasses.replace(beside, quantized=info.config.quantized)  # the source's file, which knows no such
         _require_same(folder, info.config, beside, "stands in config.json")
     require_whole(folder)
     look(info.config)
     stored = open_stored(folder, info.config)
     if choose is not None:
         dtype = choose(info.config, stored.dtypes)
-    dtypes = stored.dtypes if dtype is None else dict.fromkeys(stored.dtypes, weight_dtype(dtype))
+    dtypes = (
+        stored.dtypes if dtype is None else dtypes_of(info.config, dict.fromkeys(stored.dtypes, weight_dtype(dtype)))
+    )
     return info.config, place_params(
         info.config, dtypes, _shardings(info.config, mesh), adapt(info.config, stored.read), _padded(info.config, mesh)
     )
@@ -276,7 +279,8 @@ def _faster_dtype(
     devices = jnp.zeros(()).devices() if mesh is None else mesh.devices.flat
     if jnp.bfloat16 not in stored.values() or any(device.platform != "cpu" for device in devices):
         return None
-    wanted = 4 * sum(map(math.prod, param_shapes(config).values()))
+    dtypes = dtypes_of(config, dict.fromkeys(stored, np.dtype(np.float32)))
+    wanted = sum(dtypes[path].itemsize * math.prod(shape) for path, shape in param_shapes(config).items())
     gib = f"{wanted / 2**30:.1f} GiB"
     if wanted > _free_bytes():
         note(f"bfloat16 is slow on a CPU; the weights in float32 would need {gib} of memory")

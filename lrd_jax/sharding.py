@@ -126,8 +126,8 @@ def param_shardings(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str,
     return jax.tree.unflatten(treedef, [NamedSharding(mesh, spec) for spec in specs])
 
 
-def padded_params(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str, Any]:
-    """Every parameter as it lies on the mesh, a float32 `jax.ShapeDtypeStruct` with its sharding.
+def padded_params(model: Model, mesh: Mesh, rules: Rules = RULES, dtype: Any = np.float32) -> dict[str, Any]:
+    """Every parameter as it lies on the mesh, a `jax.ShapeDtypeStruct` with its sharding, see `Model.abstract_params`.
 
     A vocabulary and grouped heads that the mesh does not divide are longer than the model's, see
     `lrd_jax.models.padding`.
@@ -138,7 +138,7 @@ def padded_params(model: Model, mesh: Mesh, rules: Rules = RULES) -> dict[str, A
     shardings = param_shardings(model, mesh, rules)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        _padded(model, mesh, rules),
+        _padded(model, mesh, rules, dtype),
         shardings,
     )
 
@@ -304,7 +304,7 @@ def _across(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray | None:
     return mesh_utils.create_hybrid_device_mesh(inside, between, devices, process_is_granule=by_process)
 
 
-def _padded(model: Model, mesh: Mesh, rules: Rules) -> dict[str, Any]:
+def _padded(model: Model, mesh: Mesh, rules: Rules, dtype: Any = np.float32) -> dict[str, Any]:
     """Every parameter in the lengths that it has on the mesh."""
 
     def size(name: str, size: int) -> int:
@@ -314,7 +314,9 @@ def _padded(model: Model, mesh: Mesh, rules: Rules) -> dict[str, Any]:
     def padded(leaf: jax.ShapeDtypeStruct, names: tuple[str, ...]) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(tuple(map(size, names, leaf.shape)), leaf.dtype)
 
-    return jax.tree.map(padded, model.abstract_params(), model.param_axes(), is_leaf=lambda x: isinstance(x, tuple))
+    return jax.tree.map(
+        padded, model.abstract_params(dtype), model.param_axes(), is_leaf=lambda x: isinstance(x, tuple)
+    )
 
 
 def _fit(config: ModelConfig, leaf: Any, names: tuple[str, ...], shape: tuple[int, ...]) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lrd_jax.errors import Refused
 from lrd_jax.models.hf_fields import KINDS, false_friend, kind_of, plain
+from lrd_jax.models.quantized import INT8
 
 FAMILIES = ("llada", "dream", "illada")
 
@@ -33,6 +34,7 @@ class ModelConfig:
       max_length: longest prompt + canvas that the positions were trained for.
       rope_full_precision: rotate q and k in float32 (LLaDA); otherwise cos and sin are cast to their dtype (Dream).
       scale_logits: divide the logits by sqrt(D).
+      quantized: "int8" where the blocks' matrices are integers with scales, see `lrd_jax.models.quantized`; else None.
       mask_id, eos_id, pad_id, bos_id, eot_id: special tokens; bos and eot (end of a chat turn) may be absent.
     """
 
@@ -56,6 +58,7 @@ class ModelConfig:
     pad_id: int
     bos_id: int | None = None
     eot_id: int | None = None
+    quantized: str | None = None
 
     def __post_init__(self):
         if problems := _problems(vars(self)):
@@ -170,6 +173,8 @@ def _problems(values: Mapping[str, Any], named: Mapping[str, str] | None = None)
             wanted(field, None if type(values[field]) is int else "an integer")
     if "family" in values:
         wanted("family", None if values["family"] in FAMILIES else f"one of {', '.join(map(repr, FAMILIES))}")
+    if "quantized" in values:
+        wanted("quantized", None if values["quantized"] in (None, INT8) else f"{INT8!r} or None")
     if "alignment" in values:
         wanted("alignment", None if isinstance(values["alignment"], LogitAlignment) else "a LogitAlignment")
 

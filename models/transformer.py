@@ -19,6 +19,7 @@ from lrd_jax.errors import Refused
 from lrd_jax.models.attention import attention, rope_tables, rotate
 from lrd_jax.models.config import ModelConfig
 from lrd_jax.models.low_rank import LowRank
+from lrd_jax.models.quantized import MATRICES, quantize, scale_of
 
 Params = dict[str, Any]
 
@@ -94,13 +95,19 @@ def _product(x: jax.Array, kernel: nnx.Param, contracted: int = 1) -> jax.Array:
     return _dot(x, value.kernel, contracted) + value.scale * _dot(_dot(x, a, contracted), b)
 
 
-def _dot(x: jax.Array, kernel: jax.Array, contracted: int = 1) -> jax.Array:
-    """The product as one matrix times another.
+def _scaled_product(x: jax.Array, values: jax.Array, scale: jax.Array, contracted: int) -> jax.Array:
+    """Product of x and a kernel of integers: summed and scaled in float32, in the dtype of x again at the end."""
+    out = _dot(x, values.astype(x.dtype), contracted, jnp.float32)
+    return (out * scale).astype(x.dtype)
+
+
+def _dot(x: jax.Array, kernel: jax.Array, contracted: int = 1, summed: Any = None) -> jax.Array:
+    """The product as one matrix times another, in the dtype `summed` or that of both.
 
     The values are those of an einsum; XLA's CPU backend has a fast path for two dimensions only.
     """
     inner = math.prod(kernel.shape[:contracted])
-    out = x.reshape(-1, inner) @ kernel.reshape(inner, -1)
+    out = jnp.matmul(x.reshape(-1, inner), kernel.reshape(inner, -1), preferred_element_type=summed)
     return out.reshape(*x.shape[:2], *kernel.shape[contracted:])
 
 
@@ -125,6 +132,8 @@ class Blocks(nnx.Module):
         self.gate = _normal(rngs.params(), (n, D, F), ("layers", "embed", "mlp"), dtype, std_in)
         self.up = _normal(rngs.params(), (n, D, F), ("layers", "embed", "mlp"), dtype, std_in)
         self.down = _normal(rngs.params(), (n, F, D), ("layers", "mlp", "embed"), dtype, std_out)
+        if config.quantized is not None:
+            self._quantize()
 
     def __call__(
         self, x: jax.Array, cos: jax.Array, sin: jax.Array, attend: Attend, cache: Any = None
@@ -137,13 +146,13 @@ class Blocks(nnx.Module):
         q, k, v = self._queries_keys_values(h, cos, sin)
         with jax.named_scope("attention"):
             attended, kept = attend(q, k, v, cache)
-        x = x + _product(attended, self.out, contracted=2)
+        x = x + self._product(attended, "out")
         return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps)), kept
 
     def _queries_keys_values(
         self, x: jax.Array, cos: jax.Array, sin: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        q, k, v = (_product(x, kernel) for kernel in (self.q, self.k, self.v))
+        q, k, v = (self._product(x, name) for name in ("q", "k", "v"))
         if self.config.qkv_bias:
             q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
         q = rotate(q, cos, sin, full_precision=self.config.rope_full_precision)
@@ -151,8 +160,21 @@ class Blocks(nnx.Module):
         return q, k, v
 
     def _mlp(self, x: jax.Array) -> jax.Array:
-        gated = jax.nn.silu(_product(x, self.gate)) * _product(x, self.up)
-        return _product(gated, self.down)
+        gated = jax.nn.silu(self._product(x, "gate")) * self._product(x, "up")
+        return self._product(gated, "down")
+
+    def _product(self, x: jax.Array, name: str) -> jax.Array:
+        kernel, contracted = getattr(self, name), MATRICES[name]
+        if self.config.quantized is None:
+            return _product(x, kernel, contracted)
+        return _scaled_product(x, kernel[...], getattr(self, scale_of(name))[...], contracted)
+
+    def _quantize(self) -> None:
+        for name, contracted in MATRICES.items():
+            kernel, out = getattr(self, name), 1 + contracted
+            values, scale = quantize(kernel[...], tuple(range(1, out)))
+            setattr(self, name, nnx.Param(values, axes=kernel.axes))
+            setattr(self, scale_of(name), nnx.Param(scale, axes=(kernel.axes[0], *kernel.axes[out:])))
 
 
 class Transformer(nnx.Module):
@@ -281,7 +303,7 @@ class Model:
         """A cache of `length` positions that holds zeros."""
         config = self.config
         shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
-        zeros = jnp.zeros(shape, params["blocks"]["k"].dtype)
+        zeros = jnp.zeros(shape, params["table"].dtype)
         return KeyValues(zeros, zeros)
 
     def logits(self, params: Params, hidden: jax.Array) -> jax.Array:

@@ -30,7 +30,7 @@ def _convert_apart(options: Convert) -> None:
     Raises:
       ValueError: what that process said.
     """
-    given = {"dtype": options.dtype, "revision": options.revision}
+    given = {"dtype": options.dtype, "quantize": options.quantize, "revision": options.revision}
     flags = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
     flags += ["--verify"] if options.verify else []
     code = "from lrd_jax.cli import main; raise SystemExit(main())"
@@ -51,6 +51,7 @@ def _convert(options: Convert) -> None:
             options.source,
             options.dest,
             dtype=options.dtype,
+            quantize=options.quantize,
             verify=options.verify,
             revision=options.revision,
             progress=progress,

@@ -91,6 +91,7 @@ class Convert(Processes):
       source: a local Hugging Face folder, or a hub id such as GSAI-ML/LLaDA-8B-Instruct.
       dest: the checkpoint's folder; must not exist.
       dtype: of the written weights.
+      quantize: int8: the blocks' matrices as integers with a scale an output channel; half the memory of bfloat16.
       revision: branch, tag or commit of a hub id.
       verify: read the checkpoint back and compare the hash of every tensor.
     """
@@ -98,6 +99,7 @@ class Convert(Processes):
     source: Positional[str]
     dest: Positional[Path]
     dtype: Annotated[str | None, arg(metavar="DTYPE", help_behavior_hint="(default: the source's)")] = None
+    quantize: Annotated[str | None, arg(metavar="int8", help_behavior_hint="(default: not at all)")] = None
     revision: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the newest)")] = None
     verify: bool = False
 

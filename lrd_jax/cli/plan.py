@@ -109,6 +109,8 @@ def _asked(options: Plan):
     from lrd_jax.presets import decoder
 
     config, model, dtype = decoder(options), model_config(options.model), weight_dtype(options.dtype).name
+    if options.quantize is not None:
+        model = dataclasses.replace(model, quantized=options.quantize)
 
     def job_of(batch: int) -> DecodeJob:
         return DecodeJob(model=model, config=config, batch=batch, prompt_length=options.prompt_length, dtype=dtype)

@@ -15,20 +15,20 @@ from lrd_jax.sharding import mesh_of
 # jaxlib 0.10.2 sums some wrong (jax#39103), see docs/performance.md.
 CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
-# A CPU multiplies bfloat16 in float32, and the compiler would convert all weights once, before the loop: twice their
-# size in memory that a machine which keeps bfloat16 weights is unlikely to have.
-CPU_BFLOAT16 = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
+# A CPU multiplies bfloat16 and integers in float32, and the compiler would convert all weights once, before the loop:
+# two and four times their size in memory that a machine which keeps narrow weights is unlikely to have.
+CPU_NARROW = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
 
 
 @functools.cache
-def compiler_options(platform: str | None, bfloat16: bool = False) -> dict[str, str]:
+def compiler_options(platform: str | None, narrow: bool = False) -> dict[str, str]:
     """The options for a platform ("cpu", "tpu", ...; None: unknown): those that the installed compiler knows.
 
     Args:
-      bfloat16: the parameters are.
+      narrow: the parameters are bfloat16 or int8, some of them at least.
     """
     options = {}
-    for wanted in (CPU, CPU_BFLOAT16 if bfloat16 else {}) if platform == "cpu" else ():
+    for wanted in (CPU, CPU_NARROW if narrow else {}) if platform == "cpu" else ():
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
             try:
                 jax.jit(lambda: 0, compiler_options=wanted or None).lower().compile()
@@ -75,7 +75,8 @@ class PlatformJit:
         self._jitted.clear()
 
     def _on(self, args):
-        kind = _kind(args)
+        platform, bfloat16 = _kind(args)
+        kind = platform, platform is not None and (bfloat16 or _holds(args, jnp.int8))
         if kind not in self._jitted:
             options = compiler_options(*kind)
             self._jitted[kind] = jax.jit(
@@ -108,13 +109,16 @@ def _kind(args: Any) -> tuple[str | None, bool]:
     """Where the arguments live, None inside another jit; and whether any of them is bfloat16."""
     if _inside_another():
         return None, False
-    leaves = jax.tree.leaves(args)
-    bfloat16 = any(getattr(leaf, "dtype", None) == jnp.bfloat16 for leaf in leaves)
-    for leaf in leaves:
+    bfloat16 = _holds(args, jnp.bfloat16)
+    for leaf in jax.tree.leaves(args):
         sharding = getattr(leaf, "sharding", None)
         if sharding is not None:
             return next(iter(sharding.device_set)).platform, bfloat16
     return jax.default_backend(), bfloat16
+
+
+def _holds(args: Any, dtype: Any) -> bool:
+    return any(getattr(leaf, "dtype", None) == dtype for leaf in jax.tree.leaves(args))
 
 
 def _inside_another() -> bool:

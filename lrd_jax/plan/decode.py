@@ -79,11 +79,7 @@ class DecodeJob:
         return (1 if every is None else math.ceil(forwards / every)) / forwards
 
     def _params(self, mesh: Mesh | AbstractMesh) -> Any:
-        dtype = jnp.dtype(self.dtype)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding),
-            padded_params(Model(self.model), mesh),
-        )
+        return padded_params(Model(self.model), mesh, dtype=jnp.dtype(self.dtype))
 
     def _like_cache(self, cache: Any, mesh: Mesh | AbstractMesh) -> Any:
         """Every array that the cache keeps, as it lies on the mesh; one that says nothing of its rows lies whole."""

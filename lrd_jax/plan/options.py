@@ -29,6 +29,7 @@ class Plan(DecoderOptions):
       batch: prompts that are decoded together. By default the largest batch that fits is searched for.
       prompt_length: tokens of a prompt, padding included.
       dtype: of the weights.
+      quantize: int8: the blocks' matrices as `lrd-jax convert --quantize int8` writes them.
       tokens_per_forward: positions that a row commits on each forward, for the estimate of tokens a second. By default
         the slowest that the decoder allows.
       json: print one JSON object instead of tables.
@@ -43,6 +44,7 @@ class Plan(DecoderOptions):
     batch: Annotated[int | None, arg(metavar="NUMBER", help_behavior_hint="(default: the largest)")] = None
     prompt_length: int = 512
     dtype: str = "bfloat16"
+    quantize: Annotated[str | None, arg(metavar="int8", help_behavior_hint="(default: as the model is)")] = None
     tokens_per_forward: Annotated[float | None, arg(metavar="NUMBER", help_behavior_hint="(default: the least)")] = None
     json: bool = False
 
@@ -64,6 +66,8 @@ class Plan(DecoderOptions):
             mesh_sizes(self.mesh)
         if self.batch is not None and self.batch < 1:
             raise Refused(f"batch={self.batch} must be at least 1")
+        if self.train is not None and self.quantize is not None:
+            raise Refused(f"quantize={self.quantize} is for a decode: what is trained is never quantised")
         if self.prompt_length < 1:
             raise Refused(f"prompt_length={self.prompt_length} must be at least 1")
         tokens = self.tokens_per_forward

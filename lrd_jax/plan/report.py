@@ -154,6 +154,7 @@ def as_json(options: Plan, rows: list[Row], tokens: float) -> dict[str, Any]:
         "changes": dict(options.changes),
         "prompt_length": options.prompt_length,
         "dtype": options.dtype,
+        "quantize": options.quantize,
         "tokens_per_forward": tokens,
         "meshes": [_row_json(options, row) for row in rows],
     }

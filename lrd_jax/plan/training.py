@@ -101,11 +101,7 @@ class TrainJob:
     def _frozen(self, mesh: Mesh | AbstractMesh) -> Any:
         if self.config.lora is None:
             return None
-        dtype = jnp.dtype(self.dtype)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding),
-            padded_params(Model(self.model), mesh),
-        )
+        return padded_params(Model(self.model), mesh, dtype=jnp.dtype(self.dtype))
 
 
 def largest_bucket(config: TrainConfig) -> Bucket:

@@ -32,6 +32,8 @@ def model_and_tokenizer(config: TrainConfig) -> tuple[Model, PreTrainedTokenizer
     if config.init is not None:
         folder = find_model(config.init)
         model = read_info(folder).config if is_checkpoint(folder) else open_source(folder, uniform=False).config
+        if model.quantized is not None:
+            raise Refused(f"init: {config.init} holds {model.quantized} weights; give the checkpoint it was made from")
         if not has_tokenizer(folder):
             raise Refused(f"init: {config.init} has no tokenizer; copy its tokenizer.json beside the weights")
         return Model(model), load_tokenizer(folder, model).hf

@@ -43,11 +43,12 @@ def test_float32_products_are_whole_where_an_accelerator_would_round_them(monkey
     assert ("HIGHEST" in product.as_text()) == whole
 
 
-def test_bfloat16_weights_are_not_copied_in_float32_before_the_loop(fresh):
-    """A CPU multiplies them in float32; converted once, they would take twice their size all the while."""
+@pytest.mark.parametrize("quantized", [None, "int8"])
+def test_narrow_weights_are_not_copied_in_float32_before_the_loop(fresh, quantized):
+    """A CPU multiplies them in float32; converted once, they would take two or four times their size all the while."""
     sizes = {"num_layers": 8, "embed_dim": 256, "num_heads": 2, "num_kv_heads": 2, "mlp_dim": 1024, "vocab_size": 500}
     special = {"mask_id": 0, "eos_id": 1, "pad_id": 1, "bos_id": None, "eot_id": None}
-    model = Model(dataclasses.replace(CHECKPOINTS["llada-8b-base"].config, **sizes, **special))
+    model = Model(dataclasses.replace(CHECKPOINTS["llada-8b-base"].config, **sizes, **special, quantized=quantized))
     params = model.abstract_params(jnp.bfloat16)
     memory = make_decode(model, DecodeConfig(4)).lower(params, 1, 4).compile().memory_analysis()
     assert memory.temp_size_in_bytes < sum(leaf.size for leaf in jax.tree.leaves(params["blocks"]))
