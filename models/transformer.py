@@ -96,18 +96,18 @@ def _product(x: jax.Array, kernel: nnx.Param, contracted: int = 1) -> jax.Array:
 
 
 def _scaled_product(x: jax.Array, values: jax.Array, scale: jax.Array, contracted: int) -> jax.Array:
-    """Product of x and a kernel of integers: summed and scaled in float32, in the dtype of x again at the end."""
-    out = _dot(x, values.astype(x.dtype), contracted, jnp.float32)
-    return (out * scale).astype(x.dtype)
+    """Product of x and a kernel of integers, scaled in float32; what devices sum over a mesh is in the dtype of x."""
+    out = _dot(x, values.astype(x.dtype), contracted)
+    return (out.astype(jnp.float32) * scale).astype(x.dtype)
 
 
-def _dot(x: jax.Array, kernel: jax.Array, contracted: int = 1, summed: Any = None) -> jax.Array:
-    """The product as one matrix times another, in the dtype `summed` or that of both.
+def _dot(x: jax.Array, kernel: jax.Array, contracted: int = 1) -> jax.Array:
+    """The product as one matrix times another.
 
     The values are those of an einsum; XLA's CPU backend has a fast path for two dimensions only.
     """
     inner = math.prod(kernel.shape[:contracted])
-    out = jnp.matmul(x.reshape(-1, inner), kernel.reshape(inner, -1), preferred_element_type=summed)
+    out = x.reshape(-1, inner) @ kernel.reshape(inner, -1)
     return out.reshape(*x.shape[:2], *kernel.shape[contracted:])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lrd_jax
+from lrd_jax import make_decode
 from lrd_jax.convert import ConversionError, convert, export, read_hf, tables, verify, write_hf
 from lrd_jax.convert.store import read_info
 from lrd_jax.convert.tables import flatten
@@ -122,8 +123,9 @@ def test_a_mesh_gives_the_same_logits(tmp_path):
 def test_quantized_params_decode(converted):
     loaded = lrd_jax.load(converted[1], dtype="float32")
     prompt = jnp.arange(1, 6)[None]
-    decoded = lrd_jax.decode(loaded.model, loaded.params, prompt, preset("fast", 8, cache="dual"))
-    assert not (np.asarray(decoded.tokens) == loaded.config.mask_id).any()
+    config = preset("fast", 8, cache="dual")
+    canvas = make_decode(loaded.model, config)(loaded.params, prompt).tokens
+    assert not (np.asarray(canvas) == loaded.config.mask_id).any()
 
 
 def test_a_channel_of_zeros_stays_zero():

@@ -323,6 +323,8 @@ ROWS = {
         (f"{PLAN} --gpu h100:8", "name the devices to plan for"),
         (f"{PLAN} --bogus", "--bogus is unknown"),
         (f"{PLAN} --model {{word}}", "misplaced options: --model"),
+        ("plan llada-8b --gpu h100 --quantize int4", "quantized='int4' must be 'int8' or None"),
+        ("plan llada-8b --topology v5e:1x1 --train file --quantize int8", "quantize=int8 is for a decode"),
         ("plan no --gpu h100", "there is no model 'no' to plan for; it may be llada-8b"),
         ("plan '' --gpu h100", "there is no model ''"),
         ("plan folder --gpu h100", "config.json is absent"),
