@@ -1,6 +1,8 @@
 """int8 weights: what is written, what comes back, how far the logits are off, and what refuses them."""
 
 import dataclasses
+import json
+import types
 
 import goldens
 import jax
@@ -10,6 +12,7 @@ import pytest
 
 import lrd_jax
 from lrd_jax import make_decode
+from lrd_jax.cli import main
 from lrd_jax.convert import ConversionError, convert, export, read_hf, tables, verify, write_hf
 from lrd_jax.convert.store import read_info
 from lrd_jax.convert.tables import flatten
@@ -17,6 +20,7 @@ from lrd_jax.models import Model, positions_of
 from lrd_jax.models.quantized import MATRICES, quantize
 from lrd_jax.presets import preset
 from lrd_jax.sharding import make_mesh
+from lrd_jax.train.start import model_and_tokenizer
 
 
 @pytest.fixture(scope="module", params=["tiny-llada-bf16", "tiny-dream"])
@@ -94,6 +98,22 @@ def test_what_a_checkpoint_says_and_refuses(converted, tmp_path):
     with pytest.raises(ValueError, match="cannot hold quantized='int8'"):
         write_hf(loaded.params, loaded.config, tmp_path / "hf", dtype="float32")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_write_plan_and_refuse_it(tmp_path, capsys):
+    source, dest = str(goldens.GOLDEN / "tiny-dream"), str(tmp_path / "orbax")
+    assert main(["convert", source, dest, "--quantize", "int8"]) == 0
+    sizes = ["--gpu", "h100:1", "--batch", "1", "--gen-length", "8", "--prompt-length", "8", "--json"]
+    counted = []
+    for model, *more in ([dest], [source, "--quantize", "int8"], [source]):
+        capsys.readouterr()
+        assert main(["plan", model, *sizes, *more]) == 0
+        counted.append(json.loads(capsys.readouterr().out)["meshes"][0]["bytes"]["parameters"])
+    params = lrd_jax.load(dest, dtype="bfloat16").params
+    assert counted[0] == counted[1] == sum(leaf.nbytes for leaf in jax.tree.leaves(params)) < counted[2]
+    assert main(["export", dest, str(tmp_path / "hf")]) == 2
+    with pytest.raises(ValueError, match="holds int8 weights; give the checkpoint it was made from"):
+        model_and_tokenizer(types.SimpleNamespace(init=dest))
 
 
 def test_another_kind_is_refused(tmp_path):

@@ -205,6 +205,7 @@ ROWS = {
         (f"chat {W} --dtype int8", "is not one for weights"),
     ],
     "convert": [
+        ("convert {word} out --quantize int4", "quantize='int4' is no kind of weights"),
         ("convert", "Missing from lrd-jax convert"),
         ("convert {word}", "Missing from lrd-jax convert"),
         ("convert {word} out more", "Unrecognized options: more"),
