@@ -102,7 +102,7 @@ def refuse_unable(body: Body) -> None:
         no("tools" if body.tools else "functions", "ask for the call as text and read it from the answer")
     kind = body.response_format.get("type") if isinstance(body.response_format, dict) else body.response_format
     if kind not in (None, "text"):
-        no("response_format", 'give the form of the answer with holes, as in lrd={"canvas": "{\\"age\\": {2}}"}')
+        no("response_format", 'give the form of the answer with holes, as in lrd={"canvas": "{{\\"age\\": {2}}}"}')
     if body.best_of not in (None, 1, body.n):
         no("best_of", "ask for n answers and choose among them")
     if body.presence_penalty or body.frequency_penalty:

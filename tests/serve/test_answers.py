@@ -1,5 +1,7 @@
 """What the endpoints answer: against the generator's answers, in OpenAI's forms."""
 
+import json
+
 import pytest
 import serving  # noqa: F401 (skips where the extra is not installed)
 
@@ -212,6 +214,13 @@ def test_what_cannot_be_is_a_400_in_one_sentence(server, path, body, words):
     assert response.status_code == 400, error
     assert words in error["message"] and "\n" not in error["message"]
     assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
+
+
+def test_what_is_to_be_used_instead_of_a_schema_is_a_canvas(server):
+    told = server.post(CHAT, {**SAY, "response_format": {"type": "json_object"}}).json()["error"]["message"]
+    instead = json.loads(told.partition("lrd=")[2])
+    text = server.post(CHAT, {**SAY, "lrd": instead}).json()["choices"][0]["message"]["content"]
+    assert text.startswith('{"age": ') and text.endswith("}")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b'{"prompt": NaN}', b"[" * 50_000])
