@@ -20,6 +20,7 @@ from lrd_jax.errors import Refused
 Number = float | jax.Array | np.ndarray  # a real number, or one a row: [B]
 
 _MOST = 2**31 - 1
+_MOST_WHOLE = 2**24  # float32 holds every whole number up to here
 _SPEC = "lrd_jax"  # key of a field's `Spec` in its metadata
 
 
@@ -30,6 +31,7 @@ class Spec:
     Attributes:
       kind: "number", "count", "choice", "flag", "part", "array", or "static" (anything hashable, unchecked).
       low, high: bounds of a number or count; open_low leaves the lower one out.
+      whole: the number has no fraction.
       names: of a choice.
       part: the base class of a part.
     """
@@ -38,6 +40,7 @@ class Spec:
     low: float = -math.inf
     high: float = math.inf
     open_low: bool = False
+    whole: bool = False
     names: tuple[str, ...] = ()
     part: type | None = None
 
@@ -54,7 +57,7 @@ class Spec:
     def wish(self) -> str:
         """What is wanted, for messages."""
         if self.kind == "number":
-            return f"a number in {self.bounds}, or one a row [B]"
+            return f"a {'whole ' if self.whole else ''}number in {self.bounds}, or one a row [B]"
         if self.kind == "count":
             return f"an integer of at least {self.low:g}"
         if self.kind == "choice":
@@ -71,6 +74,11 @@ def number(
 ) -> Any:
     """A real number in [low, high], a leaf: a scalar or one a row `[B]`. A default of None makes None a value."""
     return _field(default, Spec(kind="number", low=low, high=high, open_low=open_low))
+
+
+def whole(*, default: Any = dataclasses.MISSING, low: int = 0) -> Any:
+    """A `number` without a fraction, at least `low`: what is counted, where it may differ from row to row."""
+    return _field(default, Spec(kind="number", low=low, high=_MOST_WHOLE, whole=True))
 
 
 def count(*, default: Any = dataclasses.MISSING, low: int = 1, high: float = _MOST) -> Any:
@@ -107,7 +115,7 @@ def _field(default: Any, spec: Spec) -> Any:
     return dataclasses.field(default=default, metadata={_SPEC: spec})
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(number, count, choice, flag, part, array, static))
+@dataclass_transform(frozen_default=True, field_specifiers=(number, whole, count, choice, flag, part, array, static))
 def setting(cls: type) -> type:
     """Makes `cls` a frozen dataclass whose fields are checked when it is built, and a pytree of its numbers and parts.
 
@@ -168,6 +176,11 @@ def column(x: Number) -> jax.Array:
     return jnp.asarray(x)[..., None]
 
 
+def whole_number(x: Number) -> jax.Array:
+    """A whole number, or one a row `[B]`, as int32."""
+    return jnp.asarray(x).astype(jnp.int32)
+
+
 def check_rows(value: Any, rows: int) -> None:
     """Raises ValueError unless every number of a setting is a scalar or one for each of so many rows."""
     for name, (spec, _) in specs(type(value)).items():
@@ -197,7 +210,7 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
         return None
     wish = spec.wish
     if spec.kind == "number" and _is_number(value):
-        good, wish = _in_range(value, spec), f"in {spec.bounds}"
+        good, wish = _in_range(value, spec), f"{'a whole number ' if spec.whole else ''}in {spec.bounds}"
         if good and not _is_float32(value):
             good, wish = False, "a number that float32 can hold"
     elif spec.kind == "count":
@@ -220,7 +233,7 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
     if spec.kind == "count":
         return int(kept)
     if spec.kind == "number" and np.ndim(kept) == 0 and not isinstance(kept, Tracer):
-        return float(kept)
+        return int(kept) if spec.whole else float(kept)
     return kept
 
 
@@ -240,7 +253,7 @@ def _in_range(value: Any, spec: Spec) -> bool:
         return True  # its values are not known here
     x = np.asarray(value, np.float64)
     above = x > spec.low if spec.open_low else x >= spec.low
-    return bool(np.all(np.isfinite(x) & above & (x <= spec.high)))
+    return bool(np.all(np.isfinite(x) & above & (x <= spec.high) & (not spec.whole or x == np.floor(x))))
 
 
 def _is_float32(value: Any) -> bool:

@@ -46,6 +46,7 @@ class Sight:
     vocab_size: int = flax.struct.field(pytree_node=False)  # V, rows of the embedding
     canvas: View | None = None  # None where no part reads "canvas"
     shadow: Any = None  # [B, W] probability of the token on the canvas where it is hidden; None where no part reads it
+    planned: Any = None  # `[B]` or one number: forwards that the commit rule plans for the row; where a part reads it
 
     @property
     def width(self) -> jax.Array | int:

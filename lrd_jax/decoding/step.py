@@ -120,6 +120,8 @@ def _read(
         vocab_size=model.config.vocab_size,
         canvas=canvas,
     )
+    if "planned" in config.reads:
+        sight = sight.replace(planned=config.commit.plan(sight))
     return sight, reading, previous
 
 
@@ -154,7 +156,8 @@ def _change(
     commits: jax.Array,
     fills: jax.Array,
 ) -> DecodeState:
-    """The state with the rule's change where a row commits, and all that is masked committed where the stop fills."""
+    """The state with the rule's change where a row commits, and what is masked committed where the stop fills: of the
+    block, or of the canvas."""
     W, start = config.window, sight.start
     chosen = jnp.where(fills[:, None], sight.masked, change.commit & commits[:, None])
     left = sight.masked & ~chosen
@@ -163,12 +166,17 @@ def _change(
         reopened = change.reopen & (commits & ~fills)[:, None]
         left |= reopened
         tokens = jnp.where(reopened, model.config.mask_id, tokens)
+    tokens, masked = put_window(state.tokens, tokens, start), put_window(state.masked, left, start)
+    rest = None
+    if config.stopping.fills_canvas and sight.canvas is not None:
+        rest = masked & fills[:, None]
+        tokens, masked = jnp.where(rest, sight.canvas.proposal.token, tokens), masked & ~rest
     return state.replace(
-        tokens=put_window(state.tokens, tokens, start),
-        masked=put_window(state.masked, left, start),
+        tokens=tokens,
+        masked=masked,
         settled=state.settled | fills,
         reason=jnp.where(state.running & ~sight.running, StopReason.NON_FINITE, state.reason),
-        trace=_record(config, state, sight, chosen),
+        trace=_record(config, state, sight, chosen, rest),
     )
 
 
@@ -183,12 +191,15 @@ def _soften(
         return blend(reading.mean, alpha, model.table(params), model.config.mask_id)
 
 
-def _record(config: DecodeConfig, state: DecodeState, sight: Sight, chosen: jax.Array) -> Trace | None:
-    """The trace with this step's entries."""
+def _record(
+    config: DecodeConfig, state: DecodeState, sight: Sight, chosen: jax.Array, rest: jax.Array | None
+) -> Trace | None:
+    """The trace with this step's entries: what became tokens is `chosen` `[B, W]` and, if any, `rest` `[B, G]`."""
     trace = state.trace
     if trace is None:
         return None
     masked = sight.masked
+    committed = jnp.sum(chosen, -1) if rest is None else jnp.sum(chosen, -1) + jnp.sum(rest, -1)
     entropy = jnp.sum(jnp.where(masked, sight.belief.entropy, 0.0), -1) / jnp.maximum(jnp.sum(masked, -1), 1)
     step = jnp.where(
         state.running, state.forwards, config.step_limit
@@ -197,7 +208,7 @@ def _record(config: DecodeConfig, state: DecodeState, sight: Sight, chosen: jax.
     return Trace(
         divergence=trace.divergence.at[at].set(sight.divergence, mode="drop"),
         entropy=trace.entropy.at[at].set(entropy, mode="drop"),
-        committed=trace.committed.at[at].set(jnp.sum(chosen, -1), mode="drop"),
+        committed=trace.committed.at[at].set(committed, mode="drop"),
         refining=trace.refining.at[at].set(~state.committing, mode="drop"),
     )
 

@@ -13,6 +13,11 @@ from lrd_jax.decoding.sight import Sight
 class StopRule(Part):
     """A rule that may decide the rest of a block: all its masked positions then take their proposed tokens at once."""
 
+    @property
+    def fills_canvas(self) -> bool:
+        """Whether what it decides is the rest of the canvas, later blocks too; it must then read "canvas"."""
+        return False
+
     def __call__(self, sight: Sight, state: Any) -> jax.Array:
         """bool `[B]`: rows whose block ends on this forward. The rule says itself when it may be asked."""
         raise NotImplementedError

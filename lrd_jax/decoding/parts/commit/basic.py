@@ -26,6 +26,9 @@ class LowestEntropy(CommitRule):
             chosen |= sight.masked & (belief.confidence > column(self.threshold))
         return Change(chosen), state
 
+    def plan(self, sight):
+        return -(-sight.width // self.per_step) * sight.blocks
+
 
 @setting
 class Threshold(CommitRule):

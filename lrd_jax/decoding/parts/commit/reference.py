@@ -34,6 +34,9 @@ class PlannedRule(CommitRule):
         masks = jnp.where(sight.commits == 0, jnp.sum(sight.masked, axis=-1), masks)
         return jnp.where(sight.commits < steps, llada_count(masks, steps, sight.commits), 1), masks
 
+    def plan(self, sight):
+        return self.block_steps(sight) * sight.blocks
+
     def check_canvas(self, length, blocks):
         if self.steps is not None and self.steps % blocks:
             raise Refused(f"{type(self).__name__}.steps={self.steps} must be a multiple of the {blocks} blocks")

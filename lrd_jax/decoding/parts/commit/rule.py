@@ -33,6 +33,10 @@ class CommitRule(Part):
         """Most forwards on which a whole canvas can commit."""
         return gen_length
 
+    def plan(self, sight: Sight) -> jax.Array | int:
+        """`[B]` or one number: forwards that a row's whole canvas is planned to take; one a position, without a plan."""
+        return sight.length
+
     def check_canvas(self, length: int, blocks: int) -> None:
         """Raises ValueError where the rule does not fit a canvas of so many positions and blocks."""
 
@@ -49,6 +53,9 @@ class RuleAround(CommitRule):
     @property
     def draws(self) -> bool:
         return self.rule.draws
+
+    def plan(self, sight):
+        return self.rule.plan(sight)
 
     def check_canvas(self, length, blocks):
         self.rule.check_canvas(length, blocks)
