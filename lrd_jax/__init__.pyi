@@ -37,7 +37,9 @@ from .decoding.parts.commit.wide import WINO as WINO
 from .decoding.parts.commit.wide import Capped as Capped
 from .decoding.parts.divergence import Divergence as Divergence
 from .decoding.parts.draw import Draw as Draw
+from .decoding.parts.length import DAEDAL as DAEDAL
 from .decoding.parts.mix import Mix as Mix
+from .decoding.parts.prophet import Prophet as Prophet
 from .decoding.parts.refine import Refine as Refine
 from .decoding.parts.stop import Stop as Stop
 from .decoding.setting import setting as setting

@@ -18,6 +18,7 @@ from lrd_jax.batching import filled
 from lrd_jax.checkpoint import Loaded
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
+from lrd_jax.decoding.request import check_stays
 from lrd_jax.decoding.setting import check_rows
 from lrd_jax.decoding.state import DecodeState, StopReason, Trace
 from lrd_jax.decoding.text_form import to_table
@@ -226,6 +227,7 @@ class Generator:
         Raises:
           ValueError: pieces that are none, no hole, words that the model does not know, or a length that does not fit.
         """
+        check_stays(self.config)
         given = encode_holes(self.tokenizer, pieces, name)
         words = [word for piece in pieces if isinstance(piece, str) for word in unknown_words(self.tokenizer, piece)]
         if words:

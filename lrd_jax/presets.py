@@ -25,6 +25,8 @@ DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
     "klass": DecodeConfig.klass,
     "dus": DecodeConfig.dus,
     "wino": DecodeConfig.wino,
+    "prophet": DecodeConfig.prophet,
+    "daedal": DecodeConfig.daedal,
 }
 
 PAPER_CHECKPOINTS = ("llada-8b-base", "llada-8b-instruct", "llada-1.5", "dream-7b-base", "dream-7b-instruct")
@@ -151,7 +153,8 @@ def _named(name: str, gen_length: int) -> tuple[DecodeConfig, int | None]:
             f"preset {name!r} is unknown; choose one of {', '.join(DECODERS)}, paper/CHECKPOINT/BENCHMARK, or a file "
             f"that ends in {' or '.join(SUFFIXES)}"
         )
-    return DECODERS[name](gen_length), None
+    config = DECODERS[name](gen_length)
+    return config.replace(block_length=None), config.block_length
 
 
 def _in_file(file: PresetFile, gen_length: int) -> tuple[DecodeConfig, int | None]:

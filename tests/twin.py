@@ -272,6 +272,7 @@ def twin_decode(
     end_ids=(),
     canvas=None,
     limit=None,
+    rest=None,
 ):
     """Decodes one row.
 
@@ -286,6 +287,7 @@ def twin_decode(
       cache: `("prefix" or "dual", refresh_every or None)`; or one of `twin_caches`, which gives the logits itself.
       end_ids: tokens that end the row once nothing before them is masked; what is left becomes the first of them.
       canvas: tokens that are given, -1 where it is open.
+      rest: `rest(logits [G, V], forwards)` says that all that is masked, in later blocks too, takes its token.
       limit: forwards after which the row ends; a rule that also reopens, `(chosen, reopened)`, needs one.
 
     Returns:
@@ -378,6 +380,10 @@ def twin_decode(
                 in_commit |= bool(sure) and bool(np.all(belief.conf[masked[window]] > sure[0]))
             out.refine_forwards += not out.phase[-1]
             # 6. Commit: everything once the beliefs stand still after a commit, else what the rule chooses.
+            if rest is not None and rest(out.logits[-1], len(out.kl)):
+                canvas[masked] = out.logits[-1].argmax(axis=-1)[masked]
+                masked[:] = False
+                out.stop_reason = "settled"
             open_ = masked[window]
             if stop is not None and commits > 0 and quiet == 1 and settled(kl, belief, open_, *stop):
                 chosen = open_

@@ -17,8 +17,10 @@ from lrd_jax.decoding.parts.commit.settling import All
 from lrd_jax.decoding.parts.commit.wide import WINO
 from lrd_jax.decoding.parts.divergence import Divergence
 from lrd_jax.decoding.parts.draw import Draw
+from lrd_jax.decoding.parts.length import DAEDAL, AsAsked, LengthRule
 from lrd_jax.decoding.parts.mix import Mix, MixRule
 from lrd_jax.decoding.parts.part import Part
+from lrd_jax.decoding.parts.prophet import Prophet
 from lrd_jax.decoding.parts.refine import NoRefine, Refine
 from lrd_jax.decoding.parts.stop import NoStop, Stop, StopRule
 from lrd_jax.decoding.setting import Number, count, flag, number, part, setting
@@ -32,7 +34,7 @@ class DecodeConfig:
     Every real number of it, in its parts too, may be an array `[B]`: one a row.
 
     Attributes:
-      gen_length: G, positions to generate.
+      gen_length: G, positions to generate; with a `length`, the most that there can be.
       block_length: W, the active window; blocks are decoded left to right. None: one block of G.
       mix: what a masked position feeds back; None: nothing, [MASK].
       refine: how long to think before committing; None: not at all.
@@ -41,6 +43,7 @@ class DecodeConfig:
       divergence: how `refine` and `stop` measure change.
       draw: which token a position proposes: the argmax, or one drawn at a temperature.
       cache: what a forward recomputes; None: everything.
+      length: how long a row's canvas is; None: as asked.
       cfg_scale: classifier-free guidance against the prompt replaced by [MASK], un + (s + 1) (cond - un); a step then
         costs two forwards. None: off.
       suppress_mask: the [MASK] logit is -inf.
@@ -66,6 +69,7 @@ class DecodeConfig:
     divergence: Divergence = part(Divergence, default=Divergence())
     draw: Draw = part(Draw, default=Draw())
     cache: Cache | None = part(Cache, default=None)
+    length: LengthRule | None = part(LengthRule, default=None)
     cfg_scale: Number | None = number(default=None)
     suppress_mask: bool = flag(default=True)
     logits_eos_inf: bool = flag(default=False)
@@ -84,6 +88,11 @@ class DecodeConfig:
             raise Refused(
                 f"DecodeConfig.cache={self.cache!r} and cfg_scale={self.cfg_scale!r} exclude each other: the forward "
                 "without the prompt would need a cache of its own; leave one of them out"
+            )
+        if self.cache is not None and self.length is not None:
+            raise Refused(
+                f"DecodeConfig.cache={self.cache!r} and length={self.length!r} exclude each other: what a cache keeps "
+                "of a position is wrong once the canvas has grown; leave one of them out"
             )
         if self.reads_canvas and not self.asking.reaches_canvas:
             asks = [f"{name}={part!r}" for name, part in self.remembering().items() if "canvas" in part.reads]
@@ -129,9 +138,14 @@ class DecodeConfig:
         return NoCache() if self.cache is None else self.cache
 
     @property
+    def sizing(self) -> LengthRule:
+        """`length`, or the part that leaves a row as it was asked."""
+        return AsAsked() if self.length is None else self.length
+
+    @property
     def reads(self) -> frozenset[str]:
         """What the parts ask of a reading beyond the common sight, see `Part.reads`."""
-        asked = [part.reads for part in self.remembering().values()]
+        asked = [part.reads for part in (*self.remembering().values(), self.sizing)]
         return frozenset({"kl"} if self.trace else ()).union(*asked)
 
     @property
@@ -159,6 +173,7 @@ class DecodeConfig:
     def step_limit(self) -> int:
         """Most steps that a row can take; the length of its trace."""
         commits = self.commit.max_commits(self.gen_length, self.window)
+        commits += self.sizing.most_forwards(self.gen_length, commits)
         limit = commits + self.refining.most_forwards(self.num_blocks, commits)
         return min(limit, self.max_forwards or limit)
 
@@ -227,6 +242,24 @@ class DecodeConfig:
     def plain(cls, gen_length: int = 256, *, per_step: int = 1, **changes: Any) -> "DecodeConfig":
         """The paper's baseline: hard masks, the `per_step` positions of lowest entropy each forward."""
         return cls(gen_length, **{"commit": LowestEntropy(per_step), **changes})
+
+    @classmethod
+    def prophet(
+        cls, gen_length: int = 256, *, answer_start: Number | None = None, steps: int | None = None, **changes: Any
+    ) -> "DecodeConfig":
+        """Prophet: LLaDA's own sampler, ended once the answer, from `answer_start` on, is far ahead of its rivals."""
+        return cls(gen_length, **{"commit": Scheduled(steps), "stop": Prophet(answer_start=answer_start), **changes})
+
+    @classmethod
+    def daedal(cls, gen_length: int = 2048, **changes: Any) -> "DecodeConfig":
+        """DAEDAL: a canvas that grows up to `gen_length`. It begins with 64 positions, or a quarter of a shorter
+        `gen_length`; blocks are of 32, or of the largest divisor of both."""
+        defaults = {
+            "block_length": math.gcd(gen_length, 32) if isinstance(gen_length, int) else None,
+            "commit": Threshold(0.9),
+            "length": DAEDAL(initial=max(1, min(64, gen_length // 4))),
+        }
+        return cls(gen_length, **{**defaults, **changes})
 
     @classmethod
     def fast(cls, gen_length: int = 256, *, threshold: float = 0.9, **changes: Any) -> "DecodeConfig":

@@ -148,6 +148,15 @@ def check_own_length(asked: int, config: DecodeConfig, name: str) -> None:
     config.commit.check_canvas(asked, -(-asked // config.window))
 
 
+def check_stays(config: DecodeConfig) -> None:
+    """Raises ValueError where tokens that are given would not stay where they are."""
+    if config.length is not None:
+        raise Refused(
+            f"a canvas gives tokens at their places, and length={config.length!r} moves what stands in it: leave one "
+            "of them out"
+        )
+
+
 def _check_canvas(canvas: Any, rows: int, config: DecodeConfig, vocab_size: int) -> jax.Array:
     shape, dtype = (rows, config.gen_length), _dtype(canvas)
     if np.shape(canvas) != shape or dtype is None or not jnp.issubdtype(dtype, jnp.signedinteger):
@@ -158,6 +167,8 @@ def _check_canvas(canvas: Any, rows: int, config: DecodeConfig, vocab_size: int)
     if _are_known(canvas):
         for row, column in np.argwhere(np.asarray(canvas) >= vocab_size)[:1]:
             raise Refused(f"canvas row {row} holds an id at {column} outside the vocabulary of {vocab_size}")
+        if np.any(np.asarray(canvas) >= 0):
+            check_stays(config)
     return jnp.asarray(canvas, jnp.int32)
 
 

@@ -51,7 +51,8 @@ class Spec:
     @property
     def bounds(self) -> str:
         """The interval of a number, for messages."""
-        return f"{'(' if self.open_low else '['}{self.low:g}, {self.high:g}{']' if self.high < math.inf else ')'}"
+        low, high = (f"{x:.0f}" if self.whole else f"{x:g}" for x in (self.low, self.high))
+        return f"{'(' if self.open_low else '['}{low}, {high}{']' if self.high < math.inf else ')'}"
 
     @property
     def wish(self) -> str:

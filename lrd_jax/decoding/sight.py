@@ -44,9 +44,11 @@ class Sight:
     keys: jax.Array | None  # [B] random keys, fresh on every forward; None where nothing may be drawn
     window: int = flax.struct.field(pytree_node=False)  # W
     vocab_size: int = flax.struct.field(pytree_node=False)  # V, rows of the embedding
+    eos_id: int = flax.struct.field(pytree_node=False, default=-1)  # the model's end-of-text
     canvas: View | None = None  # None where no part reads "canvas"
     shadow: Any = None  # [B, W] probability of the token on the canvas where it is hidden; None where no part reads it
     planned: Any = None  # `[B]` or one number: forwards that the commit rule plans for the row; where a part reads it
+    moved: Any = None  # [B, G] int32, `Resize.source` of what followed, for who looks on; None where nothing ever moves
 
     @property
     def width(self) -> jax.Array | int:

@@ -25,8 +25,9 @@ def init_state(model: Denoiser, params: Any, config: DecodeConfig, request: Requ
     if request.canvas is not None:
         masked = request.canvas < 0
         tokens = jnp.where(masked, tokens, request.canvas)
-    if request.length is not None:
-        exists = jnp.arange(G) < request.length[:, None]
+    length, growth = config.sizing.begin(request.length, B, G)
+    if length is not None:
+        exists = jnp.arange(G) < length[:, None]
         masked &= exists
         tokens = jnp.where(exists, tokens, model.config.eos_id)
     block, reason = zeros, jnp.full(B, StopReason.RUNNING, jnp.int32)
@@ -38,7 +39,8 @@ def init_state(model: Denoiser, params: Any, config: DecodeConfig, request: Requ
     return DecodeState(
         prompt=jnp.copy(request.prompt),
         prompt_mask=jnp.copy(request.prompt_mask),
-        length=None if request.length is None else jnp.copy(request.length),
+        length=None if length is None else jnp.copy(length),
+        growth=growth,
         keys=None if request.keys is None else jnp.copy(request.keys),
         tokens=tokens,
         masked=masked,

@@ -43,7 +43,8 @@ class DecodeState(flax.struct.PyTreeNode):
 
     prompt: jax.Array  # [B, P] int32
     prompt_mask: jax.Array  # [B, P] bool, False at left padding
-    length: jax.Array | None  # [B] int32, positions of the row's own canvas; None: all G
+    length: jax.Array | None  # [B] int32, positions of the row's canvas; None: all G, always
+    growth: Any  # what the length part keeps of the rows
     keys: jax.Array | None  # [B] random keys, one a row; None where nothing may be drawn
     tokens: jax.Array  # [B, G] int32, the mask id where nothing is committed
     masked: jax.Array  # [B, G] bool; state, never `tokens == mask_id`: a prompt or an answer may hold that id

@@ -4,6 +4,7 @@ Axes: B batch, P prompt, G canvas, W active window, D embed, V vocab. Rows are i
 block, counts, length and end, and a row that has ended never changes again.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from lrd_jax.decoding.forward import embed
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.parts.mix import blend
 from lrd_jax.decoding.reading import Reading, read_ahead, read_forward, read_shadows
+from lrd_jax.decoding.resize import moves, resized
 from lrd_jax.decoding.sight import Change, Sight, View
 from lrd_jax.decoding.state import DecodeState, StopReason, Trace
 
@@ -39,11 +41,15 @@ def observed_step(model: Denoiser, params: Any, config: DecodeConfig, state: Dec
     seen = {name: part.observe(sight, state.parts[name]) for name, part in config.remembering().items()}
     fills = config.stopping(sight, seen["stop"])  # 6
     commits = (config.refining(sight) & sight.running) | fills  # 5
+    holds = config.sizing.holds(sight, state.growth)
+    if holds is not None:
+        fills, commits = fills & ~holds, commits & ~holds
     with jax.named_scope("commit"):  # Eq. 7
         change, rule = config.commit(sight, seen["commit"])
         seen["commit"] = where_rows(commits, rule, seen["commit"])
 
-    after = _change(model, config, state, sight, change, commits, fills)
+    chosen = jnp.where(fills[:, None], sight.masked, change.commit & commits[:, None])
+    after = _change(model, config, state, sight, change, chosen, commits, fills)
     after = after.replace(
         soft=_soften(model, params, config, sight, reading, seen),  # 7
         belief=reading.belief.replace(margin=None, gap=None),
@@ -57,13 +63,16 @@ def observed_step(model: Denoiser, params: Any, config: DecodeConfig, state: Dec
         forwards=state.forwards + state.running,
         refine_forwards=state.refine_forwards + (state.running & ~state.committing),
     )
+    if holds is not None:
+        after = where_rows(holds & sight.running, _looked(state, after), after)
+    after, moved = _resize(model, params, config, after, sight, chosen)
     after = _end_rows(model, config, _next_block(model, params, config, after, sight))  # 8
     if config.asked > config.reach:
         after = _carried(model, params, config, after, after.block != state.block, hidden)
     waiting = config.asking.waiting(inputs)
     if waiting is not None and len(state.prompt) > 1:
         after = where_rows(waiting, state.replace(cache=None), after.replace(cache=None))
-    return after.replace(cache=cache), sight
+    return after.replace(cache=cache), dataclasses.replace(sight, moved=moved)
 
 
 def _read(
@@ -118,10 +127,11 @@ def _read(
         shadow=shadow,
         window=W,
         vocab_size=model.config.vocab_size,
+        eos_id=model.config.eos_id,
         canvas=canvas,
     )
     if "planned" in config.reads:
-        sight = sight.replace(planned=config.commit.plan(sight))
+        sight = dataclasses.replace(sight, planned=config.commit.plan(sight))
     return sight, reading, previous
 
 
@@ -153,13 +163,13 @@ def _change(
     state: DecodeState,
     sight: Sight,
     change: Change,
+    chosen: jax.Array,
     commits: jax.Array,
     fills: jax.Array,
 ) -> DecodeState:
     """The state with the rule's change where a row commits, and what is masked committed where the stop fills: of the
     block, or of the canvas."""
     W, start = config.window, sight.start
-    chosen = jnp.where(fills[:, None], sight.masked, change.commit & commits[:, None])
     left = sight.masked & ~chosen
     tokens = jnp.where(chosen, sight.proposal.token, take_window(state.tokens, start, W))
     if change.reopen is not None:
@@ -178,6 +188,28 @@ def _change(
         reason=jnp.where(state.running & ~sight.running, StopReason.NON_FINITE, state.reason),
         trace=_record(config, state, sight, chosen, rest),
     )
+
+
+def _looked(state: DecodeState, after: DecodeState) -> DecodeState:
+    """The state before a forward with what one that decides nothing leaves behind."""
+    kept = ("cache", "belief", "previous", "log_z", "forwards", "trace")
+    return state.replace(**{name: getattr(after, name) for name in kept})
+
+
+def _resize(
+    model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState, sight: Sight, chosen: jax.Array
+) -> tuple[DecodeState, jax.Array | None]:
+    """The state with the canvas that the length part wants, and where its contents come from.
+
+    Where they come from other places, nothing is left of what was known of each place: beliefs, parts and commits are
+    as at the start of a block. The phase stays.
+    """
+    resize, growth = config.sizing(sight, state.growth, chosen)
+    if resize is None:
+        return state, None
+    stirred = moves(state, resize)
+    state = resized(model.config, state, resize).replace(growth=growth)
+    return _afresh(model, params, config, state, stirred), resize.source
 
 
 def _soften(
@@ -219,19 +251,25 @@ def _next_block(model: Denoiser, params: Any, config: DecodeConfig, state: Decod
     none_left = ~jnp.any(is_open, axis=-1)
     done = sight.running & ~jnp.take_along_axis(is_open, state.block[:, None], axis=-1)[:, 0]
     ended = jnp.where(state.settled, StopReason.SETTLED, StopReason.FINISHED)
+    return _afresh(model, params, config, state, done).replace(
+        block=jnp.where(done & ~none_left, jnp.argmax(is_open, axis=-1), state.block).astype(jnp.int32),
+        committing=jnp.where(done, config.refining.begins(len(done)), state.committing),
+        reason=jnp.where(done & none_left, ended, state.reason),
+    )
+
+
+def _afresh(model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState, rows: jax.Array) -> DecodeState:
+    """The state with what a block gathers as at its start in some rows `[B]`: counts, beliefs fed back, parts."""
     soft = state.soft
     if soft is not None:
         fresh = model.embed(params, jnp.int32(model.config.mask_id))
-        soft = jnp.where(done[:, None, None], fresh, soft)
+        soft = jnp.where(rows[:, None, None], fresh, soft)
     return state.replace(
-        block=jnp.where(done & ~none_left, jnp.argmax(is_open, axis=-1), state.block).astype(jnp.int32),
-        block_forwards=jnp.where(done, 0, state.block_forwards),
-        commits=jnp.where(done, 0, state.commits),
-        refined=jnp.where(done, 0, state.refined),
-        committing=jnp.where(done, config.refining.begins(len(done)), state.committing),
+        block_forwards=jnp.where(rows, 0, state.block_forwards),
+        commits=jnp.where(rows, 0, state.commits),
+        refined=jnp.where(rows, 0, state.refined),
         soft=soft,
-        parts=where_rows(done, fresh_parts(config, len(done)), state.parts),
-        reason=jnp.where(done & none_left, ended, state.reason),
+        parts=where_rows(rows, fresh_parts(config, len(rows)), state.parts),
     )
 
 

@@ -260,12 +260,24 @@ def _nothing_seen(rows: int, canvas: int) -> Seen:
 
 def _seen_of(before: DecodeState, after: DecodeState, sight: Sight, seen: Seen) -> Seen:
     """What a step adds: of rows that took part."""
-    W = sight.masked.shape[1]
-    chosen = sight.masked & ~take_window(after.masked, sight.start, W)
-    logprob = jnp.where(chosen, jnp.log(sight.proposal.confidence), take_window(seen.logprob, sight.start, W))
     entropy = jnp.sum(jnp.where(sight.masked, sight.belief.entropy, 0.0), -1) / jnp.maximum(sight.masked.sum(-1), 1)
-    now = Seen(logprob=put_window(seen.logprob, logprob, sight.start), divergence=sight.divergence, entropy=entropy)
+    now = Seen(logprob=_logprob(after, sight, seen.logprob), divergence=sight.divergence, entropy=entropy)
     return where_rows(after.forwards > before.forwards, now, seen)
+
+
+def _logprob(after: DecodeState, sight: Sight, logprob: jax.Array) -> jax.Array:
+    """`Seen.logprob` with what a step committed, and where it has moved to."""
+    if sight.canvas is None:
+        W = sight.masked.shape[1]
+        chosen = sight.masked & ~take_window(after.masked, sight.start, W)
+        of_window = jnp.where(chosen, jnp.log(sight.proposal.confidence), take_window(logprob, sight.start, W))
+        return put_window(logprob, of_window, sight.start)
+    # Of every position as if it were committed now: what still is masked is set right when it is.
+    logprob = jnp.where(sight.canvas.masked, jnp.log(sight.canvas.proposal.confidence), logprob)
+    if sight.moved is not None:
+        logprob = jnp.take_along_axis(logprob, jnp.maximum(sight.moved, 0), axis=1)
+        logprob = jnp.where(sight.moved >= 0, logprob, 0.0)
+    return jnp.where(after.masked, 0.0, logprob)
 
 
 def _table(state: DecodeState, seen: Seen, ran: jax.Array) -> jax.Array:

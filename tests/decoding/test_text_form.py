@@ -44,6 +44,9 @@ def values(spec, depth):
     """Values of a field, one of each kind of value that it takes."""
     if spec.kind == "number":
         low, high = max(spec.low, -1e6), min(spec.high, 1e6)
+        if spec.whole:
+            number = st.integers(int(low), int(high))
+            return number | st.lists(number, min_size=ROWS, max_size=ROWS).map(np.asarray)
         real = st.floats(low, high, exclude_min=spec.open_low, width=32)
         rows = st.lists(real, min_size=ROWS, max_size=ROWS).map(lambda x: np.asarray(x, np.float32))
         return real | rows
@@ -70,14 +73,15 @@ def parts(draw, cls, depth=2):
 
 @st.composite
 def configs(draw):
-    """Any config that is one: a window and planned steps that fit the canvas, no cache beside guidance."""
+    """Any config that is one: a window and planned steps that fit the canvas, no cache beside what it cannot serve."""
     found = {}
     for name, (spec, field) in specs(DecodeConfig).items():
         if name not in ("gen_length", "block_length"):
             wanted = values(spec, 2)
             found[name] = draw(st.none() | wanted if field.default is None else wanted)
     if found["cache"] is not None:
-        found["cfg_scale"] = None
+        found["cfg_scale"] = found["length"] = None
+        found |= {name: None for name in ("mix", "stop") if "canvas" in getattr(found[name], "reads", ())}
     window, blocks = draw(st.integers(1, 64)), draw(st.integers(1, 4))
     try:
         return DecodeConfig(window * blocks, block_length=draw(st.sampled_from([window, None])), **found)
@@ -118,8 +122,12 @@ def test_a_difference_says_what_differs_and_nothing_else():
     assert difference(base, base) == {}
 
 
-@pytest.mark.parametrize("name", [f"{base}:{kind}" for base in ("commit", "cache", "mix", "stop", "refine") for kind in
-                                  package_kinds(specs(DecodeConfig)[base][0].part)])  # fmt: skip
+CHOSEN = ("commit", "cache", "mix", "stop", "refine", "length")
+
+
+@pytest.mark.parametrize(
+    "name", [f"{base}:{kind}" for base in CHOSEN for kind in package_kinds(specs(DecodeConfig)[base][0].part)]
+)
 def test_every_kind_is_chosen_by_its_name(name):
     base, kind = name.split(":")
     spec = specs(DecodeConfig)[base][0]
@@ -240,7 +248,10 @@ REFUSED_TABLES = {
         {"gen_length": 8, "commit": {"kind": "best"}},
         "commit='best' is unknown; choose one of all, capped, dream, dream-threshold, .*klass, lowest-entropy, ",
     ),
-    "no kind": ({"gen_length": 8, "stop": {"tau": 1}}, "stop.tau: this decoder has no stop; .* add stop=stop"),
+    "no kind": (
+        {"gen_length": 8, "stop": {"tau": 1}},
+        "stop.tau: this decoder has no stop; .* add stop=prophet or stop=stop",
+    ),
     "a nested rule is missing": ({"gen_length": 8, "commit": "first-then"}, "^commit.rule is missing$"),
     "a nested number": (
         {"gen_length": 8, "commit": {"kind": "first-then", "rule": {"kind": "threshold", "threshold": -1}}},

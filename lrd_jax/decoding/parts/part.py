@@ -18,12 +18,11 @@ class Part:
     def reads(self) -> frozenset[str]:
         """What the reading must compute for it beyond the common sight.
 
-        "kl": `Sight.kl` and `Sight.divergence`; "margin": `Belief.margin`; "filtered": the proposal is a belief of the
-        tempered, filtered logits (Dream), not the model's own; "gap": `Belief.gap`; "planned": `Sight.planned`;
-        "canvas": `Sight.canvas`, all of
-        this for the whole canvas. Logits of all positions then exist, and every one goes through the head; "carried":
-        `Sight.kl` knows on a block's first forward what the last one before it said there; "shadow": `Sight.shadow`,
-        W more rows in every forward.
+        "kl": `Sight.kl` and `Sight.divergence`; "carried": `Sight.kl` knows on a block's first forward what the last
+        one before it said there; "margin": `Belief.margin`; "gap": `Belief.gap`; "filtered": the proposal is a belief of
+        the tempered, filtered logits (Dream), not the model's own; "planned": `Sight.planned`; "canvas": `Sight.canvas`,
+        beliefs of the whole canvas, all of which then goes through the head; "shadow": `Sight.shadow`, W more rows in
+        every forward.
         """
         return frozenset()
 

@@ -34,7 +34,7 @@ class CommitRule(Part):
         return gen_length
 
     def plan(self, sight: Sight) -> jax.Array | int:
-        """`[B]` or one number: forwards that a row's whole canvas is planned to take; one a position, without a plan."""
+        """`[B]` or one number: forwards planned for a row's whole canvas; without a plan one a position."""
         return sight.length
 
     def check_canvas(self, length: int, blocks: int) -> None:
