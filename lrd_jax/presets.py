@@ -59,8 +59,10 @@ class Short:
 SHORT_NAMES = {
     "r_f": Short(("mix.r_f",), "the mixing", "lrd, paper or settle"),
     "tau": Short(("refine.tau", "stop.tau"), "the refinement and the stop", "lrd, paper or settle"),
-    "threshold": Short(("commit.threshold",), "a commit rule that has one", "lrd, paper, plain, fast, dus or wino"),
-    "steps": Short(("commit.steps",), "a commit rule that plans its steps", "llada or dream"),
+    "threshold": Short(
+        ("commit.threshold",), "a commit rule that has one", "lrd, paper, plain, fast, dus, wino or daedal"
+    ),
+    "steps": Short(("commit.steps",), "a commit rule that plans its steps", "llada, dream or prophet"),
     "temperature": Short(("draw.temperature",)),
     "top_p": Short(("draw.top_p",)),
     "top_k": Short(("draw.top_k",)),

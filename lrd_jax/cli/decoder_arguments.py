@@ -136,7 +136,11 @@ def _words(found: "list[Field]") -> Text:
     if spec.kind == "number":
         low, high = f"{'above' if spec.open_low else 'at least'} {spec.low:g}", f"{spec.high:g}"
         takes = (
-            low if spec.high == math.inf or spec.whole else f"{low}, at most {high}" if spec.open_low else f"{spec.low:g} to {high}"
+            low
+            if spec.high == math.inf or spec.whole
+            else f"{low}, at most {high}"
+            if spec.open_low
+            else f"{spec.low:g} to {high}"
         )
     elif spec.kind == "count":
         takes = f"at least {spec.low:g}"
