@@ -20,7 +20,7 @@ class View:
     exists: jax.Array | None  # [B, G] bool, inside the row's own length; None: every row fills the canvas
     belief: Belief  # [B, G], the model's own
     proposal: Belief  # [B, G], see `Sight.proposal`
-    kl: Any  # [B, G] nats, to the forward before, of another block too; None where no part reads it; +inf on the first
+    kl: Any  # [B, G] nats, to the forward before, of another block too; +inf on the first and where places have moved
 
 
 @flax.struct.dataclass

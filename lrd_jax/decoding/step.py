@@ -208,7 +208,8 @@ def _resize(
     if resize is None:
         return state, None
     stirred = moves(state, resize)
-    state = resized(model.config, state, resize).replace(growth=growth)
+    log_z = None if state.log_z is None else jnp.where(stirred[:, None], jnp.inf, state.log_z)  # no KL to other places
+    state = resized(model.config, state, resize).replace(growth=growth, log_z=log_z)
     return _afresh(model, params, config, state, stirred), resize.source
 
 

@@ -9,7 +9,18 @@ import twin
 import twin_length
 from twin_model import TwinModel
 
-from lrd_jax import DAEDAL, DecodeConfig, DualCache, LowestEntropy, Mix, Refine, StopReason, Threshold, make_decode
+from lrd_jax import (
+    DAEDAL,
+    KLASS,
+    DecodeConfig,
+    DualCache,
+    LowestEntropy,
+    Mix,
+    Refine,
+    StopReason,
+    Threshold,
+    make_decode,
+)
 from lrd_jax.decoding.parts.length import OPEN
 
 COUNTS = ("initial", "factor", "eos_check", "eos")
@@ -130,6 +141,28 @@ def test_nothing_grows_where_it_may_not(checkpoint):
     np.testing.assert_array_equal(one.tokens, other.tokens)
     np.testing.assert_array_equal(one.forwards + 1, other.forwards)
     np.testing.assert_array_equal(one.trace.committed[:, :8], other.trace.committed[:, 1:9])
+
+
+def inserted(forward):
+    """Whether a forward moves anything, and the smallest KL that it sees."""
+    sight = forward.sight
+    here = jnp.arange(sight.moved.shape[1]) < sight.length[:, None]
+    moved = jnp.any(here & (sight.moved == OPEN), axis=-1)
+    return moved, jnp.min(sight.kl, axis=-1), jnp.min(sight.canvas.kl, axis=-1)
+
+
+def test_no_belief_is_compared_with_that_of_another_place(checkpoint):
+    """By a rule that compares across blocks too, KLASS: only the first forward and those after insertions have none."""
+    model, params = checkpoint("tiny-llada")
+    length = DAEDAL(initial=10, factor=3, low=0.3, eos_conf=0.0, eos_check=4)
+    config = DecodeConfig(24, block_length=8, commit=KLASS(0.1, 0.1), length=length)
+    ids, mask = padded([np.arange(3, 8), np.arange(20, 22)])
+    result, (moved, *kl) = jax.device_get(make_decode(model, config).watch(inserted, params, ids, mask))
+    assert moved.sum() > 2
+    for row, n in enumerate(result.forwards):
+        want = np.concatenate([[True], moved[row, : n - 1]])
+        for seen in kl:
+            np.testing.assert_array_equal(np.isposinf(seen[row, :n]), want)
 
 
 REFUSED = {

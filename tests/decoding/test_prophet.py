@@ -155,7 +155,7 @@ def test_forwards_that_are_planned(case):
     rule, want = PLANS[case]
     sight = recorded(np.zeros(3), np.zeros((3, 4)), 0.5)
     sight = dataclasses.replace(sight, length=np.array([16, 12, 4]))
-    np.testing.assert_array_equal(np.broadcast_to(rule.planned(sight), 3), want)
+    np.testing.assert_array_equal(np.broadcast_to(rule.plan(sight), 3), want)
 
 
 REFUSED = {

@@ -19,10 +19,10 @@ class Part:
         """What the reading must compute for it beyond the common sight.
 
         "kl": `Sight.kl` and `Sight.divergence`; "carried": `Sight.kl` knows on a block's first forward what the last
-        one before it said there; "margin": `Belief.margin`; "gap": `Belief.gap`; "filtered": the proposal is a belief of
-        the tempered, filtered logits (Dream), not the model's own; "planned": `Sight.planned`; "canvas": `Sight.canvas`,
-        beliefs of the whole canvas, all of which then goes through the head; "shadow": `Sight.shadow`, W more rows in
-        every forward.
+        one before it said there; "margin": `Belief.margin`; "gap": `Belief.gap`; "filtered": the proposal is a belief
+        of the tempered, filtered logits (Dream), not the model's own; "planned": `Sight.planned`; "canvas":
+        `Sight.canvas`, beliefs of the whole canvas, all of which then goes through the head; "shadow": `Sight.shadow`,
+        W more rows in every forward.
         """
         return frozenset()
 
