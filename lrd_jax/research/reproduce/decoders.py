@@ -1,6 +1,7 @@
 """The decoders of the paper's tables and figures, and of those that belong beside them, as data."""
 
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.parts.commit.basic import Threshold
 from lrd_jax.decoding.parts.commit.parallel import KLASS, EntropyBound
 from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.refine import Refine
@@ -150,6 +151,21 @@ FRONTS: dict[str, Decoders] = {
     },
     "sure and stable (KLASS)": {
         f"KLASS, else {k} a step": lambda G, k=k: DecodeConfig(G, commit=KLASS(per_step=k)) for k in (4, 8)
+    },
+    "far apart (DUS)": {"DUS": lambda G: DecodeConfig.dus(G)}
+    | {f"DUS, blocks of {W}": lambda G, W=W: DecodeConfig.dus(G, block_length=W) for W in (8, 16, 32)},
+    "wide, and taken back (WINO)": {
+        f"WINO, threshold {t:g}": lambda G, t=t: DecodeConfig.wino(G, threshold=t) for t in (0.5, 0.6, 0.7, 0.8, 0.9)
+    },
+    "the answer far ahead (Prophet)": {
+        f"Prophet, answer from {a} on, {k} a step": lambda G, a=a, k=k: DecodeConfig.prophet(
+            G, answer_start=a, steps=G // k
+        )
+        for a in (0, 8)
+        for k in (1, 4)
+    },
+    "a canvas that grows (DAEDAL)": {
+        f"DAEDAL, threshold {t:g}": lambda G, t=t: DecodeConfig.daedal(G, commit=Threshold(t)) for t in (0.9, 0.7, 0.5)
     },
     "LRD, the paper's stop": {name: TABLE[name] for name in (PAPER, "LRD, no stop")} | stops(),
     "LRD, guarded stop": {name: TABLE[name] for name in ("LRD, guarded stop", "LRD, guarded stop, end-of-text stop")}
