@@ -16,6 +16,7 @@ from .decoding.config import DecodeConfig as DecodeConfig
 from .decoding.loop import make_decode as make_decode
 from .decoding.parts.cache.dkv import DKVCache as DKVCache
 from .decoding.parts.cache.dkv import DKVPrefill as DKVPrefill
+from .decoding.parts.cache.dllm import DLLMCache as DLLMCache
 from .decoding.parts.cache.region import DualCache as DualCache
 from .decoding.parts.cache.region import PrefixCache as PrefixCache
 from .decoding.parts.commit.basic import LowestEntropy as LowestEntropy

@@ -142,25 +142,44 @@ class Blocks(nnx.Module):
 
         Called inside a scan, which has taken the layer axis off the parameters and off the cache.
         """
-        h = rms_norm(x, self.attn_norm[...], self.config.norm_eps)
-        q, k, v = self._queries_keys_values(h, cos, sin)
+        h = self.normed(x)
+        q, k, v = self.queries(h, cos, sin), self.keys(h, cos, sin), self.values(h)
         with jax.named_scope("attention"):
             attended, kept = attend(q, k, v, cache)
-        x = x + self._product(attended, "out")
-        return x + self._mlp(rms_norm(x, self.mlp_norm[...], self.config.norm_eps)), kept
+        x = x + self.project(attended)
+        return x + self.mlp(x), kept
 
-    def _queries_keys_values(
-        self, x: jax.Array, cos: jax.Array, sin: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        q, k, v = (self._product(x, name) for name in ("q", "k", "v"))
-        if self.config.qkv_bias:
-            q, k, v = q + self.q_bias[...], k + self.k_bias[...], v + self.v_bias[...]
-        q = rotate(q, cos, sin, full_precision=self.config.rope_full_precision)
-        k = rotate(k, cos, sin, full_precision=self.config.rope_full_precision)
-        return q, k, v
+    # What a block is made of, for who composes it otherwise, see `Transformer.block`.
 
-    def _mlp(self, x: jax.Array) -> jax.Array:
-        gated = jax.nn.silu(self._product(x, "gate")) * self._product(x, "up")
+    def normed(self, x: jax.Array) -> jax.Array:
+        """What queries, keys and values are made of `[B, L, D]`."""
+        return rms_norm(x, self.attn_norm[...], self.config.norm_eps)
+
+    def queries(self, h: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+        """Rotated queries `[B, L, N, H]` of normed inputs."""
+        q = self._product(h, "q")
+        q = q + self.q_bias[...] if self.config.qkv_bias else q
+        return rotate(q, cos, sin, full_precision=self.config.rope_full_precision)
+
+    def keys(self, h: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+        """Rotated keys `[B, L, K, H]` of normed inputs."""
+        k = self._product(h, "k")
+        k = k + self.k_bias[...] if self.config.qkv_bias else k
+        return rotate(k, cos, sin, full_precision=self.config.rope_full_precision)
+
+    def values(self, h: jax.Array) -> jax.Array:
+        """Values `[B, L, K, H]` of normed inputs."""
+        v = self._product(h, "v")
+        return v + self.v_bias[...] if self.config.qkv_bias else v
+
+    def project(self, attended: jax.Array) -> jax.Array:
+        """What attention adds to the stream `[B, L, D]`, of what was attended to `[B, L, N, H]`."""
+        return self._product(attended, "out")
+
+    def mlp(self, x: jax.Array) -> jax.Array:
+        """What the gated layer adds to the stream x `[B, L, D]`."""
+        h = rms_norm(x, self.mlp_norm[...], self.config.norm_eps)
+        gated = jax.nn.silu(self._product(h, "gate")) * self._product(h, "up")
         return self._product(gated, "down")
 
     def _product(self, x: jax.Array, name: str) -> jax.Array:
@@ -194,7 +213,7 @@ class Transformer(nnx.Module):
 
     def blocks_out(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The raw output of the last block `[B, L, D]`, and the input of every block `[layers, B, L, D]`."""
-        cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
+        cos, sin = self.rotation(positions)
         attend = full_attention(mask)
         return jax.lax.scan(lambda x, block: (block(x, cos, sin, attend)[0], x), x, self.blocks)
 
@@ -207,13 +226,25 @@ class Transformer(nnx.Module):
         around: Callable[[Callable], Callable] = lambda block: block,
     ) -> tuple[jax.Array, Any]:
         """`Model.layers`; `around` may wrap the function (x, (block, cache)) -> (x, kept) that is scanned."""
-        cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
+        cos, sin = self.rotation(positions)
 
         def block(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
             return layer[0](x, cos, sin, attend, layer[1])
 
         x, kept = jax.lax.scan(around(block), x, (self.blocks, cache))
-        return rms_norm(x, self.final_norm[...], self.config.norm_eps), kept
+        return self.normed(x), kept
+
+    def block(self, index: jax.Array | int) -> Blocks:
+        """One block by its number, which may be traced: its pieces are those of `Blocks`."""
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), self.blocks)
+
+    def rotation(self, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """cos and sin `[B, T, 1, H]` of int32 positions `[B, T]`."""
+        return rope_tables(positions, self.config.head_dim, self.config.rope_theta)
+
+    def normed(self, x: jax.Array) -> jax.Array:
+        """Hidden states of what the last block gives."""
+        return rms_norm(x, self.final_norm[...], self.config.norm_eps)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         with jax.named_scope("head"):

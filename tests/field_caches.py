@@ -14,8 +14,9 @@ from lrd_jax import CommitRule, StopReason, make_decode
 from lrd_jax.decoding.forward import embed
 from lrd_jax.decoding.parts.commit.rule import best
 from lrd_jax.decoding.parts.commit.schedule import dream_fractions, llada_count
-from lrd_jax.decoding.setting import array, setting
+from lrd_jax.decoding.setting import array, flag, setting
 from lrd_jax.decoding.sight import Change
+from lrd_jax.models import LogitAlignment
 
 ATOL = 3e-4  # of logits, as the data's README says
 
@@ -29,10 +30,11 @@ class RecordedCounts(CommitRule):
 
     counts: jax.Array = array()  # [B, commits of a block]
     order: jax.Array = array()  # [B] index into ORDERS
+    whole: bool = flag(default=False)  # whether all of the canvas is read
 
     @property
     def reads(self):
-        return frozenset({"margin"})
+        return frozenset({"margin", "canvas"} if self.whole else {"margin"})
 
     def __call__(self, sight, state):
         belief = sight.proposal
@@ -95,16 +97,16 @@ def batch_of(rows):
     return (ids, mask), {"length": np.array([row.params["gen"] for row in rows])}
 
 
-def scheduled(rows, W):
+def scheduled(rows, W, whole=False):
     """LLaDA's schedules of rows in blocks of W."""
     counts = np.ones((len(rows), W + 1), int)
     for row, mine in zip(rows, counts, strict=True):
         steps = row.params["steps"] * W // row.params["gen"]
         mine[:steps] = llada_count(W, steps, np.arange(steps))
-    return RecordedCounts(counts, np.zeros(len(rows), int))
+    return RecordedCounts(counts, np.zeros(len(rows), int), whole)
 
 
-def dream_scheduled(rows):
+def dream_scheduled(rows, whole=False):
     """Dream's schedules of rows that are one block."""
     counts = np.ones((len(rows), max(row.params["steps"] for row in rows) + 1), int)
     for row, mine in zip(rows, counts, strict=True):
@@ -112,7 +114,7 @@ def dream_scheduled(rows):
         for i, fraction in enumerate(dream_fractions(row.params["steps"])):
             mine[i] = int(np.float32(left) * fraction)
             left -= mine[i]
-    return RecordedCounts(counts, np.array([ORDERS.index(row.params["alg"]) for row in rows]))
+    return RecordedCounts(counts, np.array([ORDERS.index(row.params["alg"]) for row in rows]), whole)
 
 
 def canvas_of(rows, W):
@@ -161,6 +163,17 @@ class Watched:
                 states = hidden[call, self.places(row)][at[at >= 0]]
                 got = self.model.logits(self.params, jnp.asarray(states))
                 np.testing.assert_allclose(got, want[at >= 0], atol=ATOL, rtol=0, err_msg=str(row))
+
+    def check_canvas_logits(self):
+        """Likewise, of logits of the canvas: "logits" `[B, S, G, V]`."""
+        lead = 1 if self.model.config.alignment is LogitAlignment.SHIFTED else 0
+        for row, logits in zip(self.rows, self.seen["logits"], strict=True):
+            for call, at, want in zip(*(row.array(f"logits{x}") for x in ("_call", "_pos", "")), strict=True):
+                place = at[row.index] - len(row.prompt) + lead
+                read = (at[row.index] >= 0) & (place >= 0) & (place < row.params["gen"])
+                assert read.any()
+                got, want = logits[call, place[read]], want[row.index][read]
+                np.testing.assert_allclose(got, want, atol=ATOL, rtol=0, err_msg=str(row))
 
 
 def _look(look, forward):

@@ -58,3 +58,45 @@ class Prefill(Kept):
     def __call__(self, model, x, now):
         fed = np.arange(len(x)) >= (now.P - 1 if model.dream else now.P)
         return self.call(model, x, np.ones(len(x), bool) if now.forwards == 0 else fed)
+
+
+class DLLM:
+    """dLLM-Cache, block by block as its paper has it."""
+
+    def __init__(self, prompt_every, response_every, rho):
+        self.prompt_every, self.response_every, self.rho = prompt_every, response_every, rho
+
+    def __call__(self, model, x, now):
+        if now.forwards == 0:
+            self.kept = [{} for _ in model.blocks]
+        for number, (block, kept) in enumerate(zip(model.blocks, self.kept, strict=True)):
+            x = self.block(model, block, kept, x, now, first=number == 0)
+        raw = model.norm(x, model.final_norm) @ model.head.T
+        return np.concatenate([raw[:1], raw[:-1]]) if model.dream else raw
+
+    def block(self, model, block, kept, x, now, first):
+        (norm1, wq, wk, wv, out, norm2, gate, up, down), (q_bias, k_bias, v_bias) = block
+        L, D = x.shape
+        h = model.norm(x, norm1)
+        values = h @ wv.T + v_bias
+        rows = list(range(now.P)) if first or now.forwards % self.prompt_every == 0 else []
+        response = np.arange(now.P, L)
+        if first or now.forwards % self.response_every == 0:
+            rows += list(response)
+        elif self.rho > 0:
+            old, new = kept["v"][response], values[response]
+            cosine = (old * new).sum(1) / np.maximum(np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1), 1e-8)
+            rows += list(response[np.argsort(cosine, kind="stable")[: int(len(response) * self.rho)]])
+            kept["v"][response] = new
+        if not kept:
+            kept |= {"k": np.empty_like(values), "v": values.copy(), "a": np.empty_like(x), "f": np.empty_like(x)}
+        kept["k"][rows], kept["v"][rows] = (h @ wk.T + k_bias)[rows], values[rows]
+        heads = [y.reshape(L, -1, D // model.N) for y in (h @ wq.T + q_bias, kept["k"], kept["v"])]
+        q, k = (model.rope(y, np.arange(L)) for y in heads[:2])
+        seen = model.attend(q, k, heads[2], np.ones((L, L), bool)).reshape(L, D)
+        kept["a"][rows] = (seen @ out.T)[rows]
+        x = x + kept["a"]
+        h = model.norm(x, norm2)
+        gated = h @ gate.T
+        kept["f"][rows] = ((gated / (1 + np.exp(-gated)) * (h @ up.T)) @ down.T)[rows]
+        return x + kept["f"]

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jax
 
 from lrd_jax.models import LogitAlignment
-from lrd_jax.models.transformer import KeyValues
+from lrd_jax.models.transformer import KeyValues, Transformer
 
 
 class Vocabulary(Protocol):
@@ -38,7 +38,8 @@ class Head(Protocol):
 class Denoiser(Head, Protocol):
     """What a decode needs of a model: pure functions of `params`. It must be hashable: it is a static argument.
 
-    `hidden` is enough without a cache; `lrd_jax.models.Model` says what each function takes and gives.
+    `hidden` is enough without a cache, and `bind` is for caches that compose blocks otherwise; `lrd_jax.models.Model`
+    says what each function takes and gives.
     """
 
     def embed(self, params: Any, ids: jax.Array) -> jax.Array: ...
@@ -49,4 +50,5 @@ class Denoiser(Head, Protocol):
     def layers(
         self, params: Any, embeddings: jax.Array, positions: jax.Array, attend: Callable[..., Any], cache: Any
     ) -> tuple[jax.Array, Any]: ...
+    def bind(self, params: Any) -> Transformer: ...
     def empty_cache(self, params: Any, batch: int, length: int) -> KeyValues: ...

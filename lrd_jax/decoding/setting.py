@@ -29,7 +29,7 @@ class Spec:
     """What a field takes.
 
     Attributes:
-      kind: "number", "count", "choice", "flag", "part", "array", or "static" (anything hashable, unchecked).
+      kind: "number", "count", "share", "choice", "flag", "part", "array", or "static" (anything hashable, unchecked).
       low, high: bounds of a number or count; open_low leaves the lower one out.
       whole: the number has no fraction.
       names: of a choice.
@@ -61,6 +61,8 @@ class Spec:
             return f"a {'whole ' if self.whole else ''}number in {self.bounds}, or one a row [B]"
         if self.kind == "count":
             return f"an integer of at least {self.low:g}"
+        if self.kind == "share":
+            return "a number in [0, 1]"
         if self.kind == "choice":
             return f"one of {', '.join(self.names)}"
         if self.kind == "flag":
@@ -85,6 +87,11 @@ def whole(*, default: Any = dataclasses.MISSING, low: int = 0) -> Any:
 def count(*, default: Any = dataclasses.MISSING, low: int = 1, high: float = _MOST) -> Any:
     """An integer of at least `low`, structure; what is counted is counted in int32."""
     return _field(default, Spec(kind="count", low=low, high=high))
+
+
+def share(*, default: Any = dataclasses.MISSING) -> Any:
+    """A real number in [0, 1] that sizes are made of, structure: one for all rows."""
+    return _field(default, Spec(kind="share", low=0.0, high=1.0))
 
 
 def choice(*names: str, default: Any = dataclasses.MISSING) -> Any:
@@ -116,7 +123,9 @@ def _field(default: Any, spec: Spec) -> Any:
     return dataclasses.field(default=default, metadata={_SPEC: spec})
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(number, whole, count, choice, flag, part, array, static))
+@dataclass_transform(
+    frozen_default=True, field_specifiers=(number, whole, count, share, choice, flag, part, array, static)
+)
 def setting(cls: type) -> type:
     """Makes `cls` a frozen dataclass whose fields are checked when it is built, and a pytree of its numbers and parts.
 
@@ -218,6 +227,8 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
         good = isinstance(value, int | np.integer) and not isinstance(value, bool) and spec.low <= value <= spec.high
         if isinstance(value, int | np.integer) and value > spec.high:
             wish = f"an integer of at most {spec.high:.0f}"
+    elif spec.kind == "share":
+        good = _is_number(value) and _is_one(value) and _in_range(value, spec)
     elif spec.kind == "choice":
         good = isinstance(value, str) and value in spec.names
     elif spec.kind == "flag":
@@ -233,7 +244,7 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
     kept: Any = value
     if spec.kind == "count":
         return int(kept)
-    if spec.kind == "number" and np.ndim(kept) == 0 and not isinstance(kept, Tracer):
+    if spec.kind in ("number", "share") and np.ndim(kept) == 0 and not isinstance(kept, Tracer):
         return int(kept) if spec.whole else float(kept)
     return kept
 
@@ -247,6 +258,11 @@ def _is_number(value: Any) -> bool:
     kind = getattr(value, "dtype", np.dtype(type(value)))
     real = jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)
     return bool(real and np.ndim(value) <= 1 and 0 not in np.shape(value))
+
+
+def _is_one(value: Any) -> bool:
+    """Whether it is one number that is known here."""
+    return not isinstance(value, Tracer) and np.ndim(value) == 0
 
 
 def _in_range(value: Any, spec: Spec) -> bool:

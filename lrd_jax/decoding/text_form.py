@@ -283,8 +283,8 @@ def _read(given: Any, spec: Spec, *, optional: bool, texts: bool) -> Any:
 
 def _parsed(text: str, spec: Spec) -> Any:
     try:
-        if spec.kind in ("number", "count"):
-            return float(text) if spec.kind == "number" else int(text)
+        if spec.kind in ("number", "share", "count"):
+            return int(text) if spec.kind == "count" else float(text)
     except ValueError:
         return text
     return _FLAGS.get(text.lower(), text) if spec.kind == "flag" else text

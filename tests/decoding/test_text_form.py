@@ -52,6 +52,8 @@ def values(spec, depth):
         return real | rows
     if spec.kind == "count":
         return st.integers(int(spec.low), 10**6)
+    if spec.kind == "share":
+        return st.floats(0, 1)
     if spec.kind == "choice":
         return st.sampled_from(spec.names)
     if spec.kind == "flag":
