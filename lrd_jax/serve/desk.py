@@ -19,6 +19,7 @@ from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.text_form import difference, to_table
 from lrd_jax.engine import Engine, Handle, Request
 from lrd_jax.engine.handle import Listen
+from lrd_jax.engine.pod import is_pod
 from lrd_jax.engine.request import Checked
 from lrd_jax.errors import Refused
 from lrd_jax.generate import Generator
@@ -188,6 +189,8 @@ class Desk:
         own = body.lrd or {}
         if body.stream:
             raise Told(400, "lrd.labels come whole, by one forward; leave stream out", param="stream")
+        if is_pod(self.loaded.params):
+            raise Told(400, "lrd.labels are scored by a server of one process, and this is one of several", param="lrd")
         if unwanted := [name for name in own if name not in ("labels", _CANVAS)]:
             raise Told(400, f"lrd.{unwanted[0]} does not go with lrd.labels: nothing is decoded", param="lrd")
         scored = []

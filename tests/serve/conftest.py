@@ -7,9 +7,14 @@ from lrd_jax import load
 
 
 @pytest.fixture(scope="session")
-def loaded(tmp_path_factory):
+def folder(tmp_path_factory):
     """Random weights over bytes, with LLaDA's chat tokens."""
-    return load(write_byte_model(tmp_path_factory.mktemp("bytes"), chat=True, max_length=256))
+    return write_byte_model(tmp_path_factory.mktemp("bytes"), chat=True, max_length=256)
+
+
+@pytest.fixture(scope="session")
+def loaded(folder):
+    return load(folder)
 
 
 @pytest.fixture(scope="session")
