@@ -210,8 +210,12 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 async def _no_route(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     asked = f"{request.method} {request.scope['path'][:80]}"  # its URL may be none
-    words = f"{asked} is not here; see /v1/models, /v1/completions, /v1/chat/completions"
-    return _json(Told(status, words).body, status, getattr(error, "headers", None))
+    headers = getattr(error, "headers", None)
+    if status == 405:
+        words = f"{asked} is not what this address takes: {(headers or {}).get('Allow')}"
+    else:
+        words = f"{asked} is not here; see /v1/models, /v1/completions, /v1/chat/completions"
+    return _json(Told(status, words).body, status, headers)
 
 
 async def _broken(request: Request, error: Exception) -> Response:

@@ -228,7 +228,10 @@ class Desk:
         own = body.lrd or {}
         name = next(iter(self.configs)) if own.get("preset") is None else own["preset"]
         if not isinstance(name, str) or name not in self.configs:
-            raise Refused(f"lrd.preset={name!r:.80} is not loaded; choose one of {', '.join(self.configs)}")
+            raise Refused(
+                f"lrd.preset={name!r:.80} is not loaded; choose one of {', '.join(self.configs)}, or "
+                "start the server with more of them, by --also"
+            )
         config, numbers = self.configs[name], self._numbers(name, body)
         length, keep, canvas = self._canvas(body, config)
         if own.get("stream") not in (None, "text", "canvas"):
@@ -313,7 +316,10 @@ class Desk:
             changes["top_p"] = body.top_p
         if not changes:
             return {}
-        wanted = adjusted(config, changes)
+        try:
+            wanted = adjusted(config, changes)
+        except Refused as error:
+            raise Told(400, f"lrd: {error}", param="lrd") from None
         if jax.tree.structure(wanted) != jax.tree.structure(config):
             raise Refused(
                 f"lrd: {', '.join(changes)} would make a decoder that is not loaded; a request may change numbers of "

@@ -201,7 +201,7 @@ ASK = {"prompt": "One."}
         (TEXT, {**ASK, "lrd": {"preset": "paper"}}, "lrd.preset='paper' is not loaded; choose one of lrd, fast"),
         (TEXT, {**ASK, "lrd": {"preset": []}}, "lrd.preset=[] is not loaded"),
         (TEXT, {**ASK, "lrd": {"cache": "dual"}}, "would make a decoder that is not loaded"),
-        (TEXT, {**ASK, "lrd": {"bogus": 1}}, "bogus is unknown"),
+        (TEXT, {**ASK, "lrd": {"bogus": 1}}, "lrd: bogus is unknown"),
         (TEXT, {**ASK, "lrd": {"threshold": 2}}, "threshold"),
         (TEXT, {**ASK, "lrd": {"threshold": [0.1, 0.2]}}, "must be a number"),
         (TEXT, {**ASK, "lrd": {"numbers": 3}}, "lrd.numbers must be numbers by name"),
@@ -254,4 +254,6 @@ def test_an_unknown_model_and_an_unknown_address(server):
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "model_not_found"
     assert server.client.get("/v1/nothing").json()["error"]["type"] == "not_found_error"
-    assert server.client.get(TEXT).status_code == 405
+    wrong = server.client.get(TEXT)
+    assert wrong.status_code == 405 and wrong.headers["allow"] == "POST"
+    assert wrong.json()["error"]["message"] == f"GET {TEXT} is not what this address takes: POST"
