@@ -42,6 +42,7 @@ from .decoding.parts.length import DAEDAL as DAEDAL
 from .decoding.parts.mix import Mix as Mix
 from .decoding.parts.prophet import Prophet as Prophet
 from .decoding.parts.refine import Refine as Refine
+from .decoding.parts.remix import ReMix as ReMix
 from .decoding.parts.stop import Stop as Stop
 from .decoding.setting import setting as setting
 from .decoding.setting import static as static

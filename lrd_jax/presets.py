@@ -25,6 +25,7 @@ DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
     "klass": DecodeConfig.klass,
     "dus": DecodeConfig.dus,
     "wino": DecodeConfig.wino,
+    "remix": DecodeConfig.remix,
     "prophet": DecodeConfig.prophet,
     "daedal": DecodeConfig.daedal,
 }
@@ -60,7 +61,7 @@ SHORT_NAMES = {
     "r_f": Short(("mix.r_f",), "the mixing", "lrd, paper or settle"),
     "tau": Short(("refine.tau", "stop.tau"), "the refinement and the stop", "lrd, paper or settle"),
     "threshold": Short(
-        ("commit.threshold",), "a commit rule that has one", "lrd, paper, plain, fast, dus, wino or daedal"
+        ("commit.threshold",), "a commit rule that has one", "lrd, paper, plain, fast, wino, remix or daedal"
     ),
     "steps": Short(("commit.steps",), "a commit rule that plans its steps", "llada, dream or prophet"),
     "temperature": Short(("draw.temperature",)),

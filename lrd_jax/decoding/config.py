@@ -14,7 +14,7 @@ from lrd_jax.decoding.parts.commit.parallel import KLASS
 from lrd_jax.decoding.parts.commit.reference import Dream, Scheduled
 from lrd_jax.decoding.parts.commit.rule import CommitRule
 from lrd_jax.decoding.parts.commit.settling import All
-from lrd_jax.decoding.parts.commit.wide import WINO
+from lrd_jax.decoding.parts.commit.wide import WINO, Capped
 from lrd_jax.decoding.parts.divergence import Divergence
 from lrd_jax.decoding.parts.draw import Draw
 from lrd_jax.decoding.parts.length import DAEDAL, AsAsked, LengthRule
@@ -22,6 +22,7 @@ from lrd_jax.decoding.parts.mix import Mix, MixRule
 from lrd_jax.decoding.parts.part import Part
 from lrd_jax.decoding.parts.prophet import Prophet
 from lrd_jax.decoding.parts.refine import NoRefine, Refine
+from lrd_jax.decoding.parts.remix import ReMix
 from lrd_jax.decoding.parts.stop import NoStop, Stop, StopRule
 from lrd_jax.decoding.setting import Number, count, flag, number, part, setting
 from lrd_jax.errors import Refused
@@ -159,6 +160,11 @@ class DecodeConfig:
         return self.gen_length if self.reads_canvas else self.window
 
     @property
+    def compares(self) -> bool:
+        """Whether a forward's beliefs are compared with those of the one before, which are then kept."""
+        return bool({"kl", "js"} & self.reads)
+
+    @property
     def carries(self) -> bool:
         """Whether a block's first forward is compared with the last one of the block before, which must have gone so
         far: a cache that computes a part of the canvas knows nothing of the next block, which then begins anew."""
@@ -284,3 +290,10 @@ class DecodeConfig:
     ) -> "DecodeConfig":
         """WINO's wide commits, taken back where the rest of the canvas does not bear them out: hard masks."""
         return cls(gen_length, **{"commit": WINO(threshold, threshold_back), **changes})
+
+    @classmethod
+    def remix(
+        cls, gen_length: int = 256, *, beta: float = 0.5, js: float = 0.3, threshold: float = 0.8, **changes: Any
+    ) -> "DecodeConfig":
+        """ReMix as published: half of a belief fed back until it moves too far, and wide commits."""
+        return cls(gen_length, **{"mix": ReMix(beta, js), "commit": Capped(threshold), **changes})

@@ -21,7 +21,7 @@ from lrd_jax.decoding.model import Head, Vocabulary
 from lrd_jax.decoding.vocab import belief as beliefs
 from lrd_jax.decoding.vocab.belief import Belief, confidence_of
 from lrd_jax.decoding.vocab.largest import FEW
-from lrd_jax.decoding.vocab.nucleus import mean_of_largest, mean_of_nucleus, nucleus_floor
+from lrd_jax.decoding.vocab.nucleus import mean_of_largest, mean_of_nucleus
 from lrd_jax.decoding.vocab.sampling import suppress
 from lrd_jax.sharding import parts_of, vocab_is_split
 
@@ -30,13 +30,22 @@ CHUNK_BYTES = 64 * 2**20  # of logits at a time otherwise
 CACHED_BYTES = 4 * 2**20  # of logits at a time that a CPU reads again and again from its own cache
 
 
+class Mixture(flax.struct.PyTreeNode):
+    """Some tokens' share in the beliefs."""
+
+    mean: jax.Array  # [B, R, D] float32, of their embeddings
+    mass: Any  # [B, R, 1], theirs; None where no part reads it
+
+
 class Reading(flax.struct.PyTreeNode):
     """What a forward says about the positions read."""
 
     belief: Belief  # the model's own
     proposal: Belief  # as the commit rule reads it: with the token that would be committed
     kl: jax.Array | None  # [B, R] nats, to the previous forward's belief, where a divergence is measured
-    mean: Any  # [B, R, D] float32, of the nucleus' embeddings; None where nothing is mixed
+    mixture: Any = None  # what may be fed back of the beliefs; None where nothing is
+    js: Any = None  # [B, R] nats, to the previous forward's belief; None where no part reads it
+    js_none: Any = None  # [B, R] nats, to no belief at all, likewise
 
 
 class Logits(flax.struct.PyTreeNode):
@@ -64,7 +73,7 @@ def no_previous(model: Head, config: DecodeConfig, batch: int, embed_dim: int, d
     float32 logits `[B, R, V]`, or hidden states `[B, R, E, D]` from which they are computed again.
     """
     R, V = config.reach, model.config.vocab_size
-    if "kl" not in config.reads:
+    if not config.compares:
         return None
     if chunk_of(config, batch, V) == R:
         return jnp.zeros((batch, R, V))
@@ -179,7 +188,7 @@ def read_logits(model: Head, params: Any, config: DecodeConfig, logits: Logits) 
 def _read_fused(config: DecodeConfig, special: Vocabulary, table: jax.Array | None, logits: Logits) -> Reading:
     """Whole arrays: what reads the same logits is fused."""
     reading = _read_beliefs(config, special, logits)
-    return reading if table is None else reading.replace(mean=_mean(config, table, logits.now, reading.belief))
+    return reading if table is None else reading.replace(mixture=_mixture(config, table, logits.now, reading.belief))
 
 
 def _read_on_cpu(config: DecodeConfig, special: Vocabulary, table: jax.Array | None, logits: Logits) -> Reading:
@@ -190,21 +199,24 @@ def _read_on_cpu(config: DecodeConfig, special: Vocabulary, table: jax.Array | N
         return by_chunks(lambda logits: _read_beliefs(config, special, logits), cached, (logits,))
     if logits.now.shape[-1] <= FEW or vocab_is_split():
         reading = by_chunks(lambda logits: _read_beliefs(config, special, logits), cached, (logits,))
-        return reading.replace(mean=_mean(config, table, logits.now, reading.belief, cached))
+        return reading.replace(mixture=_mixture(config, table, logits.now, reading.belief, cached))
 
     def read_and_guess(logits):
         reading = _read_beliefs(config, special, logits)
         with jax.named_scope("mixing"):
-            mass = config.mixing.mass(reading.belief)
-            mean, holds = mean_of_largest(logits.now, reading.belief.log_z, table, mass)
-        return reading.replace(mean=mean), holds
+            tokens = config.mixing.tokens(reading.belief)
+            mean, mass, holds = mean_of_largest(logits.now, reading.belief.log_z, table, tokens)
+        return reading.replace(mixture=Mixture(mean, mass if "mass" in config.reads else None)), holds
 
     reading, holds = by_chunks(read_and_guess, cached, (logits,))
     missed = logits.wanted & ~holds
     exact = jax.lax.cond(
-        jnp.any(missed), lambda: _mean(config, table, logits.now, reading.belief, cached), lambda: reading.mean
+        jnp.any(missed),
+        lambda: _mixture(config, table, logits.now, reading.belief, cached),
+        lambda: reading.mixture,
     )
-    return reading.replace(mean=jnp.where(missed[..., None], exact, reading.mean))
+    mixture = jax.tree.map(lambda a, b: jnp.where(missed[..., None], a, b), exact, reading.mixture)
+    return reading.replace(mixture=mixture)
 
 
 def _read_beliefs(config: DecodeConfig, special: Vocabulary, logits: Logits) -> Reading:
@@ -212,26 +224,32 @@ def _read_beliefs(config: DecodeConfig, special: Vocabulary, logits: Logits) -> 
     reads = config.reads
     with jax.named_scope("belief"):
         belief = beliefs.read(logits.now, margin="margin" in reads, gap="gap" in reads)
-    kl = None
+    kl = js = None
     if logits.before is not None:
         with jax.named_scope("divergence"):
-            kl = beliefs.kl(logits.now, belief.log_z, logits.before, logits.log_z)
+            both = (logits.now, belief.log_z, logits.before, logits.log_z)
+            kl = beliefs.kl(*both) if "kl" in reads else None
+            js = beliefs.js(*both) if "js" in reads else None
+    js_none = beliefs.js_of_none(logits.now, belief.log_z) if "js_none" in reads else None
     with jax.named_scope("proposal"):
         proposal = config.draw.propose(logits.now, belief, logits.keys, reads=reads)
         if config.confidence_eos_eot_inf:
             proposal = _ends_last(special, logits.now, proposal)
-    return Reading(belief, proposal, kl, None)
+    return Reading(belief, proposal, kl, js=js, js_none=js_none)
 
 
-def _mean(config: DecodeConfig, table: jax.Array, logits: jax.Array, belief: Belief, at_once: int | None = None):
-    """The mean embeddings `[B, w, D]` of whole nuclei, floors found `at_once` positions at a time."""
+def _mixture(
+    config: DecodeConfig, table: jax.Array, logits: jax.Array, belief: Belief, at_once: int | None = None
+) -> Mixture:
+    """That of all tokens that are mixed, their floors found `at_once` positions at a time."""
 
     def floor(logits, belief):
-        return nucleus_floor(jnp.exp(logits - belief.log_z[..., None]), config.mixing.mass(belief))
+        return config.mixing.tokens(belief).floor(jnp.exp(logits - belief.log_z[..., None]))
 
     with jax.named_scope("mixing"):
         floors = by_chunks(floor, at_once or logits.shape[1], (logits, belief))
-        return mean_of_nucleus(jnp.exp(logits - belief.log_z[..., None]), floors, table)
+        mean, mass = mean_of_nucleus(jnp.exp(logits - belief.log_z[..., None]), floors, table)
+        return Mixture(mean, mass if "mass" in config.reads else None)
 
 
 def _ends_last(special: Vocabulary, logits: jax.Array, belief: Belief) -> Belief:

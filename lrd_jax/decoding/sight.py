@@ -46,6 +46,9 @@ class Sight:
     vocab_size: int = flax.struct.field(pytree_node=False)  # V, rows of the embedding
     eos_id: int = flax.struct.field(pytree_node=False, default=-1)  # the model's end-of-text
     canvas: View | None = None  # None where no part reads "canvas"
+    js: Any = None  # [B, W] nats, to the belief before, as `kl` is; None where no part reads it
+    js_none: Any = None  # [B, W] nats, between this belief and none at all; None where no part reads it
+    mass: Any = None  # [B, W] of the tokens that are mixed; None where no part reads it
     shadow: Any = None  # [B, W] probability of the token on the canvas where it is hidden; None where no part reads it
     planned: Any = None  # `[B]` or one number: forwards that the commit rule plans for the row; where a part reads it
     moved: Any = None  # [B, G] int32, `Resize.source` of what followed, for who looks on; None where nothing ever moves

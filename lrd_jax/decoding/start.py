@@ -47,7 +47,7 @@ def init_state(model: Denoiser, params: Any, config: DecodeConfig, request: Requ
         soft=None if config.mix is None else window,
         belief=Belief(jnp.zeros((B, W), jnp.int32), *(jnp.zeros((B, W)) for _ in range(3))),
         previous=no_previous(model, config, B, window.shape[-1], window.dtype),
-        log_z=jnp.zeros((B, G)) if config.reads_canvas and "kl" in config.reads else None,
+        log_z=jnp.zeros((B, G)) if config.reads_canvas and config.compares else None,
         cache=config.asking.empty(model, params, B, P + G),
         block=block,
         block_forwards=zeros,

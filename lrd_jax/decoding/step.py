@@ -108,6 +108,10 @@ def _read(
         divergence = config.divergence(kl, masked, exists)  # Eq. 6
         if config.carries:
             divergence = jnp.where(first, jnp.inf, divergence)
+    js = None
+    if reading.js is not None:
+        known = state.forwards > 0 if config.carries else state.block_forwards > 0
+        js = jnp.where(known[:, None], reading.js, jnp.inf)
     sight = Sight(
         masked=masked,
         exists=exists,
@@ -124,6 +128,9 @@ def _read(
         start=start,
         length=config.gen_length if state.length is None else state.length,
         keys=keys,
+        js=js,
+        js_none=reading.js_none,
+        mass=reading.mixture.mass[..., 0] if "mass" in config.reads else None,
         shadow=shadow,
         window=W,
         vocab_size=model.config.vocab_size,
@@ -221,7 +228,7 @@ def _soften(
         return None
     with jax.named_scope("mixing"):  # Eq. 4
         alpha = config.mix(sight, states["mix"])
-        return blend(reading.mean, alpha, model.table(params), model.config.mask_id)
+        return blend(reading.mixture.mean, alpha, model.table(params), model.config.mask_id)
 
 
 def _record(

@@ -9,6 +9,7 @@ import numpy as np
 
 from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.loop import Decoder, Forward
+from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.decoding.reading import by_chunks, chunk_of, window_logits
 from lrd_jax.decoding.vocab.nucleus import in_nucleus
@@ -59,7 +60,7 @@ def look(forward: Forward, tokens: jax.Array) -> dict[str, jax.Array]:
         p = jnp.exp(log_p)
         distance = -jnp.take_along_axis(log_p, final[..., None], axis=-1)[..., 0]
         entropy = -jnp.sum(jnp.where(p > 0, p * log_p, 0.0), axis=-1)
-        if config.mix is None:
+        if not isinstance(config.mix, Mix):
             return distance, jnp.zeros_like(distance), jnp.zeros_like(distance)
         alpha = config.mix.r_f * (1.0 - entropy / jnp.log(float(model.config.vocab_size)))
         mixed = jnp.sum(in_nucleus(p, config.mix.top_p), axis=-1) > 1

@@ -8,7 +8,7 @@ import twin_field
 from quick import some_quick
 from twin_model import TwinModel
 
-from lrd_jax import DUS, KLASS, WINO, DecodeConfig, DualCache, PrefixCache, Refine, make_decode
+from lrd_jax import DUS, KLASS, WINO, Capped, DecodeConfig, DualCache, PrefixCache, Refine, ReMix, make_decode
 
 FAMILIES = ("tiny-llada-gqa", "tiny-dream")
 LENGTHS = (12, 4, 8, 12)
@@ -29,6 +29,30 @@ CASES = {
     "wino, dual cache": (
         {"commit": WINO(0.15, 0.3), "cache": DualCache()},
         {"commit": lambda: twin_field.Wino(0.15, 0.3), "cache": ("dual", None)},
+    ),
+    "remix": (
+        {"mix": ReMix(0.3, 0.1), "commit": Capped(0.15)},
+        {"mix": lambda: twin_field.Remix(0.3, 0.1), "commit": lambda: twin_field.capped(0.15)},
+    ),
+    "remix that recovers, under wino, in chunks": (
+        {"mix": ReMix(0.3, 0.02, recovers=True), "commit": WINO(0.15, 0.3), "logit_chunk": 3},
+        {"mix": lambda: twin_field.Remix(0.3, 0.02, recovers=True), "commit": lambda: twin_field.Wino(0.15, 0.3)},
+    ),
+    "remix under klass, refined, in chunks": (
+        {"mix": ReMix(0.2, 0.2), "commit": KLASS(0.4, 0.1), "refine": Refine(0.3, 3), "logit_chunk": 3},
+        {
+            "mix": lambda: twin_field.Remix(0.2, 0.2),
+            "commit": lambda: twin.Klass(0.4, 0.1, 2),
+            "refine": (0.3, 3, "block"),
+        },
+    ),
+    "remix, dual cache": (
+        {"mix": ReMix(0.3, 0.4), "commit": Capped(0.15), "cache": DualCache()},
+        {
+            "mix": lambda: twin_field.Remix(0.3, 0.4),
+            "commit": lambda: twin_field.capped(0.15),
+            "cache": ("dual", None),
+        },
     ),
     "wino under refinement": (
         {"commit": WINO(0.1, 0.4), "refine": Refine(0.3, 3)},

@@ -12,7 +12,14 @@ from lrd_jax import DecodeConfig, Draw, LowestEntropy, Margin, Mix, Refine, Stop
 from lrd_jax.decoding.reading import by_chunks, chunk_of, read_forward, window_logits
 from lrd_jax.decoding.vocab import belief
 from lrd_jax.decoding.vocab.largest import LARGEST, argmax_by_chunks, largest
-from lrd_jax.decoding.vocab.nucleus import floor_by_digits, floor_by_narrowing, mean_of_largest, mean_of_nucleus
+from lrd_jax.decoding.vocab.nucleus import (
+    Nucleus,
+    Within,
+    floor_by_digits,
+    floor_by_narrowing,
+    mean_of_largest,
+    mean_of_nucleus,
+)
 from lrd_jax.models import CHECKPOINTS, Model
 
 pytestmark = pytest.mark.slow  # a compile a row; the decodes read all of it too
@@ -65,7 +72,8 @@ def both_means(logits, table, top_p):
     p = jnp.exp(logits - log_z[..., None])
     floor = floor_by_digits(p, top_p, digit=1)
     size = jnp.sum((p >= floor[..., None]) & (p > 0), axis=-1)
-    return mean_of_largest(logits, log_z, table, top_p), mean_of_nucleus(p, floor, table), size
+    some, _, holds = mean_of_largest(logits, log_z, table, Nucleus(top_p))
+    return (some, holds), mean_of_nucleus(p, floor, table)[0], size
 
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "impossible", "nan"])
@@ -85,6 +93,19 @@ def test_a_nucleus_within_the_largest_has_the_same_mean(kind, size):
             assert np.all(np.isfinite(mean))
             seen |= set(holds.tolist())
     assert seen == {True, False}
+
+
+def test_tokens_within_a_mass_are_always_among_the_largest():
+    logits = random_logits("plain", 8320, 0)
+    table = jax.random.normal(jax.random.key(0), (8320, 5))
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    p = jnp.exp(logits - log_z[..., None])
+    tokens = Within(jnp.clip(2 * jnp.max(p, axis=-1), 0.2, 0.9), 50)
+    mean, mass, holds = mean_of_largest(logits, log_z, table, tokens)
+    want, total = mean_of_nucleus(p, tokens.floor(p), table)
+    assert np.all(holds)
+    np.testing.assert_allclose(mass, total, rtol=1e-5)
+    np.testing.assert_allclose(mean, want, rtol=1e-4, atol=1e-5)
 
 
 @jax.jit
@@ -200,7 +221,7 @@ def test_a_window_reads_as_numpy_reads_it(large):
     np.put_along_axis(weights, order, np.where(inside, ranked, 0.0), axis=-1)
     weights /= weights.sum(axis=-1, keepdims=True)
     assert inside.sum(axis=-1).min() < 10 and inside.sum(axis=-1).max() > 1000
-    np.testing.assert_allclose(reading.mean, weights @ np.asarray(params["table"], np.float64), atol=2e-5)
+    np.testing.assert_allclose(reading.mixture.mean, weights @ np.asarray(params["table"], np.float64), atol=2e-5)
 
 
 @pytest.mark.parametrize("chunk", [16, 69])

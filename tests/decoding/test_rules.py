@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import twin
+import twin_field
 
 from lrd_jax.decoding.parts import mix as mixing
 from lrd_jax.decoding.parts.commit import basic as commit
@@ -16,7 +17,7 @@ from lrd_jax.decoding.parts.commit.schedule import dream_fraction, dream_fractio
 from lrd_jax.decoding.parts.commit.settling import Reopening, Settled
 from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.vocab import belief
-from lrd_jax.decoding.vocab.nucleus import in_nucleus
+from lrd_jax.decoding.vocab.nucleus import Within, in_nucleus, mean_of_nucleus
 
 SEEDS = range(5)
 
@@ -68,6 +69,35 @@ def nucleus(p, top_p):
 def test_nucleus(seed, top_p):
     p = softmax(some_logits(seed))
     np.testing.assert_array_equal(in_nucleus(jnp.asarray(p, jnp.float32), top_p), nucleus(p, top_p))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("most", [3, 50])
+def test_tokens_within_a_mass(seed, most):
+    """The most probable ones whose mass stays within it, never without the first; and their mean and mass."""
+    p = softmax(some_logits(seed, (1, 60, 40)) * np.linspace(0.1, 2, 60)[:, None])
+    table = np.random.default_rng(seed).normal(size=(40, 6))
+    mass = np.clip(2 * p.max(axis=-1), 0.2, 0.9)
+    p32 = jnp.asarray(p, jnp.float32)
+    floor = Within(jnp.asarray(mass, jnp.float32), most).floor(p32)
+    mean, total = mean_of_nucleus(p32, floor, jnp.asarray(table, jnp.float32))
+    for i, row in enumerate(p[0]):
+        order = np.argsort(-row)[:most]
+        chosen = order[np.cumsum(row[order]) <= mass[0, i]]
+        chosen = order[:1] if len(chosen) == 0 else chosen
+        np.testing.assert_allclose(total[0, i, 0], row[chosen].sum(), rtol=1e-5)
+        np.testing.assert_allclose(mean[0, i], row[chosen] @ table[chosen] / row[chosen].sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_jensen_shannon_divergences(seed):
+    a, b = some_logits(seed).at[..., 0].set(-jnp.inf), some_logits(seed + 100)
+    p, q = softmax(a), softmax(b)
+    got, of_none = belief.js(a, belief.log_z(a), b, belief.log_z(b)), belief.js_of_none(a, belief.log_z(a))
+    for index in np.ndindex(got.shape):
+        np.testing.assert_allclose(got[index], twin_field.js_of(p[index], q[index]), rtol=1e-4)
+        np.testing.assert_allclose(of_none[index], twin_field.js_of(p[index], 0 * p[index]), rtol=1e-4)
+    np.testing.assert_allclose(of_none, np.log(2) / 2, atol=1e-4)
 
 
 def test_tied_tokens_are_in_together():

@@ -16,18 +16,26 @@ from lrd_jax.decoding.parts.part import Part
 from lrd_jax.decoding.setting import Number, column, number, setting
 from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.vocab.belief import Belief
-from lrd_jax.decoding.vocab.nucleus import mean_of_nucleus, nucleus_floor
+from lrd_jax.decoding.vocab.nucleus import Nucleus, Tokens, mean_of_nucleus, nucleus_floor
 
 
 class MixRule(Part):
-    """How much of what a masked position feeds back. The reading makes the mean embedding of the nucleus asked for."""
+    """What a masked position feeds back: e_[MASK] + alpha (mean - e_[MASK]).
 
-    def mass(self, belief: Belief) -> jax.Array:
-        """The mass of the nucleus, `[B, W]` or what broadcasts to it."""
+    The mean is that of the embeddings of some most probable tokens T, by their share of T's mass m, and made by the
+    reading. With s = alpha / m it is the linear form
+
+        e_[MASK] + s (sum_{v in T} p(v) e_v - m e_[MASK]),
+
+    in which LRD's s is alpha / m and ReMix's s is beta.
+    """
+
+    def tokens(self, belief: Belief) -> Tokens:
+        """T. Numbers of it broadcast to `[B, W]`."""
         raise NotImplementedError
 
     def __call__(self, sight: Sight, state: Any) -> jax.Array:
-        """alpha `[B, W]`: the share of that mean in what is fed back; the rest is [MASK]."""
+        """alpha `[B, W]`; `Sight.mass` is m, where the rule `reads` "mass"."""
         raise NotImplementedError
 
 
@@ -43,8 +51,8 @@ class Mix(MixRule):
     r_f: Number = number(default=0.15, high=1)
     top_p: Number = number(default=0.9, high=1)
 
-    def mass(self, belief: Belief) -> jax.Array:
-        return column(self.top_p)
+    def tokens(self, belief: Belief) -> Tokens:
+        return Nucleus(column(self.top_p))
 
     def __call__(self, sight: Sight, state: Any) -> jax.Array:
         return feedback(sight.belief.entropy, sight.vocab_size, column(self.r_f), column(self.top_p))
@@ -84,5 +92,5 @@ def soft_embeddings(
     """
     with jax.named_scope("mixing"):
         p = jax.nn.softmax(logits, axis=-1)
-        mean = mean_of_nucleus(p, nucleus_floor(p, top_p), table)
+        mean, _ = mean_of_nucleus(p, nucleus_floor(p, top_p), table)
         return blend(mean, feedback(entropy, table.shape[0], r_f, jnp.asarray(top_p)), table, mask_id)

@@ -22,7 +22,7 @@ class Part:
         one before it said there; "margin": `Belief.margin`; "gap": `Belief.gap`; "filtered": the proposal is a belief
         of the tempered, filtered logits (Dream), not the model's own; "planned": `Sight.planned`; "canvas":
         `Sight.canvas`, beliefs of the whole canvas, all of which then goes through the head; "shadow": `Sight.shadow`,
-        W more rows in every forward.
+        W more rows in every forward; "js" and "js_none": `Sight.js`, `Sight.js_none`; "mass": `Sight.mass`.
         """
         return frozenset()
 

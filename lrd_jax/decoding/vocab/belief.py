@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from lrd_jax.decoding.vocab.largest import argmax
 
+_EPS = float(jnp.finfo(jnp.float32).eps)
+
 
 class Belief(flax.struct.PyTreeNode):
     """The belief at every position of the window, as commit and stopping rules read it."""
@@ -61,6 +63,31 @@ def kl(logits: jax.Array, log_z: jax.Array, previous: jax.Array, previous_log_z:
     p = jnp.exp(logits - log_z[..., None])
     difference = jnp.sum(jnp.where(p > 0, p * (logits - previous), 0.0), axis=-1)
     return jnp.maximum(difference - log_z + previous_log_z, 0.0)  # rounding may dip below
+
+
+def js(logits: jax.Array, log_z: jax.Array, previous: jax.Array, previous_log_z: jax.Array) -> jax.Array:
+    """Jensen-Shannon divergence of two beliefs per position `[B, W]`, nats; arguments are those of `kl`.
+
+    As ReMix's code has it: both are clamped to at least float32's epsilon, and not normalised again. Where the previous
+    log is infinite there is nothing to compare with, and the divergence is infinite, as that of `kl` is.
+    """
+    found = _js(_clamped(logits, log_z), _clamped(previous, previous_log_z))
+    return jnp.where(jnp.isfinite(previous_log_z), found, jnp.inf)
+
+
+def js_of_none(logits: jax.Array, log_z: jax.Array) -> jax.Array:
+    """`js` between a belief and one of all zeros, which the clamp makes epsilons: about ln(2) / 2, whatever it says."""
+    p = _clamped(logits, log_z)
+    return _js(p, jnp.full_like(p, _EPS))
+
+
+def _clamped(logits: jax.Array, log_z: jax.Array) -> jax.Array:
+    return jnp.maximum(jnp.exp(logits - log_z[..., None]), _EPS)
+
+
+def _js(p: jax.Array, q: jax.Array) -> jax.Array:
+    middle = 0.5 * (p + q)
+    return 0.5 * jnp.sum(p * jnp.log(p / middle) + q * jnp.log(q / middle), axis=-1)
 
 
 def confidence_of(logits: jax.Array, token: jax.Array, log_z: jax.Array) -> jax.Array:

@@ -6,7 +6,9 @@ mass 1, whatever a sum rounds to. Axes: V vocab, D embed; a top_p may be an arra
 """
 
 import functools
+from typing import Any, Protocol
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -82,8 +84,62 @@ def floor_by_narrowing(p: jax.Array, top_p: jax.Array) -> jax.Array:
     return jnp.where(top_p < 1, jnp.where(sorted_out, floor, _float(low)), 0.0)
 
 
-def mean_of_nucleus(p: jax.Array, floor: jax.Array, table: jax.Array) -> jax.Array:
-    """sum_{v in T} pbar(v) e_v, float32 `[..., D]`, T all tokens of probability >= floor `[...]` in p `[..., V]`.
+class Tokens(Protocol):
+    """Which tokens a position's belief is summed over: the most probable ones, down to a floor of probability."""
+
+    def floor(self, p: jax.Array) -> jax.Array:
+        """Their floor `[...]`, for probabilities p `[..., V]`."""
+        ...
+
+    def floor_of_largest(self, p: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The floor `[...]` for the K largest, falling, p `[..., K]`; bool `[...]`: all of the tokens are among them.
+
+        Where they are not, the floor is finite and meaningless.
+        """
+        ...
+
+
+@flax.struct.dataclass
+class Nucleus:
+    """The smallest set whose mass reaches `mass`: the token that crosses it is in."""
+
+    mass: Any  # broadcasts to [...]
+
+    def floor(self, p: jax.Array) -> jax.Array:
+        return nucleus_floor(p, self.mass)
+
+    def floor_of_largest(self, p: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mass = jnp.cumsum(p, axis=-1)
+        top_p = jnp.asarray(self.mass, jnp.float32)
+        crossing = jnp.argmax(mass >= top_p[..., None], axis=-1, keepdims=True)
+        floor = jnp.take_along_axis(p, crossing, axis=-1)[..., 0]
+        # It ends before the K-th, so that no token outside ties with its last one.
+        return floor, (mass[..., -1] >= top_p) & (floor > p[..., -1]) & (top_p < 1)
+
+
+@flax.struct.dataclass
+class Within:
+    """The largest set whose mass stays within `mass`: the token that crosses it is out. It has at most `most` tokens,
+    and the likeliest always."""
+
+    mass: Any  # broadcasts to [...]
+    most: int = flax.struct.field(pytree_node=False)
+
+    def floor(self, p: jax.Array) -> jax.Array:
+        return self.floor_of_largest(jax.lax.top_k(p, min(self.most + 1, p.shape[-1]))[0])[0]
+
+    def floor_of_largest(self, p: jax.Array) -> tuple[jax.Array, jax.Array]:
+        within = jnp.cumsum(p[..., : self.most], axis=-1) <= jnp.asarray(self.mass, jnp.float32)[..., None]
+        size = jnp.maximum(jnp.sum(within, axis=-1, keepdims=True), 1)
+        last = jnp.take_along_axis(p, size - 1, axis=-1)
+        after = jnp.take_along_axis(p, jnp.minimum(size, p.shape[-1] - 1), axis=-1)
+        floor = (0.5 * (last + after))[..., 0]  # between the two, whatever an exp computed anew rounds to
+        return floor, jnp.ones(floor.shape, bool)
+
+
+def mean_of_nucleus(p: jax.Array, floor: jax.Array, table: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """sum_{v in T} pbar(v) e_v, T all tokens of probability >= floor `[...]` in p `[..., V]`, pbar p divided by its sum
+    over T; and that sum. Both float32, `[..., D]` and `[..., 1]`.
 
     A product with the whole table.
     """
@@ -91,29 +147,25 @@ def mean_of_nucleus(p: jax.Array, floor: jax.Array, table: jax.Array) -> jax.Arr
     mass = jnp.sum(nucleus, axis=-1, keepdims=True)
     pbar = (nucleus / jnp.where(mass > 0, mass, 1.0)).astype(table.dtype)
     mean = pbar.reshape(-1, pbar.shape[-1]) @ table
-    return mean.reshape(*p.shape[:-1], -1).astype(jnp.float32)
+    return mean.reshape(*p.shape[:-1], -1).astype(jnp.float32), mass
 
 
 def mean_of_largest(
-    logits: jax.Array, log_z: jax.Array, table: jax.Array, top_p: jax.Array | float
-) -> tuple[jax.Array, jax.Array]:
-    """`mean_of_nucleus` of softmax(logits) from the 64 largest of logits `[..., V]`, where they hold the nucleus.
+    logits: jax.Array, log_z: jax.Array, table: jax.Array, tokens: Tokens
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`mean_of_nucleus` of softmax(logits) from the 64 largest of logits `[..., V]`, where they hold the tokens.
 
     Returns:
-      float32 `[..., D]`, and bool `[...]`: whether the nucleus ends before the 64th, so that no token outside ties with
-      its last one. Where it does not, the mean is finite and meaningless.
+      The mean, the mass, and bool `[...]`: whether they hold them. Where they do not, both are finite and meaningless.
     """
     values, ids = largest(logits)
     p = jnp.exp(values - log_z[..., None])
-    mass = jnp.cumsum(p, axis=-1)
-    top_p = jnp.asarray(top_p, jnp.float32)
-    crossing = jnp.argmax(mass >= top_p[..., None], axis=-1, keepdims=True)
-    floor = jnp.take_along_axis(p, crossing, axis=-1)
-    holds = (mass[..., -1] >= top_p) & (floor[..., 0] > p[..., -1]) & (top_p < 1)
-    nucleus = jnp.where(p >= floor, p, 0.0)
+    floor, holds = tokens.floor_of_largest(p)
+    nucleus = jnp.where(p >= floor[..., None], p, 0.0)
     total = jnp.sum(nucleus, axis=-1, keepdims=True)
     rows = table.at[ids].get(mode="clip").astype(jnp.float32)
-    return jnp.einsum("...K,...KD->...D", nucleus / jnp.where(total > 0, total, 1.0), rows), holds
+    mean = jnp.einsum("...K,...KD->...D", nucleus / jnp.where(total > 0, total, 1.0), rows)
+    return mean, total, holds
 
 
 def _mass(p: jax.Array, floor_bits: jax.Array) -> jax.Array:

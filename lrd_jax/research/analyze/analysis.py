@@ -10,6 +10,7 @@ import numpy as np
 from lrd_jax.checkpoint import Loaded, load
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
+from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.stop import Stop
 from lrd_jax.decoding.request import check_prompt
 from lrd_jax.errors import Refused
@@ -71,7 +72,7 @@ def unstopped(options: Analyze) -> DecodeConfig:
       ValueError: one without mixing or refinement, of several blocks, or that draws.
     """
     config = recordable(decoder(options).replace(stop=None))
-    if config.mix is None or config.refine is None:
+    if not isinstance(config.mix, Mix) or config.refine is None:
         raise Refused("the decoder has no mixing or no refinement to look into; choose the preset paper or lrd")
     return config
 
