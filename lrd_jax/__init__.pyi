@@ -19,6 +19,7 @@ from .decoding.parts.cache.dkv import DKVPrefill as DKVPrefill
 from .decoding.parts.cache.dllm import DLLMCache as DLLMCache
 from .decoding.parts.cache.region import DualCache as DualCache
 from .decoding.parts.cache.region import PrefixCache as PrefixCache
+from .decoding.parts.cache.sparse import SparseCache as SparseCache
 from .decoding.parts.commit.basic import LowestEntropy as LowestEntropy
 from .decoding.parts.commit.basic import Threshold as Threshold
 from .decoding.parts.commit.dilated import DUS as DUS

@@ -100,3 +100,52 @@ class DLLM:
         gated = h @ gate.T
         kept["f"][rows] = ((gated / (1 + np.exp(-gated)) * (h @ up.T)) @ down.T)[rows]
         return x + kept["f"]
+
+
+class Sparse:
+    """Sparse-dLLM."""
+
+    def __init__(self, keep_ratio, kernel):
+        self.keep_ratio, self.kernel = keep_ratio, kernel
+
+    def __call__(self, model, x, now):
+        L, D = x.shape
+        own = now.P + now.window
+        rest = np.setdiff1d(np.arange(L), own)
+        fed = np.union1d(own - model.dream, own)  # Dream: and the position that holds the first one's logits
+        if now.age < 2:
+            fed, self.kept = np.arange(L), [(None, None) for _ in model.blocks]
+        x, filled = x[fed], []
+        for block, (old_k, old_v) in zip(model.blocks, self.kept, strict=True):
+            (norm1, wq, wk, wv, out, norm2, gate, up, down), biases = block
+            h = model.norm(x, norm1)
+            heads = [
+                (h @ w.T + b).reshape(len(fed), -1, D // model.N) for w, b in zip((wq, wk, wv), biases, strict=True)
+            ]
+            q, k, v = model.rope(heads[0], fed), model.rope(heads[1], fed), heads[2]
+            if now.age < 2:
+                keys, values = k, v
+                best = self.important(q[own], k, rest)
+                filled.append((k[best], v[best]))
+            else:
+                inside = np.isin(fed, own)
+                keys, values = np.concatenate([old_k, k[inside]]), np.concatenate([old_v, v[inside]])
+            sees = np.ones((len(q), len(keys)), bool)
+            x = x + model.attend(q, keys, values, sees).reshape(len(fed), D) @ out.T
+            h = model.norm(x, norm2)
+            gated = h @ gate.T
+            x = x + (gated / (1 + np.exp(-gated)) * (h @ up.T)) @ down.T
+        if now.age == 1:
+            self.kept = filled
+        logits = np.zeros((L, len(model.head)))
+        logits[fed] = model.norm(x, model.final_norm) @ model.head.T
+        return np.concatenate([logits[:1], logits[:-1]]) if model.dream else logits
+
+    def important(self, q, k, rest):
+        """The places outside the block that are kept, the most important first."""
+        mean = q.mean(axis=0)
+        shared = len(mean) // k.shape[1]
+        score = np.array([np.mean([mean[n] @ k[j, n // shared] for n in range(len(mean))]) for j in rest])
+        reach = self.kernel // 2
+        pooled = [score[max(0, i - reach) : i + reach + 1].max() for i in range(len(score))]
+        return rest[np.argsort(-np.array(pooled), kind="stable")[: int(len(rest) * self.keep_ratio)]]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from byte_model import write_byte_model
 
-from lrd_jax import DecodeConfig, Draw, DualCache, Generator, load
+from lrd_jax import DecodeConfig, DKVCache, DLLMCache, Draw, DualCache, Generator, SparseCache, load
 from lrd_jax.engine import Engine, Engines, Request
 from lrd_jax.engine.rows import ModelRows, run_round
 from lrd_jax.errors import Refused
@@ -68,6 +68,21 @@ def test_a_round_computes_no_more_prompt_than_its_rows_need(loaded, cache, monke
     wanted = [timeless(answer) for answer in Generator(loaded, config).generate(prompts)]
     for index, answer in enumerate(answers):
         assert timeless(answer) == wanted[index % len(prompts)]
+
+
+@pytest.mark.parametrize("cache", [DKVCache(3), pytest.param(DLLMCache(5, 3), marks=pytest.mark.slow)])
+def test_slots_of_the_fields_caches(loaded, cache):
+    """Newcomers beside rows between two refreshes, with prompts that rounds leave out in part."""
+    config = CONFIG.replace(cache=cache)
+    with Engine(loaded, config, slots=2, prompt_length=(64, 16)) as engine:
+        handles = [engine.submit(Request(prompt=prompt)) for prompt in PROMPTS]
+        answers = [timeless(handle.result(60)) for handle in handles]
+    assert answers == [timeless(answer) for answer in Generator(loaded, config).generate(PROMPTS)]
+
+
+def test_what_is_kept_of_a_few_positions_has_one_length_of_prompt(loaded):
+    with pytest.raises(Refused, match="prompt_length=8, 16: this decoder's cache keeps a Kept, which cannot"):
+        Engine(loaded, CONFIG.replace(cache=SparseCache()), slots=2, prompt_length=(8, 16))
 
 
 def test_a_cache_of_another_kind_has_one_length_of_prompt(loaded, monkeypatch):

@@ -13,7 +13,10 @@ from quick import some_quick
 from lrd_jax.decoding import reading
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
+from lrd_jax.decoding.parts.cache.dkv import DKVCache
+from lrd_jax.decoding.parts.cache.dllm import DLLMCache
 from lrd_jax.decoding.parts.cache.region import DualCache
+from lrd_jax.decoding.parts.cache.sparse import SparseCache
 from lrd_jax.models import CHECKPOINTS, Model
 from lrd_jax.sharding import (
     RULES,
@@ -268,3 +271,17 @@ def test_logits_are_cut_by_what_a_device_holds_of_them(checkpoint, monkeypatch, 
     split = decoder.advance(params, split, 100)
     np.testing.assert_array_equal(split.tokens, alone.tokens)
     np.testing.assert_array_equal(split.forwards, alone.forwards)
+
+
+@pytest.mark.parametrize("cache", some_quick([DLLMCache(5, 3), DKVCache(3), SparseCache()], 1))
+def test_the_fields_caches_decode_alike_on_a_mesh(checkpoint, cache):
+    """Whole and in pieces, and what they keep stays split by rows."""
+    model, params = checkpoint("tiny-llada")
+    mesh, decode = make_mesh(2, 2, 2), make_decode(model, DecodeConfig.fast(8, block_length=4, cache=cache))
+    want = decode(params, *prompts())
+    params, (ids, mask) = shard(model, params, mesh), shard_batch(prompts(), mesh)
+    state = decode.advance(params, decode.start(params, ids, mask), 100)
+    np.testing.assert_array_equal(decode.result(state).tokens, want.tokens)
+    np.testing.assert_array_equal(decode.result(state).forwards, want.forwards)
+    for leaf, rows in zip(jax.tree.leaves(state.cache), jax.tree.leaves(cache.row_axes(state.cache)), strict=True):
+        assert leaf.sharding.shard_shape(leaf.shape)[rows] == 2

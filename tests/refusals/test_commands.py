@@ -112,6 +112,8 @@ ROWS = {
         (f"{GENERATE} --cache.refresh-every 2", "this decoder has no cache"),
         (f"{GENERATE} --cache dkv --cache.shift left", "cache.shift='left' must be one of un, un_right"),
         (f"{GENERATE} --cache dllm --cache.rho 1.5", "cache.rho=1.5 must be a number in [0, 1]"),
+        (f"{GENERATE} --cache sparse --cache.kernel-size 2", "kernel_size=2 must be odd"),
+        (f"{GENERATE} --cache sparse --cfg-scale 1", "exclude each other"),
         (f"{GENERATE} --cache dual --cache.refresh-every 0", "cache.refresh_every=0 must be an integer"),
         (f"{GENERATE} --commit magic", "commit='magic' is unknown; choose one of"),
         (f"{GENERATE} --mix none --mix.r-f 0.2", "mix=none takes that part away"),
