@@ -1,10 +1,10 @@
-"""Time of a forward with no cache, with the prefix cache and with the dual cache, on one model with random weights.
+"""Time of a forward with no cache and with each of the caches, on one model with random weights.
 
     python benchmarks/caches.py [--vocab 126464 1024] [--repeats 3]
 
-Every decode commits one token a forward; the caches take turns within a repeat, and medians are over the repeats. A
-refresh is the first forward of a block, "region" the mean of those after it; "a token" is the whole canvas, refreshes
-included, over its length.
+Every decode commits one token a forward; the caches take turns within a repeat, and medians are over the repeats. The
+first forward of a block, a refresh in most of them, stands by itself; "others" are the mean of those after it, further
+refreshes included; "a token" is the whole canvas over its length.
 """
 
 import dataclasses
@@ -16,11 +16,19 @@ import jax
 import numpy as np
 import tyro
 
-from lrd_jax import DecodeConfig, DualCache, PrefixCache, make_decode
+from lrd_jax import DecodeConfig, DKVCache, DKVPrefill, DLLMCache, DualCache, PrefixCache, SparseCache, make_decode
 from lrd_jax.models import Model
 from lrd_jax.research.timing.sizes import sized
 
-CACHES = {"no cache": None, "prefix": PrefixCache(), "dual": DualCache()}
+CACHES = {
+    "no cache": None,
+    "prefix": PrefixCache(),
+    "dual": DualCache(),
+    "dkv": DKVCache(),
+    "dkv-prefill": DKVPrefill(),
+    "dllm": DLLMCache(),
+    "sparse": SparseCache(),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +75,7 @@ def measure(options: Options, vocab: int) -> None:
         for name, decode in decodes.items():
             runs[name].append(decode_seconds(decode, params, prompt, options))
 
-    print(f"\nvocabulary {vocab}\n{'':10}{'refresh':>10}{'region, first block':>21}{'last block':>12}{'a token':>10}")
+    print(f"\nvocabulary {vocab}\n{'':12}{'first':>10}{'others, first block':>21}{'last block':>12}{'a token':>10}")
     baseline = None
     for name, passes in runs.items():
         first, others = (np.median(np.array(x), axis=0) for x in zip(*passes, strict=True))
@@ -75,7 +83,7 @@ def measure(options: Options, vocab: int) -> None:
         row = 1e3 * np.array([np.median(first), others[0], others[-1], token])
         baseline = row[-1] if baseline is None else baseline
         ms = "".join(f"{x:>{w}.1f}" for x, w in zip(row, (10, 21, 12, 10), strict=True))
-        print(f"{name:10}{ms} ms, {baseline / row[-1]:.2f}x")
+        print(f"{name:12}{ms} ms, {baseline / row[-1]:.2f}x")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from byte_model import write_byte_model
 
-from lrd_jax import DecodeConfig, DKVCache, DLLMCache, Draw, DualCache, Generator, SparseCache, load
+from lrd_jax import DecodeConfig, DKVCache, Draw, DualCache, Generator, SparseCache, load
 from lrd_jax.engine import Engine, Engines, Request
 from lrd_jax.engine.rows import ModelRows, run_round
 from lrd_jax.errors import Refused
@@ -70,10 +70,10 @@ def test_a_round_computes_no_more_prompt_than_its_rows_need(loaded, cache, monke
         assert timeless(answer) == wanted[index % len(prompts)]
 
 
-@pytest.mark.parametrize("cache", [DKVCache(3), pytest.param(DLLMCache(5, 3), marks=pytest.mark.slow)])
-def test_slots_of_the_fields_caches(loaded, cache):
+@pytest.mark.slow
+def test_slots_whose_cache_keeps_more_than_keys_and_values(loaded):
     """Newcomers beside rows between two refreshes, with prompts that rounds leave out in part."""
-    config = CONFIG.replace(cache=cache)
+    config = DecodeConfig.fast(8, block_length=4, cache=DKVCache(3))
     with Engine(loaded, config, slots=2, prompt_length=(64, 16)) as engine:
         handles = [engine.submit(Request(prompt=prompt)) for prompt in PROMPTS]
         answers = [timeless(handle.result(60)) for handle in handles]
