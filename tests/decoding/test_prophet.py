@@ -116,7 +116,7 @@ def test_any_decoder_is_decided_as_the_slow_twins(checkpoint, name, settings, tw
     thresholds[2] = 50
     stop = Prophet(*thresholds.T, answers)
     decode = make_decode(model, DecodeConfig(12, block_length=3, stop=stop, **settings, trace=True))
-    for seed in range(3):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         prompts = [rng.integers(0, 300, n) for n in (5, 1, 8, 3, 8)]
         result = decode(params, *padded(prompts))
@@ -128,15 +128,13 @@ def test_any_decoder_is_decided_as_the_slow_twins(checkpoint, name, settings, tw
             assert StopReason(int(result.stop_reason[row])).name.lower() == want.stop_reason
             assert int(result.trace.committed[row].sum()) == 12
             reasons.append(want.stop_reason)
-    assert reasons.count("settled") >= 4 and reasons.count("finished") >= 6  # rows 2 and 4 never stop
+    assert reasons.count("settled") >= 3 and reasons.count("finished") >= 4  # rows 2 and 4 never stop
 
 
 def test_without_an_answers_place_nothing_stops(checkpoint):
     model, params = checkpoint("tiny-llada")
-    ids, plain = np.array([[3, 4, 5]]), DecodeConfig(8, block_length=4)
-    never = make_decode(model, plain.replace(stop=Prophet(0, 0, 0)))(params, ids)
-    np.testing.assert_array_equal(never.tokens, make_decode(model, plain)(params, ids).tokens)
-    assert int(never.forwards[0]) == 8
+    never = make_decode(model, DecodeConfig(8, block_length=4, stop=Prophet(0, 0, 0)))(params, np.array([[3, 4, 5]]))
+    assert (int(never.forwards[0]), int(never.stop_reason[0])) == (8, StopReason.FINISHED)
 
 
 PLANS = {
