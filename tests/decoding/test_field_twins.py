@@ -74,10 +74,17 @@ def twins():
     return {name: TwinModel(goldens.GOLDEN / name) for name in FAMILIES}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("case", some_quick(CASES, 2))
-def test_equals_the_slow_twin(checkpoint, twins, case, name):
-    """And a row alone is the row in a batch."""
+# The cases take turns between the families; what the references have for LLaDA only is in both.
+IN_BOTH = ("wino", "wino, dual cache", "remix")
+PAIRS = [
+    (case, name) for i, case in enumerate(CASES) for name in FAMILIES if case in IN_BOTH or name == FAMILIES[i % 2]
+]
+
+
+@pytest.mark.parametrize("pair", some_quick(PAIRS, 2), ids=" on ".join)
+def test_equals_the_slow_twin(checkpoint, twins, pair):
+    """The twin decodes each row alone, so that a row alone is the row in a batch."""
+    case, name = pair
     settings, twin_settings = CASES[case]
     model, params = checkpoint(name)
     decode = make_decode(model, DecodeConfig(12, block_length=4, **settings))
