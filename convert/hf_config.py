@@ -12,7 +12,7 @@ def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
     Raises:
       ValueError: the family's file format cannot say what this config says.
     """
-    hf = {"llada": _llada, "dream": _dream, "illada": _illada}[config.family](config)
+    hf = _FAMILIES[config.family](config)
     hf |= {
         "mask_token_id": config.mask_id,
         "eos_token_id": config.eos_id,
@@ -63,6 +63,11 @@ def _illada(config: ModelConfig) -> dict[str, Any]:
     return {"architectures": ["ILLaDAForCausalLM"], "model_type": "illada", **biases, **_llama_names(config)}
 
 
+def _fast_dllm(config: ModelConfig) -> dict[str, Any]:
+    names = {"architectures": ["Fast_dLLM_QwenForCausalLM"], "model_type": "Fast_dLLM_Qwen"}
+    return {**names, "bd_size": config.attention_block, **_llama_names(config)}
+
+
 def _llama_names(config: ModelConfig) -> dict[str, Any]:
     return {
         "hidden_act": "silu",
@@ -76,3 +81,6 @@ def _llama_names(config: ModelConfig) -> dict[str, Any]:
         "rope_theta": config.rope_theta,
         "tie_word_embeddings": config.tied_head,
     }
+
+
+_FAMILIES = {"llada": _llada, "dream": _dream, "illada": _illada, "fast-dllm-v2": _fast_dllm}

@@ -79,6 +79,7 @@ TABLES = {
     ),
     "dream": _LLAMA_NAMES,
     "illada": _LLAMA_NAMES,
+    "fast-dllm-v2": _LLAMA_NAMES,
 }
 
 

@@ -17,6 +17,7 @@ from .decoding.loop import make_decode as make_decode
 from .decoding.parts.cache.dkv import DKVCache as DKVCache
 from .decoding.parts.cache.dkv import DKVPrefill as DKVPrefill
 from .decoding.parts.cache.dllm import DLLMCache as DLLMCache
+from .decoding.parts.cache.exact import ExactCache as ExactCache
 from .decoding.parts.cache.region import DualCache as DualCache
 from .decoding.parts.cache.region import PrefixCache as PrefixCache
 from .decoding.parts.cache.sparse import SparseCache as SparseCache

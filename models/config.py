@@ -14,7 +14,7 @@ from lrd_jax.errors import Refused
 from lrd_jax.models.hf_fields import KINDS, false_friend, kind_of, plain
 from lrd_jax.models.quantized import INT8
 
-FAMILIES = ("llada", "dream", "illada")
+FAMILIES = ("llada", "dream", "illada", "fast-dllm-v2")
 
 
 class LogitAlignment(enum.Enum):
@@ -34,6 +34,8 @@ class ModelConfig:
       max_length: longest prompt + canvas that the positions were trained for.
       rope_full_precision: rotate q and k in float32 (LLaDA); otherwise cos and sin are cast to their dtype (Dream).
       scale_logits: divide the logits by sqrt(D).
+      attention_block: a position attends to its own block of so many, counted from a row's first token, and to those
+        before it; None: to every position.
       quantized: "int8" where the blocks' matrices are integers with scales, see `lrd_jax.models.quantized`; else None.
       mask_id, eos_id, pad_id, bos_id, eot_id: special tokens; bos and eot (end of a chat turn) may be absent.
     """
@@ -58,6 +60,7 @@ class ModelConfig:
     pad_id: int
     bos_id: int | None = None
     eot_id: int | None = None
+    attention_block: int | None = None
     quantized: str | None = None
 
     def __post_init__(self):
@@ -165,6 +168,8 @@ def _problems(values: Mapping[str, Any], named: Mapping[str, str] | None = None)
         if field in values:
             fits = type(values[field]) in (int, float) and above < values[field] < below
             wanted(field, None if fits else f"a number above {above} and below {below}")
+    if values.get("attention_block") is not None:
+        wanted("attention_block", _size_wish(values["attention_block"], _MOST))
     for field in _FLAGS:
         if field in values:
             wanted(field, None if type(values[field]) is bool else "true or false")

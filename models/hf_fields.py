@@ -118,6 +118,12 @@ def _from_illada(hf: Mapping[str, Any]) -> Read:
     return values | {"family": "illada", "qkv_bias": False, "alignment": "same_position"}, named
 
 
+def _from_fast_dllm(hf: Mapping[str, Any]) -> Read:
+    values, named = _from_llama_names(hf, {"rope_theta": 1000000.0, "norm_eps": 1e-6, "tied_head": False})
+    values["attention_block"], named["attention_block"] = hf.get("bd_size", 32), "bd_size"
+    return values | {"family": "fast-dllm-v2", "qkv_bias": True, "alignment": "shifted"}, named
+
+
 _REQUIRED = object()
 
 # What the released config files leave out because their tokenizers fix it, by kind and vocabulary.
@@ -125,6 +131,8 @@ _KNOWN_IDS = {
     ("llada", 126464): {"bos_id": 126080, "eot_id": 126348},
     ("Dream", 152064): {"bos_id": 151665, "eot_id": 151645},
     ("illada", 155136): {"mask_id": 5},
+    ("Fast_dLLM_Qwen", 152064): {"mask_id": 151665},
+    ("Fast_dLLM_Qwen", 151936): {"mask_id": 151665},
 }
 
 
@@ -177,6 +185,10 @@ KINDS = {
         read=_from_dream,
         fixed={"hidden_act": "silu", "rope_scaling": None, "use_mrope": False, "use_sliding_window": False},
     ),
+    "Fast_dLLM_Qwen": Kind(
+        read=_from_fast_dllm,
+        fixed={"hidden_act": "silu", "rope_scaling": None, "use_sliding_window": False},
+    ),
     "illada": Kind(
         read=_from_illada,
         fixed={
@@ -189,12 +201,12 @@ KINDS = {
     ),
 }
 
-_BY_ARCHITECTURE = {"ILLaDAForCausalLM": "illada"}
+_BY_ARCHITECTURE = {"ILLaDAForCausalLM": "illada", "Fast_dLLM_QwenForCausalLM": "Fast_dLLM_Qwen"}
 
 _QWEN3_MASK = 151669
 _DREAM_REASONER = (
-    "this is Qwen3 under Dream's name (DreamReasoner): queries and keys are normalised, nothing has a bias, and "
-    "attention goes block by block, which is not built"
+    "this is Qwen3 under Dream's name (DreamReasoner): nothing has a bias, attention goes block by block, and queries and "
+    "keys are normalised, which is not built"
 )
 _LLADA_MOE = (
     "LLaDA-MoE has a mixture of experts in every block and normalised queries and keys, which are not built; LLaDA is "
@@ -208,18 +220,12 @@ _FALSE_FRIENDS = {
     frozenset({"DreamReasonerModel", "DreamReasonerForCausalLM", "dream_reasoner"}): _DREAM_REASONER,
     frozenset({"LLaDAMoEModel", "LLaDAMoEModelLM", "lladamoe", "llada_moe"}): _LLADA_MOE,
     frozenset({"LLaDA2MoeModelLM", "llada2_moe"}): (
-        "LLaDA2 has a mixture of experts in its blocks, rotates a part of each head and attends block by block, which "
-        "are not built"
+        "LLaDA2 has a mixture of experts in its blocks and rotates a part of each head, which are not built"
     ),
     frozenset({"SDARForCausalLM", "sdar"}): (
-        "SDAR is Qwen3, with normalised queries and keys, and attends block by block, which is not built"
+        "SDAR is Qwen3, whose queries and keys are normalised, which is not built; its attention, block by block, is"
     ),
-    frozenset({"SDARMoeForCausalLM", "sdar_moe"}): (
-        "SDAR's mixture of experts is not built, nor is its attention, which goes block by block"
-    ),
-    frozenset({"Fast_dLLM_QwenForCausalLM", "Fast_dLLM_Qwen"}): (
-        "Fast-dLLM v2 attends block by block, which is not built; Fast-dLLM's caches are for LLaDA and Dream"
-    ),
+    frozenset({"SDARMoeForCausalLM", "sdar_moe"}): "SDAR's mixture of experts is not built",
 }
 
 # Endings of tensors' names by which such a model is known where its config file says nothing, by family.

@@ -59,6 +59,19 @@ def keeping_attention(mask: jax.Array) -> Attend:
     return attend
 
 
+def seen(config: ModelConfig, positions: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mask `[B, S + T]` or `[B, T, S + T]` less what the model's own attention hides from T rows.
+
+    Of cached keys nothing more is hidden: who hands them over knows whose they are.
+    """
+    if config.attention_block is None:
+        return mask
+    blocks = positions // config.attention_block
+    own = blocks[:, None, :] <= blocks[:, :, None]
+    cached = mask.shape[-1] - positions.shape[1]
+    return _of_queries(mask) & jnp.pad(own, ((0, 0), (0, 0), (cached, 0)), constant_values=True)
+
+
 def _of_queries(mask: jax.Array) -> jax.Array:
     """`[B, T or 1, S]`."""
     return mask if mask.ndim == 3 else mask[:, None]
@@ -214,7 +227,7 @@ class Transformer(nnx.Module):
     def blocks_out(self, x: jax.Array, positions: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The raw output of the last block `[B, L, D]`, and the input of every block `[layers, B, L, D]`."""
         cos, sin = self.rotation(positions)
-        attend = full_attention(mask)
+        attend = full_attention(seen(self.config, positions, mask))
         return jax.lax.scan(lambda x, block: (block(x, cos, sin, attend)[0], x), x, self.blocks)
 
     def layers(
@@ -291,7 +304,7 @@ class Model:
         Returns:
           `[B, L, D]` in the params' dtype; meaningless at padding.
         """
-        return self.layers(params, embeddings, positions, full_attention(mask))[0]
+        return self.layers(params, embeddings, positions, full_attention(seen(self.config, positions, mask)))[0]
 
     def layers(
         self, params: Params, embeddings: jax.Array, positions: jax.Array, attend: Attend, cache: Any = None
@@ -328,7 +341,8 @@ class Model:
         Returns:
           `[B, L, D]`, and the `KeyValues` of these L positions alone.
         """
-        return self.layers(params, embeddings, positions, keeping_attention(mask), cache)
+        attend = keeping_attention(seen(self.config, positions, mask))
+        return self.layers(params, embeddings, positions, attend, cache)
 
     def empty_cache(self, params: Params, batch: int, length: int) -> KeyValues:
         """A cache of `length` positions that holds zeros."""

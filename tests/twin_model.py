@@ -33,7 +33,8 @@ class TwinModel:
 
     def __init__(self, folder: Path):
         self.config = json.loads((folder / "config.json").read_text())
-        self.dream = self.config["model_type"] == "Dream"
+        self.dream = self.config["model_type"] in ("Dream", "Fast_dLLM_Qwen")
+        self.attention_block = self.config.get("bd_size")
         layout = _LLADA if self.config["model_type"] == "llada" else _LLAMA_NAMES
         tensors = {}
         for file in sorted(folder.glob("*.safetensors")):
@@ -82,7 +83,8 @@ class TwinModel:
         Everything is recomputed all the same: what is not fresh is only not seen.
         """
         L = len(x)
-        raw, seen = self.run(x, np.arange(L), np.ones((L, L), bool), old, fresh)
+        blocks = np.arange(L) // (self.attention_block or L)
+        raw, seen = self.run(x, np.arange(L), blocks <= blocks[:, None], old, fresh)
         return np.concatenate([raw[:1], raw[:-1]]) if self.dream else raw, seen
 
     def shadows(self, x, start, width, old=None, fresh=None):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lrd_jax.decoding.canvas import lead_of, put_window, take_window
 from lrd_jax.decoding.config import DecodeConfig
-from lrd_jax.decoding.model import Denoiser
+from lrd_jax.decoding.model import Denoiser, attention_block_of
 from lrd_jax.decoding.parts.cache.cache import Inputs
 from lrd_jax.decoding.parts.cache.shadow import Shadows
 from lrd_jax.decoding.state import DecodeState
@@ -48,4 +48,5 @@ def embed(model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState
         lead=lead,
         guided=config.cfg_scale is not None,
         reach=config.asked,
+        attention_block=attention_block_of(model),
     )

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from lrd_jax.decoding.compiling import PlatformJit
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.doors import Shapes, check_model, check_params, check_state
-from lrd_jax.decoding.model import Denoiser
+from lrd_jax.decoding.model import Denoiser, attention_block_of
 from lrd_jax.decoding.request import Request, check_request, check_room, check_widths
 from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.start import init_state
@@ -222,6 +222,7 @@ def make_decode(model: Denoiser, config: DecodeConfig) -> Decoder:
         raise Refused(
             f"gen_length={config.gen_length} leaves no room for a prompt in a context of {model.config.max_length}"
         )
+    config.asking.check_attention(attention_block_of(model))
     return Decoder(model, config)
 
 

@@ -35,6 +35,11 @@ class Head(Protocol):
     def logits(self, params: Any, hidden: jax.Array) -> jax.Array: ...
 
 
+def attention_block_of(model: Head) -> int | None:
+    """Positions of a block where a model attends block by block; None: to everything, as one that does not say."""
+    return getattr(model.config, "attention_block", None)
+
+
 class Denoiser(Head, Protocol):
     """What a decode needs of a model: pure functions of `params`. It must be hashable: it is a static argument.
 

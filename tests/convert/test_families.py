@@ -131,7 +131,6 @@ FALSE_FRIENDS = {
     "LLaDA2": ({"model_type": "llada2_moe"}, "LLaDA2 has a mixture of experts"),
     "SDAR": ({"model_type": "sdar", "architectures": ["SDARForCausalLM"]}, "SDAR is Qwen3"),
     "SDAR MoE": ({"model_type": "sdar_moe"}, "SDAR's mixture of experts"),
-    "Fast-dLLM v2": ({"model_type": "Fast_dLLM_Qwen"}, "Fast-dLLM v2 attends block by block"),
 }
 
 

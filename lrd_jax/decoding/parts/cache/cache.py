@@ -14,6 +14,7 @@ from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.parts.cache.shadow import Shadows, behind, cast
 from lrd_jax.decoding.parts.part import Part
+from lrd_jax.errors import Refused
 from lrd_jax.models import KeyValues
 from lrd_jax.sharding import constrain_batch
 
@@ -38,6 +39,7 @@ class Inputs:
     lead: int = flax.struct.field(pytree_node=False)  # how far left of a position its logits stand: Dream 1, else 0
     guided: bool = flax.struct.field(pytree_node=False)  # a second forward without the prompt is wanted
     reach: int = flax.struct.field(pytree_node=False)  # R: W, or G where the whole canvas is wanted
+    attention_block: int | None = flax.struct.field(pytree_node=False)  # of the model's attention; None: to everything
 
     @property
     def seen_from(self) -> jax.Array:
@@ -68,6 +70,17 @@ class Cache(Part):
     def reaches_canvas(self) -> bool:
         """Whether every forward computes all positions that may be asked for where a part reads the whole canvas."""
         return False
+
+    def check_attention(self, attention_block: int | None) -> None:
+        """Raises Refused where the cache would not do for a model that attends by blocks of so many positions.
+
+        As it stands it is for caches of models that attend to everything: None.
+        """
+        if attention_block is not None:
+            raise Refused(
+                f"cache={self!r} shows a position keys of every other, and this model attends block by block, "
+                f"{attention_block} positions each; take cache=exact, or none"
+            )
 
     def empty(self, model: Denoiser, params: Any, batch: int, length: int) -> Any:
         """What is kept before the first forward, for sequences of L positions."""
@@ -112,6 +125,9 @@ class Cache(Part):
 
 class NoCache(Cache):
     """Every forward computes everything."""
+
+    def check_attention(self, attention_block: int | None) -> None:
+        pass
 
     @property
     def reaches_canvas(self) -> bool:
