@@ -205,8 +205,8 @@ _BY_ARCHITECTURE = {"ILLaDAForCausalLM": "illada", "Fast_dLLM_QwenForCausalLM": 
 
 _QWEN3_MASK = 151669
 _DREAM_REASONER = (
-    "this is Qwen3 under Dream's name (DreamReasoner): nothing has a bias, attention goes block by block, and queries and "
-    "keys are normalised, which is not built"
+    "this is Qwen3 under Dream's name (DreamReasoner): nothing has a bias, attention goes block by block, and queries "
+    "and keys are normalised, which is not built"
 )
 _LLADA_MOE = (
     "LLaDA-MoE has a mixture of experts in every block and normalised queries and keys, which are not built; LLaDA is "

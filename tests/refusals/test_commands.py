@@ -108,6 +108,7 @@ ROWS = {
         (f"{GENERATE} --block-length 32", "gen_length=16 must be a multiple of block_length=32"),
         (f"{GENERATE} --cache triple", "cache='triple' is unknown; choose one of"),
         (f"{GENERATE} --cache dual --cfg-scale 1", "exclude each other"),
+        (f"{GENERATE} --cache exact", "is for models that attend block by block"),
         (f"{GENERATE} --cache dkv --commit wino", "feeds positions of the canvas only"),
         (f"{GENERATE} --cache.refresh-every 2", "this decoder has no cache"),
         (f"{GENERATE} --cache dkv --cache.shift left", "cache.shift='left' must be one of un, un_right"),

@@ -8,10 +8,13 @@ attention block: its last tokens are then fed with the canvas.
 Axes: B batch, L = prompt + canvas, W active window.
 """
 
+import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 
+from lrd_jax.decoding.parts.cache.cache import Inputs
 from lrd_jax.decoding.parts.cache.fed import FedCache
 from lrd_jax.decoding.setting import setting
 from lrd_jax.errors import Refused
@@ -39,16 +42,16 @@ class ExactCache(FedCache):
     def forward(self, model, params, inputs, kept):
         place = jnp.arange(inputs.length)
         seen = inputs.visible & (place < _stop(inputs)[:, None])
-        return super().forward(model, params, inputs.replace(visible=seen), kept)
+        return super().forward(model, params, dataclasses.replace(inputs, visible=seen), kept)
 
     def fed(self, inputs, before):
-        open_before = before & inputs.visible
+        size, open_before = _size(inputs), before & inputs.visible
         first = jnp.argmax(open_before, axis=1)[:, None]
-        of_first = jnp.take_along_axis(inputs.positions, first, axis=1) // inputs.attention_block
-        return inputs.visible & (inputs.positions // inputs.attention_block >= of_first)
+        of_first = jnp.take_along_axis(inputs.positions, first, axis=1) // size
+        return inputs.visible & (inputs.positions // size >= of_first)
 
     def sizes(self, inputs):
-        size = inputs.attention_block
+        size = _size(inputs)
 
         def blocks_of(windows):
             return min(inputs.length, size * -(-(size - 1 + windows * inputs.window) // size))
@@ -56,9 +59,14 @@ class ExactCache(FedCache):
         return tuple(sorted({inputs.length, blocks_of(2), blocks_of(1)}, reverse=True))
 
 
-def _stop(inputs):
-    """int `[B]`: the first place behind the attention block in which the window ends."""
-    size, start = inputs.attention_block, inputs.prompt + inputs.block * inputs.window
+def _size(inputs: Inputs) -> int:
+    assert inputs.attention_block is not None, "checked where the decoder is made"
+    return inputs.attention_block
+
+
+def _stop(inputs: Inputs) -> jax.Array:
+    """int32 `[B]`: the first place behind the attention block in which the window ends."""
+    size, start = _size(inputs), inputs.prompt + inputs.block * inputs.window
     first = jnp.take_along_axis(inputs.positions, start[:, None], axis=1)[:, 0]
     last = first + inputs.window - 1  # counted on: behind a row's own end positions stand still
     return start + inputs.window + size - 1 - last % size
