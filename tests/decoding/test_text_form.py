@@ -282,7 +282,7 @@ REFUSED_CHANGES = {
     ),
     "no such part here": (
         {"cache.refresh_every": 2},
-        "cache.refresh_every: this decoder has no cache; leave it out, or add cache=.*cache=dual or cache=exact or cache=prefix",
+        "this decoder has no cache; leave it out, or add cache=.*cache=dual or cache=exact or cache=prefix",
     ),
     "taken away": ({"stop": "none", "stop.tau": "1"}, "stop.tau: stop=none takes that part away"),
     "no number": ({"mix.r_f": "much"}, r"mix.r_f='much' must be a number in \[0, 1\]"),
