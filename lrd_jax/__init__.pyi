@@ -18,6 +18,7 @@ from .decoding.parts.cache.dkv import DKVCache as DKVCache
 from .decoding.parts.cache.dkv import DKVPrefill as DKVPrefill
 from .decoding.parts.cache.dllm import DLLMCache as DLLMCache
 from .decoding.parts.cache.exact import ExactCache as ExactCache
+from .decoding.parts.cache.greedy import DKVGreedy as DKVGreedy
 from .decoding.parts.cache.region import DualCache as DualCache
 from .decoding.parts.cache.region import PrefixCache as PrefixCache
 from .decoding.parts.cache.sparse import SparseCache as SparseCache
@@ -28,6 +29,7 @@ from .decoding.parts.commit.parallel import KLASS as KLASS
 from .decoding.parts.commit.parallel import EntropyBound as EntropyBound
 from .decoding.parts.commit.parallel import Factor as Factor
 from .decoding.parts.commit.parallel import Margin as Margin
+from .decoding.parts.commit.random_order import RandomOrder as RandomOrder
 from .decoding.parts.commit.reference import Dream as Dream
 from .decoding.parts.commit.reference import DreamThreshold as DreamThreshold
 from .decoding.parts.commit.reference import FirstThen as FirstThen

@@ -1,6 +1,7 @@
 """Decoders by name, what is changed in them, and the paper's settings for each checkpoint and benchmark as data."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,21 @@ from typing import Any
 from lrd_jax.checkpoint import find_model
 from lrd_jax.convert.folders import DECODER_FILE
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.parts.cache.dkv import DKVCache
+from lrd_jax.decoding.parts.cache.dllm import DLLMCache
+from lrd_jax.decoding.parts.cache.sparse import SparseCache
 from lrd_jax.decoding.setting import specs
 from lrd_jax.decoding.text_form import changed, from_table
 from lrd_jax.errors import Refused
 from lrd_jax.options import DecoderOptions, Yours
 from lrd_jax.preset_files import SUFFIXES, PresetFile, is_preset_file, read_preset
+
+# The field's caches as published, beside LLaDA's own sampler: dLLM-Cache as for LLaDA-8B-Instruct on GSM8K.
+_CACHES = {
+    "dllm-cache": DLLMCache(prompt_every=50, response_every=7, rho=0.25),
+    "sparse-dllm": SparseCache(keep_ratio=0.5, kernel_size=3),
+    "dkv-cache": DKVCache(refresh_every=8),
+}
 
 DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
     "lrd": DecodeConfig.lrd,
@@ -28,6 +39,7 @@ DECODERS: dict[str, Callable[[int], DecodeConfig]] = {
     "remix": DecodeConfig.remix,
     "prophet": DecodeConfig.prophet,
     "daedal": DecodeConfig.daedal,
+    **{name: functools.partial(DecodeConfig.llada, cache=cache) for name, cache in _CACHES.items()},
 }
 
 PAPER_CHECKPOINTS = ("llada-8b-base", "llada-8b-instruct", "llada-1.5", "dream-7b-base", "dream-7b-instruct")

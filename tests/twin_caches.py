@@ -60,6 +60,31 @@ class Prefill(Kept):
         return self.call(model, x, np.ones(len(x), bool) if now.forwards == 0 else fed)
 
 
+class Greedy(Kept):
+    """dKV-Cache-Greedy beside `order`, the canvas' places in the order of their commits, one a forward."""
+
+    def __init__(self, refresh, window, order):
+        super().__init__()
+        self.refresh, self.window, self.order = refresh, window, order
+
+    def __call__(self, model, x, now):
+        masked = np.concatenate([np.zeros(now.P, bool), now.masked])
+        fed = np.ones(len(x), bool)
+        if now.age % self.refresh:
+            at = now.P + next(place for place in self.order if now.masked[place])
+            fed = self.before & ~masked
+            fed[at] = True
+            left, right, count = at - 1, at + 1, 0
+            while count < self.window and (left >= 0 or right < len(x)):
+                for place in (left, right):
+                    if 0 <= place < len(x) and count < self.window and self.before[place] and not fed[place]:
+                        fed[place], count = True, count + 1
+                left, right = left - 1, right + 1
+            fed[at - 1] |= model.dream
+        self.before = masked
+        return self.call(model, x, fed)
+
+
 class DLLM:
     """dLLM-Cache, block by block as its paper has it."""
 

@@ -106,6 +106,7 @@ class DecodeConfig:
                 f"DecodeConfig.cache={self.cache!r} feeds positions of the canvas only, and commit={self.commit!r} "
                 "asks for shadows of them on every forward; leave one of them out"
             )
+        self.asking.check_beside(self)
         self.commit.check_canvas(self.gen_length, self.num_blocks)
 
     @property

@@ -41,6 +41,7 @@ def embed(model: Denoiser, params: Any, config: DecodeConfig, state: DecodeState
         forwards=state.forwards,
         running=state.running,
         ends=None if state.length is None else P + state.length,
+        ahead=config.commit.ahead(state.parts["commit"], config.num_blocks),
         shadows=shadows,
         prompt=P,
         window=W,

@@ -3,15 +3,26 @@
 import pytest
 
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.parts.cache.dkv import DKVCache
+from lrd_jax.decoding.parts.cache.dllm import DLLMCache
+from lrd_jax.decoding.parts.cache.sparse import SparseCache
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.refine import Refine
 from lrd_jax.presets import BENCHMARKS, DECODERS, PAPER_GEN_LENGTHS, paper_config, preset
 
+CACHED = {"dllm-cache": DLLMCache(50, 7, 0.25), "sparse-dllm": SparseCache(0.5, 3), "dkv-cache": DKVCache(8)}
 
-@pytest.mark.parametrize("name", DECODERS)
+
+@pytest.mark.parametrize("name", [name for name in DECODERS if name not in CACHED])
 def test_a_preset_is_the_decoder_of_its_name(name):
     assert preset(name, 64, block_length=16) == getattr(DecodeConfig, name)(64, block_length=16)
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_the_fields_caches_stand_beside_lladas_sampler(name):
+    wanted = DecodeConfig.llada(64, steps=32, block_length=16, cache=CACHED[name])
+    assert preset(name, 64, block_length=16, steps=32) == wanted
 
 
 def test_lrd_is_the_models_own_where_it_carries_one(tmp_path):

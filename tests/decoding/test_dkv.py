@@ -21,7 +21,20 @@ from field_caches import (
 )
 from quick import some_quick
 
-from lrd_jax import DecodeConfig, DKVCache, DKVPrefill, Draw, Mix, Refine, Stop, Threshold, make_decode
+from lrd_jax import (
+    DecodeConfig,
+    DKVCache,
+    DKVGreedy,
+    DKVPrefill,
+    Draw,
+    Mix,
+    RandomOrder,
+    Refine,
+    Stop,
+    Threshold,
+    make_decode,
+)
+from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.setting import array, setting
 from lrd_jax.models import Model
 
@@ -80,6 +93,62 @@ def check(checkpoint, rows, W, commit):
     watched.check_logits()
 
 
+@setting
+class RecordedOrder(RandomOrder):
+    """A schedule and the draws of every row as data."""
+
+    _: dataclasses.KW_ONLY
+    per_block: jax.Array = array()  # [B] steps
+    draws_of: jax.Array = array()  # [B, G]
+
+    @property
+    def draws(self):
+        return False
+
+    def block_steps(self, sight):
+        return self.per_block
+
+    def uniform(self, sight):
+        return take_window(self.draws_of, sight.start, sight.window)
+
+
+@setting
+class RecordedGreedy(DKVGreedy):
+    """`refresh_every` of every row."""
+
+    _: dataclasses.KW_ONLY
+    every: jax.Array = array()
+
+    def asks(self, inputs):
+        return inputs.block_forwards % self.every == 0
+
+
+def greedy_steps(row):
+    return row.params["steps"] * row.params["block"] // row.params["gen"]
+
+
+GREEDY = grouped(rows_of("dkv_greedy", "tiny-llada"), "block", "window")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", GREEDY, ids=lambda group: "-".join(map(str, group)))
+def test_greedy_runs(checkpoint, group):
+    rows, (_, W, window) = GREEDY[group], group
+    G = canvas_of(rows, W)
+    draws = np.zeros((len(rows), G), np.float32)
+    for mine, row in zip(draws, rows, strict=True):
+        for block, recorded in enumerate(row.array("rand")):
+            mine[block * W : block * W + W] = recorded[len(row.prompt) + block * W :][:W]
+    steps = np.array([greedy_steps(row) for row in rows])
+    commit = RecordedOrder(steps=int(min(steps)) * (G // W), per_block=steps, draws_of=draws)
+    cache = RecordedGreedy(window=window, every=np.array([row.params["refresh"] for row in rows]))
+    config = DecodeConfig(G, block_length=W, commit=commit, cache=cache, suppress_mask=False)
+    watched = Watched(checkpoint, rows, config, look)
+    watched.check_canvases()
+    watched.check_positions()
+    watched.check_logits()
+
+
 LRD = {"mix": Mix(), "refine": Refine(0.2, 4), "stop": Stop(0.05)}
 TWIN_LRD = {"mix": (0.15, 0.9), "refine": (0.2, 4, "block"), "stop": (0.05,)}
 CASES = {  # checkpoint, settings of the loop, of the twin
@@ -119,6 +188,41 @@ def test_a_row_alone_equals_the_row_in_a_batch(checkpoint, name):
     config = DecodeConfig(12, block_length=4, mix=Mix(), commit=Threshold(0.25), draw=Draw(0.7), cache=DKVCache(3))
     together = check_rows(checkpoint, name, config, canvases=(12, 12, 8, 4))
     assert len(set(together.forwards.tolist())) > 2
+
+
+@pytest.mark.parametrize("name", some_quick(["tiny-llada-gqa", "tiny-dream"], 1))
+def test_greedy_equals_the_slow_twin(checkpoint, name):
+    draws = np.random.default_rng(3).permutation(12).astype(np.float32)
+    order = [place for begin in (0, 4, 8) for place in begin + np.argsort(-draws[begin : begin + 4])]
+
+    commit = RecordedOrder(per_block=np.full(3, 4), draws_of=np.tile(draws, (3, 1)))
+    config = DecodeConfig(12, block_length=4, mix=Mix(), commit=commit, cache=DKVGreedy(3, 2))
+    check_twin(
+        checkpoint,
+        name,
+        config,
+        lambda: {
+            "mix": (0.15, 0.9),
+            "commit": InOrder(order),
+            "cache": twin_caches.Greedy(3, 2, order),
+        },
+        canvases=(12, 8, 4),
+    )
+
+
+class InOrder:
+    """A commit rule of the twin: the canvas' places in one order, one a commit; every block is a part of it."""
+
+    def __init__(self, order):
+        self.order = iter(order)
+
+    def __call__(self, belief, masked, step):
+        return np.arange(len(masked)) == next(self.order) % len(masked)
+
+
+def test_a_greedy_row_alone_equals_the_row_in_a_batch(checkpoint):
+    config = DecodeConfig(12, block_length=4, mix=Mix(), commit=RandomOrder(), draw=Draw(0.7), cache=DKVGreedy(2, 1))
+    check_rows(checkpoint, "tiny-llada-gqa", config, canvases=(12, 12, 8, 4))
 
 
 def test_only_what_is_fed_is_computed(checkpoint):

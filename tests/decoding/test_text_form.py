@@ -15,6 +15,7 @@ from lrd_jax import (
     KLASS,
     CommitRule,
     DecodeConfig,
+    DKVGreedy,
     Draw,
     DualCache,
     EntropyBound,
@@ -70,6 +71,8 @@ def parts(draw, cls, depth=2):
     for name, (spec, field) in specs(cls).items():
         wanted = values(spec, depth)
         found[name] = draw(st.none() | wanted if field.default is None else wanted)
+        if name == "kernel_size":
+            found[name] |= 1  # it is odd
     return cls(**found)
 
 
@@ -135,6 +138,7 @@ def test_every_kind_is_chosen_by_its_name(name):
     spec = specs(DecodeConfig)[base][0]
     cls = kinds(spec.part)[kind]
     inner = {f"{base}.rule": "threshold"} if cls is FirstThen else {}
+    inner |= {"commit": "random-order"} if cls is DKVGreedy else {}
     config = changed(DecodeConfig(8), {base: kind, **inner})
     expected = FirstThen(Threshold()) if cls is FirstThen else cls()
     assert getattr(config, base) == expected

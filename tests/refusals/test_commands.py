@@ -115,6 +115,8 @@ ROWS = {
         (f"{GENERATE} --cache dllm --cache.rho 1.5", "cache.rho=1.5 must be a number in [0, 1]"),
         (f"{GENERATE} --cache sparse --cache.kernel-size 2", "kernel_size=2 must be odd"),
         (f"{GENERATE} --cache sparse --cfg-scale 1", "exclude each other"),
+        (f"{GENERATE} --preset plain --cache dkv-greedy", "know them before a forward: take commit=RandomOrder()"),
+        (f"{GENERATE} --cache dkv-greedy --commit random-order", "leave out refine and stop, which go by that"),
         (f"{GENERATE} --cache dual --cache.refresh-every 0", "cache.refresh_every=0 must be an integer"),
         (
             f"{GENERATE} --preset daedal --cache dual",

@@ -32,6 +32,7 @@ class Inputs:
     forwards: jax.Array  # [B] int32, all so far
     running: jax.Array  # [B] bool
     ends: jax.Array | None  # [B] int32, place behind a row's own length; None: every row fills the canvas
+    ahead: jax.Array | None  # [B, n] int32, see `CommitRule.ahead`; None where the rule foresees nothing
     shadows: Shadows | None  # of the window, where a part reads them
     prompt: int = flax.struct.field(pytree_node=False)  # P
     window: int = flax.struct.field(pytree_node=False)  # W
@@ -81,6 +82,9 @@ class Cache(Part):
                 f"cache={self!r} shows a position keys of every other, and this model attends block by block, "
                 f"{attention_block} positions each; take cache=exact, or none"
             )
+
+    def check_beside(self, config: Any) -> None:
+        """Raises ValueError where the cache does not fit the other parts of a `DecodeConfig`."""
 
     def empty(self, model: Denoiser, params: Any, batch: int, length: int) -> Any:
         """What is kept before the first forward, for sequences of L positions."""

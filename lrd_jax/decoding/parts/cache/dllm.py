@@ -18,7 +18,7 @@ import numpy as np
 
 from lrd_jax.decoding.model import Denoiser
 from lrd_jax.decoding.parts.cache.cache import Inputs
-from lrd_jax.decoding.parts.cache.fed import take_places
+from lrd_jax.decoding.parts.cache.fed import mask_of, take_places
 from lrd_jax.decoding.parts.cache.refreshing import RefreshingCache, at_most_once, of_window
 from lrd_jax.decoding.setting import count, setting, share
 from lrd_jax.models import KeyValues
@@ -141,7 +141,7 @@ def _block(
         in_response = part.chooses & (jnp.arange(inputs.length) >= inputs.prompt)
         values = Span(begin, part.takes_part[:, None] & (part.due | in_response)).put(values, i, new)
     if part.size is None:
-        rows = Span(begin, part.takes_part[:, None] & (part.due | _mask_of(chosen, inputs.length)))
+        rows = Span(begin, part.takes_part[:, None] & (part.due | mask_of(chosen, inputs.length)))
     else:
         rows = Places(jnp.where(part.takes_part[:, None], chosen, inputs.length))
     if part.size != 0:
@@ -174,11 +174,6 @@ def _most_turned(inputs: Inputs, rho: float, old: jax.Array, new: jax.Array) -> 
         return at
     size = jnp.asarray(sizes)[inputs.ends - inputs.prompt]
     return jnp.where(jnp.arange(sizes[-1]) < size[:, None], at, inputs.length)
-
-
-def _mask_of(at: jax.Array, length: int) -> jax.Array:
-    """bool `[B, L]` of places `[B, T]`."""
-    return jnp.zeros((len(at), length), bool).at[jnp.arange(len(at))[:, None], at].set(True, mode="drop")
 
 
 def _layer(kept: jax.Array, i: Any) -> jax.Array:

@@ -101,3 +101,8 @@ def places_of(chosen: jax.Array, size: int) -> jax.Array:
 def take_places(x: jax.Array, at: jax.Array) -> jax.Array:
     """x `[B, L, ...]` at places `[B, T]`; beyond L its last."""
     return jax.vmap(lambda row, i: jnp.take(row, i, axis=0, mode="clip"))(x, at)
+
+
+def mask_of(at: jax.Array, length: int) -> jax.Array:
+    """bool `[B, L]`: which places `[B, T]` are; those beyond L are nowhere."""
+    return jnp.zeros((len(at), length), bool).at[jnp.arange(len(at))[:, None], at].set(True, mode="drop")

@@ -29,6 +29,18 @@ class CommitRule(Part):
         """The positions to commit, all of them masked, and to reopen, none of them; and the new state."""
         raise NotImplementedError
 
+    @property
+    def foresees(self) -> bool:
+        """Whether the rule knows before a forward what that one commits, see `ahead`."""
+        return False
+
+    def ahead(self, state: Any, blocks: int) -> jax.Array | None:
+        """int32 `[B, n]`: places in the window of what the next forward commits, in order, then W; None: unknown.
+
+        Before a block's first forward they may be unknown too. `blocks` are those of the whole canvas.
+        """
+        return None
+
     def max_commits(self, gen_length: int, block_length: int) -> int:
         """Most forwards on which a whole canvas can commit."""
         return gen_length
