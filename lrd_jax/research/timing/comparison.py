@@ -21,10 +21,11 @@ from lrd_jax.models import Model, ModelConfig
 from lrd_jax.models.transformer import Params
 from lrd_jax.options import Processes
 from lrd_jax.presets import yours
+from lrd_jax.research.timing.clones import pair_up
 from lrd_jax.research.timing.decoders import DECODERS, Canvas
 from lrd_jax.research.timing.measure import Run, Spread, Subject, peak_memory
 from lrd_jax.research.timing.options import Bench
-from lrd_jax.research.timing.reference import COUNTERPARTS, Counterpart, Reference, cores, pair_up
+from lrd_jax.research.timing.reference import COUNTERPARTS, Counterpart, Reference, cores
 from lrd_jax.research.timing.sizes import random_params, random_prompts, sized
 from lrd_jax.sharding import mesh_asked
 from lrd_jax.version import __version__
@@ -89,15 +90,16 @@ def compare(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
         clones = pair_up(options.reference)
         if clones and options.batch > 1:
             raise Refused(f"batch={options.batch}: the references decode one prompt at a time; compare with batch 1")
-        references = [stack.enter_context(Reference(*clone, options.reference_python)) for clone in clones]
+        references = [stack.enter_context(Reference(clone, options.reference_python)) for clone in clones]
         matches = _matches(configs, references)
         say("making the weights")
         model, params = _model(options)
+        _check_heads(model.config, references)
         decoders = {name: make_decode(model, config) for name, config in configs.items()}
         prompt = random_prompts(model.config, options.batch, options.prompt_length, options.seed)
         if references:
             say("handing the weights to the references")
-            _hand_over(params, model.config, options.dtype, references)
+            _hand_over(params, model.config, options.dtype, references, canvas)
         subjects, pairs = {}, []
         for name, decoder in decoders.items():
             say(f"compiling {name}")
@@ -185,13 +187,22 @@ def _check_family(options: Bench, config: ModelConfig) -> None:
         raise Refused(f"the references run LLaDA's architecture; {options.model or options.sizes} is of another")
 
 
-def _hand_over(params: Params, config: ModelConfig, dtype: str, references: list[Reference]) -> None:
+def _check_heads(config: ModelConfig, references: list[Reference]) -> None:
+    for reference in references:
+        if config.num_kv_heads != config.num_heads and not reference.kind.grouped:
+            raise Refused(
+                f"reference {reference.name} wants keys for each of the {config.num_heads} heads; this model has "
+                f"{config.num_kv_heads}"
+            )
+
+
+def _hand_over(params: Params, config: ModelConfig, dtype: str, references: list[Reference], canvas: Canvas) -> None:
     """Every reference loads the weights from a Hugging Face folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "weights"
         write_hf(params, config, folder)
         for reference in references:
-            reference.load(folder, dtype)
+            reference.load(folder, dtype, canvas)
 
 
 def machine_facts(references: Sequence[Reference] = ()) -> dict[str, Any]:

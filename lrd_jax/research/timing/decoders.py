@@ -4,7 +4,10 @@ import dataclasses
 from collections.abc import Callable
 
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.parts.cache.dkv import DKVCache
+from lrd_jax.decoding.parts.cache.dllm import DLLMCache
 from lrd_jax.decoding.parts.cache.region import DualCache, PrefixCache
+from lrd_jax.decoding.parts.cache.sparse import SparseCache
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.setting import check_count
 from lrd_jax.errors import Refused
@@ -31,11 +34,15 @@ class Canvas:
             check_count(self, field)
         if not 0 <= self.threshold <= 1:
             raise Refused(f"Canvas.threshold={self.threshold} must be in [0, 1]")
-        blocks = self.gen_length // (self.block_length or self.gen_length)
+        blocks = self.gen_length // self.window
         if self.gen_length % self.steps or self.steps % max(1, blocks):
             raise Refused(
                 f"steps={self.steps} must divide gen_length={self.gen_length} and be a multiple of its {blocks} blocks"
             )
+
+    @property
+    def window(self) -> int:
+        return self.block_length or self.gen_length
 
     @property
     def per_step(self) -> int:
@@ -64,6 +71,9 @@ def _lrd(**changes) -> Make:
     )
 
 
+# Their references are told the same.
+DLLM, SPARSE, DKV = DLLMCache(), SparseCache(), DKVCache()
+
 DECODERS: dict[str, Make] = {
     "plain": lambda c: DecodeConfig.plain(c.gen_length, per_step=c.per_step, block_length=c.block_length),
     "llada": _llada(),
@@ -71,6 +81,9 @@ DECODERS: dict[str, Make] = {
     "lrd": _lrd(),
     "prefix": _llada(cache=PrefixCache()),
     "dual": _llada(cache=DualCache()),
+    "dllm": _llada(cache=DLLM),
+    "sparse": _llada(cache=SPARSE),
+    "dkv": _llada(cache=DKV),
     "threshold+prefix": _threshold(cache=PrefixCache()),
     "threshold+dual": _threshold(cache=DualCache()),
     "lrd+prefix": _lrd(cache=PrefixCache()),

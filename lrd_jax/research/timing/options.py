@@ -18,7 +18,8 @@ class Bench(Yours, OnMesh):
     """Time decoders on this machine, and beside them PyTorch code in clones of yours.
 
     Attributes:
-      decoders: what to time: plain, llada, threshold, lrd, paper, or a cache: prefix, dual, lrd+dual and so on.
+      decoders: what to time: plain, llada, threshold, lrd, paper, or with a cache: prefix, dual, dllm, sparse, dkv,
+        lrd+dual and so on.
       preset: of a decoder of yours, to time beside those; it is lrd where only changes are given.
       sizes: random weights in the sizes of: small, llada-8b-base and -instruct, llada-1.5, dream-7b-base and -instruct.
       model: a checkpoint instead of random weights: an embedded model, a converted or a Hugging Face folder.
@@ -37,7 +38,7 @@ class Bench(Yours, OnMesh):
         lrd-tiny-soft where none is named.
       requests: that it is asked.
       slots: of the engine, and prompts of a static batch.
-      reference: clones of the LLaDA or Fast-dLLM repository, whose generate functions decode the same prompts.
+      reference: clones of LLaDA, Fast-dLLM, dLLM-Cache, Sparse-dLLM or dKV-Cache, whose code decodes the same prompts.
       reference_python: a Python that has torch and what the clones need.
       json: print one JSON object instead of tables.
     """

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,11 +14,11 @@ import jax
 import numpy as np
 
 from lrd_jax.errors import Refused
-from lrd_jax.research.timing.decoders import Canvas
+from lrd_jax.research.timing.clones import DKV_CACHE, DLLM_CACHE, LLADA, SPARSE_DLLM, Clone, Kind
+from lrd_jax.research.timing.decoders import DKV, Canvas
 from lrd_jax.research.timing.measure import Run
 
 _RUNNER = Path(__file__).with_name("reference_runner.py")
-_PLACES = ("", "llada", "v1/llada")  # of LLaDA's code within the clones
 _NEEDS = "torch 'transformers<5' einops"
 
 
@@ -28,71 +28,80 @@ class Counterpart:
 
     Attributes:
       decoder: a key of `lrd_jax.research.timing.decoders.DECODERS`.
-      function: a function of generate.py.
+      kind: of the clones that have it.
+      function: one of their generate functions.
       threshold: commits by confidence; a function without such a parameter is no counterpart.
+      also: what else the function is called with.
     """
 
     decoder: str
-    function: str
+    kind: Kind = LLADA
+    function: str = "generate"
     threshold: bool = False
+    also: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def arguments(self, canvas: Canvas, mask_id: int) -> dict[str, Any]:
         """What the function is called with, beside model and prompt."""
         arguments = {
             "steps": canvas.steps,
             "gen_length": canvas.gen_length,
-            "block_length": canvas.block_length or canvas.gen_length,
+            "block_length": canvas.window,
             "temperature": 0.0,
             "mask_id": mask_id,
         }
-        return arguments | ({"threshold": canvas.threshold} if self.threshold else {})
+        return arguments | self.also | ({"threshold": canvas.threshold} if self.threshold else {})
 
 
 COUNTERPARTS = (
-    Counterpart(decoder="llada", function="generate"),
-    Counterpart(decoder="threshold", function="generate", threshold=True),
+    Counterpart(decoder="llada"),
+    Counterpart(decoder="threshold", threshold=True),
     Counterpart(decoder="prefix", function="generate_with_prefix_cache"),
     Counterpart(decoder="dual", function="generate_with_dual_cache"),
     Counterpart(decoder="threshold+prefix", function="generate_with_prefix_cache", threshold=True),
     Counterpart(decoder="threshold+dual", function="generate_with_dual_cache", threshold=True),
+    Counterpart(decoder="dllm", kind=DLLM_CACHE),
+    Counterpart(decoder="sparse", kind=SPARSE_DLLM),
+    Counterpart(decoder="dkv", kind=DKV_CACHE, also={"enable_cache": True, "cache_reloading_step": DKV.refresh_every}),
 )
 
 
 class Reference:
-    """A clone whose generate.py runs in a process of its own; a context manager that ends the process."""
+    """A clone whose code runs in a process of its own; a context manager that ends the process."""
 
-    def __init__(self, clone: Path, modeling: Path, python: str):
+    def __init__(self, clone: Clone, python: str):
         """Starts the process and imports the clone's code.
 
         Args:
-          clone: a folder that `find_generate` finds something in.
-          modeling: the folder of a modeling_llada.py.
           python: a Python with torch.
 
         Raises:
           ValueError: it cannot be run, or lacks what the clone imports.
         """
-        self.name, self._python = clone.resolve().name, python
+        self.name, self.kind, self._python = clone.name, clone.kind, python
         with contextlib.ExitStack() as stack:
             self._noise = stack.enter_context(tempfile.TemporaryFile("w+"))
             self._process = self._start()
             stack.callback(self._process.communicate)  # closes what it reads and writes
             stack.callback(self._process.kill)
-            where = {"generate": str(find_generate(clone)), "modeling": str(modeling)}
-            answer = self._ask(do="open", threads=cores(), **where)
+            where = {"clone": clone.folder.resolve(), "generate": clone.generate, "modeling": clone.modeling}
+            paths = {name: str(path) for name, path in where.items()}
+            answer = self._ask(do="open", threads=cores(), package=clone.kind.package, **paths)
             self._end = stack.pop_all()
         self.functions: dict[str, list[str]] = answer["functions"]
         self.versions: dict[str, str] = answer["versions"]
 
     def can(self, counterpart: Counterpart) -> bool:
         """Whether the clone has this function."""
+        if counterpart.kind is not self.kind:
+            return False
         parameters = self.functions.get(counterpart.function, [])
         return bool(parameters) and (not counterpart.threshold or "threshold" in parameters)
 
-    def load(self, folder: Path, dtype: str) -> None:
+    def load(self, folder: Path, dtype: str, canvas: Canvas) -> None:
         """Loads a Hugging Face folder with the clone's own code, on a GPU where this process decodes on one."""
         device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-        self._ask(do="load", folder=str(folder), dtype=dtype, device=device)
+        settle = {"kind": self.kind.name, "settings": self.kind.settings(canvas)}
+        self._ask(do="load", folder=str(folder), dtype=dtype, device=device, **settle)
 
     def run(self, function: str, prompt: np.ndarray, arguments: dict[str, Any]) -> Run:
         """One call of a function."""
@@ -142,42 +151,3 @@ class Reference:
 def cores() -> int:
     """Cores that this process may use, and so the threads of both sides."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def find_generate(clone: Path) -> Path | None:
-    """The generate.py of a clone."""
-    return _find(clone, "generate.py", _PLACES)
-
-
-def find_modeling(folder: Path) -> Path | None:
-    """The folder of modeling_llada.py in a clone, or in the folder of a released model."""
-    file = _find(folder, "modeling_llada.py", ("", "model", *(f"{place}/model" for place in _PLACES[1:])))
-    return file and file.parent
-
-
-def pair_up(folders: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Clones with a generate.py, each with its own modeling code, else with the first that any of the folders has.
-
-    Raises:
-      ValueError: a folder with neither, none to run, or no modeling code.
-    """
-    for folder in folders:
-        if find_generate(folder) is None and find_modeling(folder) is None:
-            raise Refused(
-                f"reference {folder} has no generate.py and no modeling_llada.py: "
-                "name a clone of the LLaDA or the Fast-dLLM repository"
-            )
-    clones = [folder for folder in folders if find_generate(folder) is not None]
-    if folders and not clones:
-        raise Refused(f"reference {folders[0]} has no generate.py: name a clone of LLaDA or Fast-dLLM beside it")
-    codes = [code for code in map(find_modeling, folders) if code is not None]
-    if clones and not codes:
-        raise Refused(
-            f"reference {clones[0]} has no modeling_llada.py: name a folder that has one too, "
-            "a clone of Fast-dLLM or the files of a released LLaDA model"
-        )
-    return [(clone, find_modeling(clone) or codes[0]) for clone in clones]
-
-
-def _find(folder: Path, name: str, places: Sequence[str]) -> Path | None:
-    return next((file.resolve() for place in places if (file := folder / place / name).is_file()), None)
