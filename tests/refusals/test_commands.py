@@ -415,8 +415,8 @@ ROWS = {
         (f"{BENCH} --num-layers 0", "num_layers=0 must be positive"),
         (f"{BENCH} --mlp-dim 0", "mlp_dim=0 must be positive"),
         (f"{BENCH} --vocab-size -1", "vocab_size=-1 must be positive"),
-        (f"{BENCH} --reference no", "name a clone of the LLaDA or the Fast-dLLM repository"),
-        (f"{BENCH} --reference folder", "name a clone of the LLaDA or the Fast-dLLM repository"),
+        (f"{BENCH} --reference no", "name a clone of LLaDA, Fast-dLLM, dLLM-Cache, Sparse-dLLM or dKV-Cache"),
+        (f"{BENCH} --reference folder", "name a clone of LLaDA, Fast-dLLM, dLLM-Cache, Sparse-dLLM or dKV-Cache"),
     ],
     "reproduce": [
         (f"{REPRODUCE} --bogus", "--bogus is unknown"),
