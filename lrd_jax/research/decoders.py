@@ -7,7 +7,10 @@ names of their members; whoever wants some of them asks for the numbers, and nob
 from collections.abc import Callable, Iterable
 
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.parts.cache.dkv import DKVCache
+from lrd_jax.decoding.parts.cache.dllm import DLLMCache
 from lrd_jax.decoding.parts.cache.region import DualCache, PrefixCache
+from lrd_jax.decoding.parts.cache.sparse import SparseCache
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
 from lrd_jax.decoding.parts.divergence import Divergence
 from lrd_jax.decoding.parts.mix import Mix
@@ -163,4 +166,18 @@ SCAN: Decoders = {
     "one a step, no stop, r_f 0.4": lrd(stop=None, mix=Mix(r_f=0.4)),
 }
 
-CACHES: Decoders = in_blocks(8) | in_blocks(32)
+_FIELD_CACHES = {"dLLM-Cache": DLLMCache(), "Sparse-dLLM": SparseCache(), "dKV-Cache": DKVCache()}
+
+
+def kept_by_the_field(W: int) -> Decoders:
+    """The field's other caches in blocks of W positions, as published for LLaDA."""
+    return {
+        f"{name}, blocks of {W}, {kept}": lambda G, name=name, cache=cache: _IN_BLOCKS[name](
+            G, block_length=W, cache=cache
+        )
+        for name in _IN_BLOCKS
+        for kept, cache in _FIELD_CACHES.items()
+    }
+
+
+CACHES: Decoders = in_blocks(8) | in_blocks(32) | kept_by_the_field(32)

@@ -157,6 +157,9 @@ FRONTS: dict[str, Decoders] = {
     "wide, and taken back (WINO)": {
         f"WINO, threshold {t:g}": lambda G, t=t: DecodeConfig.wino(G, threshold=t) for t in (0.5, 0.6, 0.7, 0.8, 0.9)
     },
+    "fed back, and reset (ReMix)": {
+        f"ReMix, threshold {t:g}": lambda G, t=t: DecodeConfig.remix(G, threshold=t) for t in (0.5, 0.6, 0.7, 0.8, 0.9)
+    },
     "the answer far ahead (Prophet)": {
         f"Prophet, answer from {a} on, {k} a step": lambda G, a=a, k=k: DecodeConfig.prophet(
             G, answer_start=a, steps=G // k

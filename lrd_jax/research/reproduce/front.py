@@ -20,13 +20,14 @@ _LOOKS: dict[str, tuple[str, str]] = {
     "sure and stable (KLASS)": ("#CC79A7", "v"),
     "far apart (DUS)": ("#56B4E9", "H"),
     "wide, and taken back (WINO)": ("#CC79A7", "<"),
+    "fed back, and reset (ReMix)": ("#F0E442", "v"),
     "the answer far ahead (Prophet)": ("#777777", "d"),
     "a canvas that grows (DAEDAL)": ("#009E73", ">"),
     "LRD, the paper's stop": ("#D55E00", "X"),
     "LRD, guarded stop": ("#0072B2", "^"),
     "LRD, threshold commits": ("#0072B2", "*"),
     "LRD, settled, then all": ("#D55E00", "p"),
-    YOURS: ("#F0E442", "h"),
+    YOURS: ("#882255", "h"),
 }
 
 
