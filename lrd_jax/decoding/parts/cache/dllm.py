@@ -82,21 +82,32 @@ class DLLMCache(RefreshingCache):
         prompt = running & self._prompt_is_due(inputs)[:, None] & in_prompt
         response = running & self._response_is_due(inputs)[:, None] & ~in_prompt
         chooses, whole = self.rho > 0, jnp.any(prompt)
+        takes_part = served | (inputs.running & ~some)
         parts = (
-            (some, Part(self.rho, P, int(G * self.rho), chooses, response, served)),
-            (~some & ~whole, Part(self.rho, P, None, False, response, inputs.running)),
-            (~some & whole, Part(self.rho, 0, None, chooses, prompt | response, inputs.running)),
+            (some, Part(self.rho, P, int(G * self.rho), chooses, response, takes_part)),
+            (~some & ~whole, Part(self.rho, P, None, False, response, takes_part)),
+            (~some & whole, Part(self.rho, 0, None, chooses, prompt | response, takes_part)),
         )
-        hidden = jnp.zeros((len(served), inputs.reach, inputs.embeddings.shape[2]), inputs.embeddings.dtype)
-        carry = (hidden, kept)
+        first = Part(self.rho, 0, None, False, jnp.ones_like(prompt), takes_part)
+
+        network = model.bind(params)
+        rotation = network.rotation(inputs.positions)
+
+        def block(part, i, carry):
+            return _block(network.block(i), inputs, rotation, part, i, *carry)
+
+        def others(part, carry):
+            return jax.lax.fori_loop(1, len(kept.attended), functools.partial(block, part), carry)
+
+        carry = block(first, 0, (constrain_batch(inputs.embeddings), kept))
         for turn, part in parts:
-            carry = at_most_once(turn, functools.partial(_forward, model, params, inputs, part), carry)
-        return carry[0][:, :, None], carry[1]
+            carry = at_most_once(turn, functools.partial(others, part), carry)
+        return network.normed(of_window(constrain_batch(carry[0]), inputs))[:, :, None], carry[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Which positions a forward recomputes."""
+    """Which positions a block of the network recomputes."""
 
     rho: float
     begin: int  # where the positions begin whose values are new: P or 0
@@ -104,22 +115,6 @@ class Part:
     chooses: bool  # whether a row may choose; its whole response's values are new then
     due: jax.Array  # [B, L] bool, what is recomputed whatever its values say
     takes_part: jax.Array  # [B] bool; other rows' part of what is kept stays as it was
-
-    def everything(self) -> "Part":
-        return Part(self.rho, 0, None, False, jnp.ones_like(self.due), self.takes_part)
-
-
-def _forward(model: Denoiser, params: Any, inputs: Inputs, part: Part, carry: Any) -> tuple[jax.Array, Features]:
-    """Hidden states `[B, R, D]` and what is kept, of a forward that recomputes a part in all blocks but the first."""
-    network, kept = model.bind(params), carry[1]
-    rotation = network.rotation(inputs.positions)
-
-    def block(part, i, carry):
-        return _block(network.block(i), inputs, rotation, part, i, *carry)
-
-    carry = block(part.everything(), 0, (constrain_batch(inputs.embeddings), kept))
-    x, kept = jax.lax.fori_loop(1, len(kept.attended), functools.partial(block, part), carry)
-    return network.normed(of_window(constrain_batch(x), inputs)), kept
 
 
 def _block(
