@@ -17,6 +17,7 @@ DISTRIBUTION = {"orbax": "orbax-checkpoint", "yaml": "pyyaml"}  # where it is no
 NOT_OURS = {
     "program",  # what the sandbox's child imports is the generated program
     "torch",  # of the reference runner, which another Python runs
+    "dllm_cache",  # of the clone that it runs
 }
 
 

@@ -22,6 +22,7 @@ NEEDED = {
     "generate": ["q", "--model", "lrd-tiny"],  # which has no decoder of its own
     "chat": ["--model", "lrd-tiny"],
     "run": ["in.jsonl", "out", "--model", "lrd-tiny"],
+    "serve": ["--model", "lrd-tiny"],
     "plan": ["llada-8b", "--gpu", "h100:8"],
     "eval": ["--model", "m"],
     "calibrate": ["--data", "d"],
@@ -118,7 +119,7 @@ def test_own_options_go_before_short_names():
         (["--no-cache"], "--no-cache is unknown"),
         (["--commit.threshold"], "--commit.threshold wants a value"),
         (["--commit", "--cache", "dual"], "--commit wants a value"),
-        (["--commit", "best"], "commit='best' is unknown; choose one of all, dream, dream-threshold"),
+        (["--commit", "best"], "commit='best' is unknown; choose one of all, capped, dream, dream-threshold"),
         (["--commit", "dream", "--commit.threshold", "1"], "commit.threshold is unknown: dream has alg, steps"),
         (["--cache.refresh-every", "2"], "cache.refresh_every: this decoder has no cache"),
         (["--end-of-text=maybe"], "end_of_text='maybe' must be True or False"),

@@ -192,7 +192,8 @@ def test_chat_without_a_template_is_refused(words):
 
 
 def test_every_family_has_a_template():
-    assert set(CHAT_TEMPLATES) == {preset.config.family for preset in CHECKPOINTS.values()}
+    """But iLLaDA, whose tokenizer brings its own."""
+    assert set(CHAT_TEMPLATES) == {preset.config.family for preset in CHECKPOINTS.values()} - {"illada"}
 
 
 def test_prompts_are_padded_on_the_left(words):

@@ -370,7 +370,7 @@ def test_the_end_of_settling_is_chosen_and_certified(data, tmp_path, capsys):
         (("--r-f", 2), "mix.r_f=2.0 must be in [0, 1]"),
         (("--reduce", "median"), "divergence.reduce='median' must be one of mean, sum, max"),
         (("--temperature", 1), "the decoder draws its tokens or its order"),
-        (("--commit", "best"), "commit='best' is unknown; choose one of all, dream"),
+        (("--commit", "best"), "commit='best' is unknown; choose one of all, capped, dream"),
         (("--model", "lrd-huge"), "there is no model 'lrd-huge'"),
         (("--output", "preset.yaml"), "preset.yaml must end in .json or .toml"),
         (("--data", "missing.jsonl"), "missing.jsonl: no such file"),

@@ -29,7 +29,7 @@ from lrd_jax.decoding.parts.commit.basic import LowestEntropy, Threshold
 from lrd_jax.decoding.parts.draw import Draw
 from lrd_jax.decoding.text_form import from_table
 from lrd_jax.models.checkpoints import CHECKPOINTS
-from lrd_jax.presets import BENCHMARKS, PAPER_BLOCK_LENGTHS
+from lrd_jax.presets import BENCHMARKS, PAPER_BLOCK_LENGTHS, PAPER_CHECKPOINTS
 from lrd_jax.research.benchmarks.arguments import ModelArguments
 from lrd_jax.research.benchmarks.benchmarks import BASE, INSTRUCT, prompting
 from lrd_jax.research.benchmarks.decoding import TextDecoder
@@ -467,7 +467,7 @@ def documented(command):
 def test_each_checkpoint_has_its_line_in_the_documentation():
     """What the line asks of lm-eval is what the checkpoint's row of the page's table says, at the paper's blocks."""
     lines = [tyro.cli(Eval, args=line) for line in documented("eval") if "--gen-length" in line]
-    assert [options.model for options in lines] == list(CHECKPOINTS)
+    assert [options.model for options in lines] == list(PAPER_CHECKPOINTS)
     for options in lines:
         trials = trials_of(dataclasses.replace(options, settings=options.model))
         tasks = {trial.benchmark: (trial.asked.task, trial.asked.shots) for trial in trials}
@@ -476,7 +476,7 @@ def test_each_checkpoint_has_its_line_in_the_documentation():
         assert {(trial.preset, trial.config.gen_length) for trial in trials} == {("paper", 512)}
         assert [trial.config.window for trial in trials] == [blocks.get(name, 512) for name in tasks]
     hub = {model: hub_id for hub_id, model, *_ in documented("convert")}
-    assert hub == {name: checkpoint.hub_id for name, checkpoint in CHECKPOINTS.items()}
+    assert hub == {name: CHECKPOINTS[name].hub_id for name in PAPER_CHECKPOINTS}
 
 
 def test_changes_change_the_decoder_and_its_folder():
