@@ -135,7 +135,7 @@ GOOD = {"lrd_jax_preset": 2, "base": "lrd", "decoder": DECODER}
         ({**GOOD, "decoder": {"mix": {"r_f": 2}}}, r"mix.r_f=2 must be in \[0, 1\]"),
         ({**GOOD, "decoder": {"divergence": {"reduce": "median"}}}, "reduce='median' must be one of mean, sum, max"),
         ({**GOOD, "decoder": {"stop": {"tau": float("nan")}}}, "tau=nan must be"),
-        ({"lrd_jax_preset": 2, "decoder": {"commit": "best"}}, "commit='best' is unknown; choose one of all, capped, dream"),
+        ({"lrd_jax_preset": 2, "decoder": {"commit": "best"}}, "commit='best' is unknown; choose one of all, capped"),
         ({**VERSION_1, "bass": 1, "base": 3}, "bass is unknown; known: base, .*; base must be a name, got 3"),
         ({"lrd_jax_preset": 1, "bass": "lrd"}, "bass is unknown; .*; base is missing; decoder is missing"),
         ({**VERSION_1, "block_length": "8"}, "block_length must be a whole number"),
