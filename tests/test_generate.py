@@ -47,6 +47,7 @@ def test_an_answer_is_the_decoders(loaded):
     assert (answer.forwards, answer.refine_forwards) == (int(result.forwards[0]), int(result.refine_forwards[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", some_quick([3, 2, 8], 1))
 @pytest.mark.parametrize("config", some_quick([CONFIG, DecodeConfig.fast(16, cache=PrefixCache(refresh_every=2))], 1))
 def test_prompts_in_batches_answer_as_each_does_alone(loaded, batch, config):
@@ -82,6 +83,7 @@ def test_no_prompts_have_no_answers(loaded):
     assert Generator(loaded, CONFIG).generate([]) == []
 
 
+@pytest.mark.slow
 def test_a_trace_comes_with_the_answer_where_the_config_records_one(loaded):
     answers = Generator(loaded, CONFIG.replace(trace=True), batch=2).generate(PROMPTS[:3])
     for answer in answers:

@@ -26,6 +26,7 @@ def loaded(folder):
     return load(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [DecodeConfig.lrd(24), DecodeConfig.fast(24, cache=DualCache())])
 def test_holes_are_filled_as_the_decoder_fills_given_tokens(loaded, config):
     pieces = ["Answer: ", 3, " apples"]

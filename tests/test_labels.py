@@ -48,6 +48,7 @@ def test_an_open_canvas_counts_the_end(generator):
     assert np.isclose(shorter.logprob, sum(logprobs[place, token] for place, token in enumerate(row)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_hole_is_filled(generator):
     ids = generator.encode("Yes or no?")
     before, after = (generator.tokenizer(text)["input_ids"] for text in ("a:", "."))

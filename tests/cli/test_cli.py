@@ -154,6 +154,7 @@ def talker(tmp_path_factory):
     return str(write_byte_model(tmp_path_factory.mktemp("bytes"), chat=True, max_length=256))
 
 
+@pytest.mark.slow
 def test_chat_keeps_the_conversation_of_a_model_with_a_template(talker, capsys, monkeypatch):
     pipe(monkeypatch, "Hi\nAnd?\n/reset\nHi\n")
     assert main(["chat", "--model", talker, "--system", "Be short.", "--gen-length", "4"]) == 0

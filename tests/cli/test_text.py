@@ -144,6 +144,7 @@ ODD_TEMPLATE = """{%- set ns = namespace(n=0) %}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", [*CHAT_TEMPLATES.values(), ODD_TEMPLATE])
 @pytest.mark.parametrize("add_generation_prompt", [False, True])
 def test_templates_are_rendered_as_transformers_does(dream, template, add_generation_prompt):

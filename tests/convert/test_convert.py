@@ -402,6 +402,7 @@ def test_export_finds_a_damaged_checkpoint(source):
     assert not (source.parent / "hf").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_an_interrupted_conversion_leaves_nothing(source, error):
     def stop(done, total, name):

@@ -157,6 +157,7 @@ def test_stops_and_lengths(checkpoint, triple):
     check(*decoded(checkpoint, DECODERS[decoder](block_length=W, stop=STOPS[stop], length=LENGTHS[length])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", some_quick(["plain", "threshold", "wino"], 1))
 def test_what_never_happens_changes_nothing(checkpoint, uncached, decoder):
     for stop in NEVER.values():

@@ -246,6 +246,7 @@ RULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_quick(RULES, 1))
 def test_a_row_alone_equals_the_row_in_a_batch(checkpoint, name):
     model, params = checkpoint("tiny-dream" if "a" in name else "tiny-llada")
@@ -316,6 +317,7 @@ def test_bounded_runs_add_up_to_the_whole(checkpoint):
     jax.tree.map(np.testing.assert_array_equal, pieces, whole)
 
 
+@pytest.mark.slow
 def test_a_finished_row_never_changes(checkpoint):
     """Rows end at different forwards; what a row held when it ended is what it holds at the end."""
     model, params = checkpoint("tiny-llada")

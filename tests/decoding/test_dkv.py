@@ -75,12 +75,14 @@ DECODE = grouped(rows_of("dkv_decode", "tiny-llada"), "block")
 DREAM = grouped(rows_of("dkv_dream", "tiny-dream"), "cache_type", "shift_type")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", some_quick(DECODE, 1), ids=lambda group: "-".join(map(str, group)))
 def test_decode_runs(checkpoint, group):
     rows, W = DECODE[group], group[1]
     check(checkpoint, rows, W, scheduled(rows, W))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", some_quick(DREAM, 1), ids=lambda group: "-".join(map(str, group)))
 def test_dream_runs(checkpoint, group):
     rows = DREAM[group]
@@ -188,6 +190,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(checkpoint):
     assert len(set(together.forwards.tolist())) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_quick(["tiny-llada-gqa", "tiny-dream"], 1))
 def test_greedy_equals_the_slow_twin(checkpoint, name):
     draws = np.random.default_rng(3).permutation(12).astype(np.float32)

@@ -55,6 +55,7 @@ RUNS = grouped(rows_of("dllm_cache", "tiny-llada"), "block", "rho") | grouped(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", some_quick(RUNS, 1), ids=lambda group: "-".join(map(str, group)))
 def test_runs(checkpoint, group):
     rows, rho = RUNS[group], group[-1]
@@ -112,6 +113,7 @@ CASES = {  # checkpoint, settings of the loop, of the twin
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", some_quick(CASES, 1))
 def test_equals_the_slow_twin(checkpoint, case):
     name, settings, twin_settings = CASES[case]

@@ -81,6 +81,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", some_quick(PAIRS, 2), ids=" on ".join)
 def test_equals_the_slow_twin(checkpoint, twins, pair):
     """The twin decodes each row alone, so that a row alone is the row in a batch."""

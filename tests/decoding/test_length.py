@@ -54,6 +54,7 @@ def grown(forward):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("users_compiler")
 @pytest.mark.parametrize(("name", "block"), GROUPS)
 def test_the_references_runs(checkpoint, name, block):
@@ -93,6 +94,7 @@ TWINS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings", "twin_settings"), TWINS, ids=["llada", "dream"])
 def test_any_decoder_grows_as_the_slow_twin_does(checkpoint, name, settings, twin_settings):
     """Rows of a batch, padded, each with its own end token, largest canvas and numbers, as each of them alone."""

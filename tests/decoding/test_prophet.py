@@ -50,6 +50,7 @@ def padded(prompts):
     return ids, np.arange(P) >= P - np.array([[len(prompt)] for prompt in prompts])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("users_compiler")
 @pytest.mark.parametrize(("name", "block"), GROUPS)
 def test_the_references_runs(checkpoint, name, block):
@@ -107,6 +108,7 @@ def rest(thresholds, answer, planned):
     return decided
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings", "twin_settings", "planned"), TWINS, ids=["llada", "dream"])
 def test_any_decoder_is_decided_as_the_slow_twins(checkpoint, name, settings, twin_settings, planned):
     """Rows of a batch, padded, each with its own answer and thresholds; some stop within their canvas, some never."""

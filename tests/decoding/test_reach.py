@@ -35,6 +35,7 @@ def prompts(rng):
     return ids, np.arange(5) >= 5 - np.array(LENGTHS)[:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "chunk"), [("tiny-llada-gqa", None), ("tiny-dream", 3)])
 def test_a_canvas_reads_as_the_slow_twin_reads_it(checkpoint, name, chunk):
     model, params = checkpoint(name)

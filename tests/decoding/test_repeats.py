@@ -37,6 +37,7 @@ def assert_same_bits(got, want):
         assert a.tobytes() == b.tobytes(), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", some_quick(CASES, 1))
 def test_the_same_call_gives_the_same_bits(checkpoint, case):
     """Run after run, and compiled anew."""

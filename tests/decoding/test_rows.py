@@ -155,6 +155,7 @@ OWN_NUMBERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [3, 6])  # 6: as many rows as positions of the window
 @pytest.mark.parametrize("case", some_quick(OWN_NUMBERS, 1))
 def test_a_batch_of_mixed_numbers_equals_each_row_alone(checkpoint, case, rows):
@@ -206,6 +207,7 @@ TWINS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("case", some_quick(TWINS, 1))
 @pytest.mark.parametrize("share", [0.2, 0.7])
@@ -277,6 +279,7 @@ def test_bad_requests_are_refused(checkpoint, case):
         make_decode(model, DecodeConfig(8, block_length=4))(params, ids, mask, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

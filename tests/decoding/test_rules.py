@@ -217,6 +217,7 @@ def test_gumbel_draws_are_lladas():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alg", ["maskgit_plus", "topk_margin", "entropy"])
 @pytest.mark.parametrize(
     ("name", "top_p", "top_k"),

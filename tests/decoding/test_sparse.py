@@ -50,6 +50,7 @@ NAMES = ("tiny-llada", "tiny-llada-gqa", "tiny-dream")
 RUNS = {key: rows for name in NAMES for key, rows in grouped(rows_of("sparse", name), "block").items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", some_quick(RUNS, 1), ids=lambda group: "-".join(map(str, group)))
 def test_runs(checkpoint, group):
     (name, W), rows = group, RUNS[group]
@@ -92,6 +93,7 @@ CASES = {  # checkpoint, settings of the loop, of the twin
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", some_quick(CASES, 1))
 def test_equals_the_slow_twin(checkpoint, case):
     name, settings, twin_settings = CASES[case]

@@ -155,6 +155,7 @@ def test_updates_tell_what_was_believed(loaded, engine):
     assert not np.isfinite(heard[0].canvas.beliefs.divergence) and np.isfinite(heard[1].canvas.beliefs.divergence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [(), ("e", "\u00e9"), (" ",)])
 def test_updates_together_are_the_answers_text(loaded, stop):
     with Engine(loaded, CONFIG, slots=2, prompt_length=64, every=1) as engine:

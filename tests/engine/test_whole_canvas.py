@@ -33,6 +33,7 @@ def committed(canvas):
     return [(int(t), float(p)) for t, p in zip(canvas.tokens, logprob, strict=True) if p < 0]
 
 
+@pytest.mark.slow
 def test_rows_grow_in_their_slots_as_they_do_alone(loaded):
     """Whatever was in the slot before, and by numbers of their own."""
     numbers = {"length.eos_conf": 0.2, "length.initial": 3}
@@ -57,6 +58,7 @@ def test_rows_grow_in_their_slots_as_they_do_alone(loaded):
             assert all(pair in left for pair in committed(before))
 
 
+@pytest.mark.slow
 def test_what_is_decided_at_once_is_told_of_in_every_block(loaded):
     config = DecodeConfig(16, block_length=4, stop=Prophet(0.0, 0.0, 0.0, answer_start=10))
     (wanted,) = Generator(loaded, config).generate(PROMPTS[:1])

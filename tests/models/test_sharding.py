@@ -254,6 +254,7 @@ def test_decode_gives_the_tokens_of_one_device(checkpoint, one_device, name, sha
     np.testing.assert_array_equal(got.forwards, results[name].forwards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [{"data": 2}, {"tensor": 2}])
 def test_logits_are_cut_by_what_a_device_holds_of_them(checkpoint, monkeypatch, sizes):
     model, params = checkpoint("tiny-llada")
@@ -273,6 +274,7 @@ def test_logits_are_cut_by_what_a_device_holds_of_them(checkpoint, monkeypatch, 
     np.testing.assert_array_equal(split.forwards, alone.forwards)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", some_quick([DLLMCache(5, 3), DKVCache(3), SparseCache()], 1))
 def test_the_fields_caches_decode_alike_on_a_mesh(checkpoint, cache):
     """Whole and in pieces, and what they keep stays split by rows."""

@@ -106,6 +106,7 @@ def compiled():
     return {cache: (job, mesh, job.lower(mesh).compile()) for cache, job in jobs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", [None, "dual"])
 def test_what_is_counted_is_what_the_program_holds(compiled, cache):
     job, mesh, program = compiled[cache]

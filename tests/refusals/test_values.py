@@ -250,6 +250,7 @@ WORDS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", some_quick(COMMANDS, 3))
 def test_every_option_of_every_command(command, capsys):
     """What the parser and the options' own checks make of any word: options, or an exit with status 2."""

@@ -113,6 +113,7 @@ def test_contraction_is_the_mean_ratio_of_movements_after_the_first():
     assert np.isnan(contraction(moved, still=0.6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("r_f", some_quick([0.0, 1.0], 1))
 def test_distances_are_those_of_what_the_decode_feeds_back(loaded, prompt, r_f):
     config = recordable(DecodeConfig.paper(G, stop=None, mix=Mix(r_f=r_f)))

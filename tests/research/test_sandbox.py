@@ -65,6 +65,7 @@ hostile = pytest.mark.usefixtures("still_good")
 # What every sandbox holds.
 
 
+@pytest.mark.slow
 @hostile
 def test_endless_loop(sandbox):
     outcome = sandbox.run(ALARM + "while True: pass")

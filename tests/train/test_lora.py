@@ -131,6 +131,7 @@ def test_loss_and_gradient_equal_full_tuning_in_the_low_rank_subspace(start, kin
         np.testing.assert_allclose(leaf, flat(twin)[name], atol=2e-3 * largest, err_msg=name)
 
 
+@pytest.mark.slow
 def test_fresh_adapters_change_nothing(start):
     model, params, _, batch = start
     fresh = fresh_adapters(model, LORA, make_mesh(), 5)
@@ -313,6 +314,7 @@ def test_an_adapter_folder_decodes(apart):
     assert tokens.shape == (1, 4)
 
 
+@pytest.mark.slow
 def test_an_adapter_loads_onto_a_mesh(apart):
     _, output = apart
     one = lrd_jax.load(output / "model")
