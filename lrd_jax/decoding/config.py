@@ -108,6 +108,7 @@ class DecodeConfig:
             )
         self.asking.check_beside(self)
         self.commit.check_canvas(self.gen_length, self.num_blocks)
+        self.stopping.check_canvas(self.gen_length)
 
     @property
     def window(self) -> int:

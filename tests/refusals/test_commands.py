@@ -126,6 +126,10 @@ ROWS = {
         (f"{GENERATE} --preset prophet --cache prefix", "computes a part of the canvas, and stop=Prophet("),
         (f"{GENERATE} --length daedal --length.factor 1", "length.factor=1.0 must be a whole number in [2, 16777216]"),
         (f"{GENERATE} --stop prophet --stop.answer-start 1.5", "stop.answer_start=1.5 must be a whole number in [0, "),
+        (
+            f"{GENERATE} --stop prophet --stop.answer-start 9999",
+            "answer_start=9999 lies behind the canvas of 16 positions",
+        ),
         (f"{GENERATE} --length.initial 8", "this decoder has no length; leave it out, or add length=daedal"),
         (f"{GENERATE} --commit magic", "commit='magic' is unknown; choose one of"),
         (f"{GENERATE} --mix none --mix.r-f 0.2", "mix=none takes that part away"),

@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from lrd_jax.decoding.parts.stop import StopRule
 from lrd_jax.decoding.setting import Number, column, number, setting, whole, whole_number
 from lrd_jax.decoding.sight import Sight
+from lrd_jax.errors import Refused
 
 ANSWER = 5  # positions of an answer that are looked at
 
@@ -51,6 +54,14 @@ class Prophet(StopRule):
         )  # shares in whole numbers: a quotient that falls on 0.33 is rounded as it likes
         gap, answered = self.gap(sight)
         return sight.running & answered & (gap >= threshold)
+
+    def check_canvas(self, length):
+        start = self.answer_start
+        if start is not None and not isinstance(start, Tracer) and np.ndim(start) == 0 and start >= length:
+            raise Refused(
+                f"stop.answer_start={int(start)} lies behind the canvas of {length} positions, so that nothing would ever "
+                "stop early: name a place in it"
+            )
 
     def gap(self, sight: Sight) -> tuple[jax.Array, jax.Array]:
         """The answer's mean gap, float32 `[B]`, and whether the row has any of its positions, bool `[B]`."""

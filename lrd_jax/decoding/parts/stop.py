@@ -22,6 +22,9 @@ class StopRule(Part):
         """bool `[B]`: rows whose block ends on this forward. The rule says itself when it may be asked."""
         raise NotImplementedError
 
+    def check_canvas(self, length: int) -> None:
+        """Raises ValueError where the rule does not fit a canvas of so many positions."""
+
 
 class NoStop(StopRule):
     """Blocks end by their commits alone."""
