@@ -59,8 +59,8 @@ class Prophet(StopRule):
         start = self.answer_start
         if start is not None and not isinstance(start, Tracer) and np.ndim(start) == 0 and start >= length:
             raise Refused(
-                f"stop.answer_start={int(start)} lies behind the canvas of {length} positions, so that nothing would ever "
-                "stop early: name a place in it"
+                f"stop.answer_start={int(start)} lies behind the canvas of {length} positions, so that nothing would "
+                "ever stop early: name a place in it"
             )
 
     def gap(self, sight: Sight) -> tuple[jax.Array, jax.Array]:
