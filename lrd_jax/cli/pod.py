@@ -63,7 +63,7 @@ def joined(options: Any) -> Iterator[Any]:
 def _lost(failure: "PeerFailed") -> None:
     """Ends this process from the thread that heard of it; the others hear of it too."""
     print(f"error: {failure}", file=sys.__stderr__, flush=True)
-    _go(failure.status, _HEARD_SECONDS)
+    _go(failure.status, _HEARD_SECONDS if failure.told else 0.0)
 
 
 def first_alone(doing: str, work: Callable[[], Any]) -> Any:
@@ -114,7 +114,8 @@ def _go(status: int, patience: float) -> NoReturn:
     """Ends this process once the others have come as far, or do not come; process 0, with which all end, after them."""
     from lrd_jax.pods.agreement import is_first, meet
 
-    meet("leaving", patience)
+    if patience:
+        meet("leaving", patience)
     if is_first():
         time.sleep(1.0)
     os._exit(status)

@@ -24,10 +24,11 @@ _own: list[str] = []  # keys of this process that may still be read
 
 
 class Failure(NamedTuple):
-    """Why a process ended, in words for people, and with which status."""
+    """Why a process ended, in words for people, and with which status; whether it said so itself."""
 
     words: str
     status: int
+    told: bool = True
 
 
 class PeerFailed(Refused):
@@ -36,6 +37,7 @@ class PeerFailed(Refused):
     def __init__(self, process: int, failure: Failure):
         super().__init__(f"process {process} ended: {failure.words}")
         self.status = failure.status
+        self.told = failure.told
 
 
 def is_first() -> bool:

@@ -58,7 +58,7 @@ def _watch(ended: threading.Event, lost: Callable[[PeerFailed], None]) -> None:
             if process == 0:
                 silent = _silent(heard, dict(client.key_value_dir_get(_ALIVE)), patience)
                 for number in silent:
-                    found[number] = Failure(f"it was not heard of for {patience:.0f} s", GONE)
+                    found[number] = Failure(f"it was not heard of for {patience:.0f} s", GONE, False)
                     tell_failure(found[number], number)
             answered = time.monotonic()
         except JaxRuntimeError:
@@ -66,7 +66,7 @@ def _watch(ended: threading.Event, lost: Callable[[PeerFailed], None]) -> None:
                 return
             if time.monotonic() - answered < patience:
                 continue
-            found = {0: Failure(f"it did not answer for {patience:.0f} s", GONE)}
+            found = {0: Failure(f"it did not answer for {patience:.0f} s", GONE, False)}
         if found:
             number = min(found)
             lost(PeerFailed(number, found[number]))

@@ -11,7 +11,7 @@ import goldens
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import some_quick
+from quick import some_always
 
 from lrd_jax import (
     DAEDAL,
@@ -125,7 +125,7 @@ def uncached(checkpoint):
     return of
 
 
-@pytest.mark.parametrize("pair", some_quick(PAIRS, 2), ids="-".join)
+@pytest.mark.parametrize("pair", some_always(PAIRS, 12), ids="-".join)
 def test_caches(checkpoint, uncached, pair):
     cache, decoder = pair
     cell = table("Caches under each decoder")[cache, decoder]
@@ -148,7 +148,7 @@ SIZED = [(stop, length) for stop in STOPS for length in LENGTHS if (stop, length
 TRIPLES = [(*sized, decoder) for sized in SIZED for decoder in DECODERS]
 
 
-@pytest.mark.parametrize("triple", some_quick(TRIPLES, 1), ids="-".join)
+@pytest.mark.parametrize("triple", some_always(TRIPLES, 8), ids="-".join)
 def test_stops_and_lengths(checkpoint, triple):
     stop, length, decoder = triple
     cell = table("Stops and lengths under each decoder")[f"{stop}, {length}", decoder]
@@ -158,7 +158,7 @@ def test_stops_and_lengths(checkpoint, triple):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decoder", some_quick(["plain", "threshold", "wino"], 1))
+@pytest.mark.parametrize("decoder", some_always(["plain", "threshold", "wino"], 1))
 def test_what_never_happens_changes_nothing(checkpoint, uncached, decoder):
     for stop in NEVER.values():
         agrees(decoded(checkpoint, DECODERS[decoder](block_length=W, stop=stop)), uncached(decoder))

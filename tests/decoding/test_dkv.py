@@ -19,7 +19,7 @@ from field_caches import (
     rows_of,
     scheduled,
 )
-from quick import some_quick
+from quick import some_always, some_quick
 
 from lrd_jax import (
     DecodeConfig,
@@ -176,7 +176,7 @@ CASES = {  # checkpoint, settings of the loop, of the twin
 }
 
 
-@pytest.mark.parametrize("case", some_quick(CASES, 1))
+@pytest.mark.parametrize("case", some_always(CASES, 2))
 def test_equals_the_slow_twin(checkpoint, case):
     name, settings, twin_settings = CASES[case]
     check_twin(checkpoint, name, DecodeConfig(12, block_length=4, **settings), twin_settings, canvases=(12, 8, 4))

@@ -9,7 +9,7 @@ import pytest
 import twin
 import twin_caches
 from field_caches import Watched, canvas_of, check_rows, check_twin, dream_scheduled, grouped, rows_of, scheduled
-from quick import some_quick
+from quick import some_always, some_quick
 
 from lrd_jax import DecodeConfig, Draw, FirstThen, Mix, Refine, SparseCache, Stop, Threshold
 from lrd_jax.decoding.setting import array, setting
@@ -94,7 +94,7 @@ CASES = {  # checkpoint, settings of the loop, of the twin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", some_quick(CASES, 1))
+@pytest.mark.parametrize("case", some_always(CASES, 2))
 def test_equals_the_slow_twin(checkpoint, case):
     name, settings, twin_settings = CASES[case]
     check_twin(checkpoint, name, DecodeConfig(12, block_length=4, **settings), twin_settings, canvases=(12, 8, 4))

@@ -114,7 +114,7 @@ def test_process_0_hears_of_one_that_is_silent(service, monkeypatch):
     with watching.watched(lambda failure: (lost.append((str(failure), failure.status)), heard.set())):
         assert heard.wait(20)
     assert lost == [("process 1 ended: it was not heard of for 1 s", 1)]
-    assert json.loads(service.held["lrd_jax/failed/1"]) == ["it was not heard of for 1 s", 1]
+    assert json.loads(service.held["lrd_jax/failed/1"]) == ["it was not heard of for 1 s", 1, False]
 
 
 def test_a_mesh_is_read():
