@@ -107,8 +107,9 @@ class DecodeJob:
             state = init_state(model, params, self.config, Request(prompt, prompt > 0, keys, None, None))
             return state.cache, state.replace(cache=None, keys=None)
 
+        params = model.abstract_params(jnp.dtype(self.dtype))
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return jax.eval_shape(start, model.abstract_params(jnp.dtype(self.dtype)), prompt)
+            return jax.eval_shape(start, params, prompt)
 
 
 def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:

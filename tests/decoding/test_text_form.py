@@ -90,8 +90,8 @@ def configs(draw):
     window, blocks = draw(st.integers(1, 64)), draw(st.integers(1, 4))
     try:
         return DecodeConfig(window * blocks, block_length=draw(st.sampled_from([window, None])), **found)
-    except ValueError:  # planned steps that the blocks do not share, or a cache that cannot serve what a part reads
-        return DecodeConfig(window, **{**found, "cache": None})
+    except ValueError:  # planned steps that blocks do not share, a cache that cannot serve a part, an answer behind all
+        return DecodeConfig(window, **{**found, "cache": None, "stop": None})
 
 
 def same(one, other):
