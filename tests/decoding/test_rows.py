@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import twin
-from quick import some_quick
+from quick import some_always, some_quick
 from twin_model import TwinModel
 
 from lrd_jax import (
@@ -91,7 +91,7 @@ OWN_LENGTHS = {
 }
 
 
-@pytest.mark.parametrize("case", some_quick(OWN_LENGTHS, 1))
+@pytest.mark.parametrize("case", some_always(OWN_LENGTHS, 13))
 def test_a_row_of_its_own_length_is_the_decode_of_that_gen_length(checkpoint, case):
     settings, blocks = OWN_LENGTHS[case]
     model, params = checkpoint(FAMILIES[list(OWN_LENGTHS).index(case) % 2])
@@ -157,7 +157,7 @@ OWN_NUMBERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [3, 6])  # 6: as many rows as positions of the window
-@pytest.mark.parametrize("case", some_quick(OWN_NUMBERS, 1))
+@pytest.mark.parametrize("case", some_always(OWN_NUMBERS, 20))
 def test_a_batch_of_mixed_numbers_equals_each_row_alone(checkpoint, case, rows):
     make, *numbers = OWN_NUMBERS[case]
     model, params = checkpoint(FAMILIES[len(case) % 2])

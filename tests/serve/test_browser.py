@@ -1,8 +1,8 @@
 """The page in a browser: asked by keyboard and by hand, forwards walked, decoders compared, holes filled."""
 
+import contextlib
 import json
 import re
-import contextlib
 import shutil
 
 import pytest
