@@ -34,6 +34,8 @@ from lrd_jax.generate import Generator
 from lrd_jax.tasks import problems
 from lrd_jax.text import unknown_words
 
+pytestmark = pytest.mark.slow
+
 COMMAND = str(Path(sys.executable).parent / "lrd-jax")
 QUESTION = problems("words", "held-out", seed=0, count=1, grade=2)[0].prompt
 SHORT = ("--gen-length", "16")

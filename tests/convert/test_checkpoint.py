@@ -19,6 +19,8 @@ from lrd_jax.convert import ConversionError, convert, export, read_hf, store, ve
 from lrd_jax.models import Model, ModelConfig
 from lrd_jax.sharding import make_mesh, param_shardings
 
+pytestmark = pytest.mark.slow
+
 SOURCE = goldens.GOLDEN / "tiny-llada"
 
 

@@ -14,6 +14,8 @@ import lrd_jax
 from lrd_jax.convert import ConversionError, convert, export, write_hf
 from lrd_jax.models import CHECKPOINTS, Model, ModelConfig, positions_of
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"vocab_size": 96, "num_layers": 2, "embed_dim": 32, "mlp_dim": 48, "num_heads": 4, "max_length": 64}
 
 

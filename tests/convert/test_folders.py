@@ -15,6 +15,8 @@ from lrd_jax.cli import main
 from lrd_jax.convert import ConversionError, convert
 from lrd_jax.convert.folders import appearing
 
+pytestmark = pytest.mark.slow
+
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -16,6 +16,8 @@ from lrd_jax.convert.reader import open_source
 from lrd_jax.convert.safetensors_io import read_header
 from lrd_jax.models import Model, ModelConfig
 
+pytestmark = pytest.mark.slow
+
 BOUNDED = settings(
     derandomize=True,
     database=None,

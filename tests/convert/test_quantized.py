@@ -22,6 +22,8 @@ from lrd_jax.presets import preset
 from lrd_jax.sharding import make_mesh
 from lrd_jax.train.start import model_and_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=["tiny-llada-bf16", "tiny-dream"])
 def converted(request, tmp_path_factory):

@@ -14,6 +14,8 @@ from lrd_jax import DecodeConfig, DualCache, ExactCache, LowestEntropy, Mix, mak
 from lrd_jax.convert import convert, export, write_hf
 from lrd_jax.models import CHECKPOINTS, Model, ModelConfig, positions_of
 
+pytestmark = pytest.mark.slow
+
 A, G = 8, 24  # attention block, canvas
 
 

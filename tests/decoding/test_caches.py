@@ -38,7 +38,7 @@ from lrd_jax.decoding.step import step
 from lrd_jax.models import KeyValues, Model, positions_of
 from lrd_jax.sharding import constrain_cache, make_mesh, shard, shard_batch
 
-pytestmark = pytest.mark.usefixtures("users_compiler")
+pytestmark = [pytest.mark.usefixtures("users_compiler"), pytest.mark.slow]
 CACHES = {"prefix": PrefixCache(), "dual": DualCache()}
 FAMILIES = ("tiny-llada-gqa", "tiny-dream")
 

@@ -38,7 +38,7 @@ from lrd_jax.decoding.canvas import take_window
 from lrd_jax.decoding.setting import array, setting
 from lrd_jax.models import Model
 
-pytestmark = pytest.mark.usefixtures("users_compiler")
+pytestmark = [pytest.mark.usefixtures("users_compiler"), pytest.mark.slow]
 
 
 @setting

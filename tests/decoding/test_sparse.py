@@ -14,7 +14,7 @@ from quick import some_always, some_quick
 from lrd_jax import DecodeConfig, Draw, FirstThen, Mix, Refine, SparseCache, Stop, Threshold
 from lrd_jax.decoding.setting import array, setting
 
-pytestmark = pytest.mark.usefixtures("users_compiler")
+pytestmark = [pytest.mark.usefixtures("users_compiler"), pytest.mark.slow]
 KERNELS = (1, 3, 5)
 
 

@@ -14,6 +14,8 @@ from lrd_jax.engine import Engine, Engines, Request
 from lrd_jax.engine.rows import ModelRows, run_round
 from lrd_jax.errors import Refused
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["One.", "The second prompt is longer.", "Zwölf 東京 🙂", "x" * 40, "a b c", "last"]
 CONFIG = DecodeConfig.lrd(16, block_length=8)
 

@@ -15,6 +15,8 @@ from lrd_jax.models import Model
 from lrd_jax.models.padding import fit, moved, padded_size
 from lrd_jax.sharding import make_mesh, shard
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = {
     "lrd": DecodeConfig.lrd(8, block_length=4),
     "paper": DecodeConfig.paper(8),

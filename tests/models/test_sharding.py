@@ -30,6 +30,8 @@ from lrd_jax.sharding import (
     vocab_is_split,
 )
 
+pytestmark = pytest.mark.slow
+
 MESHES = {"8x1x1": (8, 1, 1), "1x8x1": (1, 8, 1), "1x1x4": (1, 1, 4), "2x2x2": (2, 2, 2)}
 
 

@@ -25,6 +25,8 @@ from lrd_jax.plan.search import ROWS, largest
 from lrd_jax.plan.shapes import SHAPES, model_config
 from lrd_jax.presets import preset
 
+pytestmark = pytest.mark.slow
+
 LLADA, DREAM = SHAPES["llada-8b"], SHAPES["dream-7b"]
 GIB = 2**30
 

@@ -11,6 +11,8 @@ from lrd_jax import cli
 from lrd_jax.models import CHECKPOINTS
 from lrd_jax.text import load_tokenizer
 
+pytestmark = pytest.mark.slow
+
 DEEP = "[" * 100_000
 
 # A line of JSON, words of the message for it where its words are to be known, and those of `generate --input`.

@@ -46,6 +46,8 @@ from lrd_jax.research.benchmarks.trials import RECORDS, SETTINGS, Trial, baselin
 from lrd_jax.research.likelihood import make_log_likelihood
 from lrd_jax.research.sandbox import Outcome, Status, Verdict
 
+pytestmark = pytest.mark.slow
+
 CONFIG = DecodeConfig.plain(8, per_step=4)
 PROMPTS = ["How many?", "One.", "Two and two are", "Say it again, please: ", "x = ", "naïve 東京"]
 UNGRADED = Grade(None, "not graded")

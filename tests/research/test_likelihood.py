@@ -9,6 +9,8 @@ from twin_model import TwinModel, softmax
 
 from lrd_jax.research.likelihood import draw_masks, make_log_likelihood, mask_counts, sample_losses
 
+pytestmark = pytest.mark.slow
+
 CASES = {
     "tiny-llada.loglik.case0_cfg0.0_mc32": 0.0,
     "tiny-llada.loglik.case1_cfg0.5_mc16": 0.5,

@@ -8,6 +8,8 @@ import pytest
 
 from lrd_jax.research.sandbox import Exam, Limits, Sandbox, Status, code_of, exam_for, judge
 
+pytestmark = pytest.mark.slow
+
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 ADD = {

@@ -23,6 +23,8 @@ from lrd_jax.research.reproduce.tables import table1, table3
 from lrd_jax.research.reproduce.timing import times_of
 from lrd_jax.research.statistics import difference, front, wilson
 
+pytestmark = pytest.mark.slow
+
 GROUPS = (decoders.FRONTS, decoders.FEEDBACK, decoders.NUCLEUS)
 SETS = [
     *(exhibit.measured | exhibit.replayed for exhibit in EXHIBITS.values()),

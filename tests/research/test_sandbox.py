@@ -23,6 +23,8 @@ import pytest
 from lrd_jax.research.sandbox import Limits, Sandbox, SandboxError, Status, available, seccomp
 from lrd_jax.research.sandbox.usage import LOOK_SECONDS, below, memory
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(cpu_seconds=1, output_bytes=100_000, scratch_bytes=4 << 20)
 ALARM = "import signal\nsignal.alarm(60)\n"
 GOOD = "print('good')"

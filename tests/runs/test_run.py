@@ -12,6 +12,8 @@ from lrd_jax.presets import preset
 from lrd_jax.runs import run as runs
 from lrd_jax.runs import store as stores
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["One.", "The second prompt is longer than sixteen.", "Zwölf 東京 🙂", "x" * 40, "a b c", "last\u2028"]
 CHAT = [{"role": "system", "content": "Short."}, {"role": "user", "content": "Hi"}]
 CONFIG = DecodeConfig.lrd(16, block_length=8)

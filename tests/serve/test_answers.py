@@ -8,6 +8,8 @@ import serving  # noqa: F401 (skips where the extra is not installed)
 from lrd_jax import Generator
 from lrd_jax.decoding.config import DecodeConfig
 
+pytestmark = pytest.mark.slow
+
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PROMPTS = ["One.", "The second prompt is longer.", "Zwölf 東京 🙂"]
 

@@ -8,6 +8,8 @@ import shutil
 import pytest
 from serving import eventually, held, started
 
+pytestmark = pytest.mark.slow
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'lrd-jax[test]'")
 expect = sync_api.expect
 

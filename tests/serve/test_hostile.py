@@ -13,6 +13,8 @@ from serving import eventually, started
 
 from lrd_jax.serve.bodies import Chat, Text
 
+pytestmark = pytest.mark.slow
+
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 BASES = {
     CHAT: (Chat, {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}),

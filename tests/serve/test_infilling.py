@@ -9,6 +9,8 @@ import serving  # noqa: F401 (skips where the extra is not installed)
 from lrd_jax import DecodeConfig, Generator
 from lrd_jax.labels import score_labels
 
+pytestmark = pytest.mark.slow
+
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PROMPT = "The second prompt is longer."
 

@@ -10,6 +10,8 @@ from serving import Desk, bound, eventually, held, httpx, started
 from lrd_jax.errors import Refused
 from lrd_jax.serve.options import Serve, check_reach
 
+pytestmark = pytest.mark.slow
+
 TEXT = "/v1/completions"
 ASK = {"prompt": "One."}
 

@@ -10,6 +10,8 @@ from lrd_jax.labels import score_labels
 from lrd_jax.serve.options import Serve
 from lrd_jax.sharding import make_mesh
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "The second prompt is longer."
 
 

@@ -8,6 +8,8 @@ from serving import eventually, held
 from lrd_jax import Generator
 from lrd_jax.decoding.config import DecodeConfig
 
+pytestmark = pytest.mark.slow
+
 openai = pytest.importorskip("openai", reason="openai is not installed: pip install 'lrd-jax[test]'")
 
 PROMPTS = ["One.", "The second prompt is longer."]

@@ -8,6 +8,8 @@ from serving import eventually, held, httpx
 from lrd_jax import Generator
 from lrd_jax.decoding.config import DecodeConfig
 
+pytestmark = pytest.mark.slow
+
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PROMPTS = ["One.", "The second prompt is longer.", "Zwölf 東京 🙂"]
 

@@ -31,6 +31,8 @@ from lrd_jax.train.network import TrainedModel
 from lrd_jax.train.start import frozen_params, held_dtype, model_and_tokenizer
 from lrd_jax.train.step import abstract_state, make_step
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ("tiny-llada", "tiny-dream")
 LORA = Lora(rank=3, alpha=6.0)
 KINDS = {

@@ -19,6 +19,8 @@ from lrd_jax.train.soft import draw_feedback, feed_back
 from lrd_jax.train.start import new_model_config, new_params
 from lrd_jax.train.step import make_optimizer, make_step
 
+pytestmark = pytest.mark.slow
+
 SIZES = Scratch(num_layers=2, embed_dim=16, mlp_dim=32, num_heads=2, max_length=64)
 THROUGH = SoftInputs(through=True, every_depth=True, min_r_f=0.5, all_masked=0.4)
 KINDS = {

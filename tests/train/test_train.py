@@ -27,6 +27,8 @@ from lrd_jax.train.soft import draw_feedback, feed_back
 from lrd_jax.train.start import model_and_tokenizer, new_model_config, new_params, starting_params
 from lrd_jax.train.step import make_step
 
+pytestmark = pytest.mark.slow
+
 SIZES = Scratch(num_layers=2, embed_dim=16, mlp_dim=32, num_heads=2, max_length=64)
 
 BUCKET_OF_8 = Bucket(prompt=32, canvas=20, batch=8)
