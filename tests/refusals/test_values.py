@@ -87,8 +87,8 @@ def test_every_field_of_every_setting(cls):
         for name, (spec, _) in fields.items():  # what is kept is what the field says
             value = getattr(made, name)
             if value is not None and spec.kind == "number":
-                assert np.all(np.isfinite(np.asarray(value, np.float64)))
-                assert np.all((np.asarray(value) >= spec.low) & (np.asarray(value) <= spec.high))
+                kept = np.asarray(value, np.float64)
+                assert np.all(np.isfinite(kept) & (kept >= spec.low) & (kept <= spec.high))
             if value is not None and spec.kind == "count":
                 assert type(value) is int and value >= spec.low
         accepted(lambda: check_rows(made, 2))
