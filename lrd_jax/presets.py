@@ -107,9 +107,12 @@ def preset(name: str, gen_length: int, *, model: str | Path | None = None, **cha
         return _adjusted(*_named(name, gen_length), changes)
     file = read_preset(name)
     try:
-        return _adjusted(*_in_file(file, gen_length), changes)
+        found = _in_file(file, gen_length)
+        if not changes:
+            return _adjusted(*found, changes)
     except ValueError as error:
         raise Refused(f"preset file {name}: {error}") from None
+    return _adjusted(*found, changes)
 
 
 def decoder(options: DecoderOptions, **defaults: Any) -> DecodeConfig:
