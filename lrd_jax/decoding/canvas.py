@@ -3,7 +3,10 @@
 Axes: B batch, L = prompt + canvas, W active window (the current block).
 """
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 
 from lrd_jax.models import LogitAlignment
 
@@ -16,6 +19,11 @@ def take_window(x: jax.Array, start: jax.Array, width: int) -> jax.Array:
 def put_window(x: jax.Array, window: jax.Array, start: jax.Array) -> jax.Array:
     """The inverse of `take_window`: x with each row's window `[B, W, ...]` written at its start `[B]`."""
     return jax.vmap(lambda row, part, i: jax.lax.dynamic_update_slice_in_dim(row, part, i, 0))(x, window, start)
+
+
+def where_rows(rows: jax.Array, new: Any, old: Any) -> Any:
+    """Per row `[B]`: new or old, for pytrees of arrays `[B, ...]`."""
+    return jax.tree.map(lambda a, b: jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)
 
 
 def lead_of(alignment: LogitAlignment) -> int:

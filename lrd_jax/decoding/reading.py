@@ -16,6 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from lrd_jax.decoding.canvas import where_rows
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.model import Head, Vocabulary
 from lrd_jax.decoding.vocab import belief as beliefs
@@ -62,7 +63,8 @@ def chunk_of(config: DecodeConfig, batch: int, vocab_size: int) -> int:
     """w, positions whose logits exist at a time; inside jit, as the memory of one device of the mesh allows."""
     if config.logit_chunk is not None:
         return min(config.logit_chunk, config.reach)
-    rows = batch // parts if batch % (parts := parts_of("batch")) == 0 else batch
+    parts = parts_of("batch")
+    rows = batch if batch % parts else batch // parts
     position = 4 * rows * -(-vocab_size // parts_of("vocab"))
     return config.reach if position * config.reach <= KEPT_BYTES else max(1, CHUNK_BYTES // position)
 
@@ -147,8 +149,7 @@ def read_ahead(
         else:
             chunk = chunk_of(config, len(hidden), model.config.vocab_size)
             ahead, kept = by_chunks(lambda hidden: read_some(hidden)[0], chunk, (hidden,)), hidden
-        rows = (moved.reshape(-1, *[1] * (kept.ndim - 1)), moved[:, None])
-        return jnp.where(rows[0], kept, previous), jnp.where(rows[1], ahead, log_z)
+        return where_rows(moved, (kept, ahead), (previous, log_z))
 
     return jax.lax.cond(jnp.any(moved), read_all, lambda: (previous, log_z))
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.canvas import put_window, take_window
+from lrd_jax.decoding.canvas import put_window, take_window, where_rows
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.forward import embed
 from lrd_jax.decoding.model import Denoiser
@@ -308,8 +308,3 @@ def _end_rows(model: Denoiser, config: DecodeConfig, state: DecodeState) -> Deco
 def fresh_parts(config: DecodeConfig, rows: int) -> dict[str, Any]:
     """The states of all parts at the start of a block."""
     return {name: part.start(rows, config.window) for name, part in config.remembering().items()}
-
-
-def where_rows(rows: jax.Array, new: Any, old: Any) -> Any:
-    """Per row `[B]`: new or old, for pytrees of arrays `[B, ...]`."""
-    return jax.tree.map(lambda a, b: jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old)

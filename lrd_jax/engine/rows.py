@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from lrd_jax.answer import Beliefs, Canvas
-from lrd_jax.decoding.canvas import put_window, take_window
+from lrd_jax.decoding.canvas import put_window, take_window, where_rows
 from lrd_jax.decoding.compiling import PlatformJit
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.model import Denoiser
@@ -27,7 +27,7 @@ from lrd_jax.decoding.request import Request
 from lrd_jax.decoding.sight import Sight
 from lrd_jax.decoding.start import init_state
 from lrd_jax.decoding.state import DecodeState, StopReason
-from lrd_jax.decoding.step import observed_step, where_rows
+from lrd_jax.decoding.step import observed_step
 from lrd_jax.engine.numbers import numbers_of, with_numbers
 from lrd_jax.engine.plan import Layout
 from lrd_jax.errors import Refused

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lrd_jax.decoding.parts.commit.reference import PlannedRule
-from lrd_jax.decoding.parts.commit.rule import ranks
-from lrd_jax.decoding.parts.commit.schedule import llada_count
+from lrd_jax.decoding.parts.commit.rule import best, ranks
 from lrd_jax.decoding.setting import count, setting
 from lrd_jax.decoding.sight import Change, Sight
 
@@ -38,20 +37,13 @@ class RandomOrder(PlannedRule):
         }
 
     def __call__(self, sight: Sight, state: Any) -> tuple[Change, Any]:
-        begins = sight.commits == 0
-        masks = jnp.where(begins, jnp.sum(sight.masked, axis=-1), state["masks"])
-        score = jnp.where(begins[:, None], self.uniform(sight), state["score"])
-        chosen = self._first(sight, score, sight.masked, masks, sight.commits) < sight.window
-        following = self._first(sight, score, sight.masked & ~chosen, masks, sight.commits + 1)
+        planned, masks = self.planned(sight, state["masks"])
+        score = jnp.where((sight.commits == 0)[:, None], self.uniform(sight), state["score"])
+        chosen = best(score, sight.masked, planned)
+        left, then = sight.masked & ~chosen, self.planned_at(sight, masks, sight.commits + 1)
+        turn = ranks(score, left)
+        following = jnp.where(left & (turn < then[:, None]), turn, sight.window).astype(jnp.int32)
         return Change(chosen), {"score": score, "masks": masks, "next": following}
-
-    def _first(
-        self, sight: Sight, score: jax.Array, masked: jax.Array, masks: jax.Array, commits: jax.Array
-    ) -> jax.Array:
-        """int32 `[B, W]`: turns, from 0, of the masked positions that commit number `commits` takes; W elsewhere."""
-        steps, turn = self.block_steps(sight), ranks(score, masked)
-        planned = jnp.where(commits < steps, llada_count(masks, steps, commits), 1)
-        return jnp.where(masked & (turn < planned[:, None]), turn, sight.window).astype(jnp.int32)
 
     def uniform(self, sight: Sight) -> jax.Array:
         """The draws `[B, W]`, highest first; a method of its own so that recorded draws can stand in for them."""

@@ -28,11 +28,15 @@ class PlannedRule(CommitRule):
         """LLaDA's plan of `masks` `[B]`, those of the block when it began: how many `[B]` this forward commits.
 
         Returns:
-          That, and the masks, which the block's first commit counts. After its planned forwards one a forward.
+          That, and the masks, which the block's first commit counts.
         """
-        steps = self.block_steps(sight)
         masks = jnp.where(sight.commits == 0, jnp.sum(sight.masked, axis=-1), masks)
-        return jnp.where(sight.commits < steps, llada_count(masks, steps, sight.commits), 1), masks
+        return self.planned_at(sight, masks, sight.commits), masks
+
+    def planned_at(self, sight: Sight, masks: jax.Array, commits: jax.Array) -> jax.Array:
+        """How many `[B]` commit number `commits` `[B]` of the block takes; after its planned forwards one a forward."""
+        steps = self.block_steps(sight)
+        return jnp.where(commits < steps, llada_count(masks, steps, commits), 1)
 
     def plan(self, sight):
         return self.block_steps(sight) * sight.blocks
