@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import twin
+from padding import padded
 from twin_model import TwinModel
 
 from lrd_jax import CommitRule, StopReason, make_decode
+from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.forward import embed
 from lrd_jax.decoding.parts.commit.rule import best
 from lrd_jax.decoding.parts.commit.schedule import dream_fractions, llada_count
@@ -91,10 +93,7 @@ def grouped(rows, *names):
 
 def batch_of(rows):
     """Their prompts, left-padded, and their lengths: what a decode takes."""
-    P = max(len(row.prompt) for row in rows)
-    ids = np.stack([np.pad(row.prompt, (P - len(row.prompt), 0)) for row in rows])
-    mask = np.stack([np.arange(P) >= P - len(row.prompt) for row in rows])
-    return (ids, mask), {"length": np.array([row.params["gen"] for row in rows])}
+    return padded([row.prompt for row in rows]), {"length": np.array([row.params["gen"] for row in rows])}
 
 
 def scheduled(rows, W, whole=False):
@@ -202,10 +201,7 @@ def check_twin(checkpoint, name, config, twin_settings, seeds=(0, 1), lengths=(9
     for seed in seeds:
         rng = np.random.default_rng(seed)
         prompts = [rng.integers(0, 300, n) for n in lengths]
-        P = max(lengths)
-        ids = np.stack([np.pad(row, (P - len(row), 0)) for row in prompts])
-        mask = np.stack([np.arange(P) >= P - len(row) for row in prompts])
-        result = decode(params, ids, mask, length=None if canvases is None else np.array(canvases))
+        result = decode(params, *padded(prompts), length=None if canvases is None else np.array(canvases))
         for row, prompt in enumerate(prompts):
             G = config.gen_length if canvases is None else canvases[row]
             want = twin.twin_decode(slow, prompt, gen_length=G, block_length=config.window, **twin_settings())
@@ -216,12 +212,17 @@ def check_twin(checkpoint, name, config, twin_settings, seeds=(0, 1), lengths=(9
             np.testing.assert_allclose(kl, want.kl, rtol=1e-3, atol=1e-4)
 
 
+def check_case(checkpoint, case):
+    """`check_twin` of a checkpoint's name, settings of the loop and of the twin, for rows of three lengths."""
+    name, settings, twin_settings = case
+    check_twin(checkpoint, name, DecodeConfig(12, block_length=4, **settings), twin_settings, canvases=(12, 8, 4))
+
+
 def check_rows(checkpoint, name, config, lengths=(8, 1, 5, 3), canvases=None):
     """A row alone gives the tokens and forwards that it gives in a batch."""
     model, params = checkpoint(name)
-    rng, P = np.random.default_rng(11), max(lengths)
-    ids = np.stack([np.pad(rng.integers(0, 300, n), (P - n, 0)) for n in lengths])
-    mask = np.stack([np.arange(P) >= P - n for n in lengths])
+    rng = np.random.default_rng(11)
+    ids, mask = padded([rng.integers(0, 300, n) for n in lengths])
     keys = jax.random.split(jax.random.key(5), len(ids))
     decode = make_decode(model, config)
     canvases = np.full(len(ids), config.gen_length) if canvases is None else np.array(canvases)

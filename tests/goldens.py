@@ -36,7 +36,7 @@ def reference_runs() -> dict[str, dict]:
 
 @functools.cache
 def field_runs(decoder: str) -> dict[str, dict]:
-    """The runs of one decoder of the field ("wino"), by key; their arrays are in `field_arrays(run, name)`."""
+    """The runs of one decoder of the field ("wino"), by key; their arrays are in `field_array(key, name)`."""
     runs = json.loads((GOLDEN / "field" / "manifest.json").read_text())["runs"]
     return {key: run for key, run in runs.items() if run["decoder"] == decoder}
 

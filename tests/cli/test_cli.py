@@ -56,7 +56,6 @@ def no_compile_cache(monkeypatch):
 # Weights.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("free", "dtype"), [(10**9, "float32"), (0, "bfloat16")])
 def test_bfloat16_weights_become_float32_on_a_cpu_with_room_for_them(free, dtype, tmp_path, monkeypatch, capsys):
     stored = write_word_model(tmp_path, lambda leaf: leaf.astype(jnp.bfloat16))
@@ -156,7 +155,6 @@ def talker(tmp_path_factory):
     return str(write_byte_model(tmp_path_factory.mktemp("bytes"), chat=True, max_length=256))
 
 
-@pytest.mark.slow
 def test_chat_keeps_the_conversation_of_a_model_with_a_template(talker, capsys, monkeypatch):
     pipe(monkeypatch, "Hi\nAnd?\n/reset\nHi\n")
     assert main(["chat", "--model", talker, "--system", "Be short.", "--gen-length", "4"]) == 0
@@ -205,7 +203,6 @@ def test_a_question_beside_a_file_is_refused(capsys):
     assert "a question and --input were both given" in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.slow
 def test_a_file_of_prompts_has_an_answer_a_line_and_a_bad_line_its_error(talker, tmp_path, capsys):
     lines = [
         json.dumps({"prompt": "Hi\u2028there"}),
@@ -257,7 +254,6 @@ def test_an_output_that_is_a_link_is_written_where_it_leads(talker, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.slow
 def test_standard_output_by_its_name_is_not_replaced(talker, tmp_path):
     """A link to it is not followed to the file behind, which may hold more."""
     log = tmp_path / "log"
@@ -300,7 +296,6 @@ def test_stop_strings_and_a_system_prompt(talker, capsys):
     assert (got["text"], got["stop"], got["finish"]) == (whole[: whole.find(stop)], stop, "stop")
 
 
-@pytest.mark.slow
 def test_a_decoder_that_draws_gets_a_seed_which_the_facts_tell(talker, capsys):
     args = ["generate", "Hi", "--model", talker, "--gen-length", "8", "--preset", "plain"]
     assert main([*args, "--temperature", "2"]) == 0
@@ -553,7 +548,6 @@ def test_a_canvas_taller_than_the_terminal_keeps_the_open_positions_in_sight(dec
     assert words[-1].startswith((MASKED, SOFT))
 
 
-@pytest.mark.slow
 def test_generate_shows_the_canvas_on_a_terminal_then_the_answer_alone(folder, tmp_path):
     status, screen = in_a_terminal(tmp_path, "generate", QUESTION, "--model", folder, *SHORT)
     assert status == 0
@@ -566,7 +560,6 @@ def test_generate_shows_the_canvas_on_a_terminal_then_the_answer_alone(folder, t
     assert set((tmp_path / "lrd-jax" / "compiled").glob("*advance*-cache")) == decoders  # none was compiled again
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_a_clean_terminal(tmp_path):
     args = ("generate", QUESTION, "--model", "lrd-tiny", "--gen-length", "448", "--preset", "plain")  # takes seconds
     status, screen = in_a_terminal(tmp_path, *args, interrupt_at="forward 3")

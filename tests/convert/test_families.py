@@ -44,7 +44,6 @@ def folder(request, tmp_path_factory):
     return path
 
 
-@pytest.mark.slow
 def test_logits_are_those_of_the_twin(folder):
     loaded = lrd_jax.load(folder)
     model, params = loaded.model, loaded.params

@@ -35,7 +35,6 @@ def converted(request, tmp_path_factory):
     return source, dest
 
 
-@pytest.mark.slow
 def test_weights_are_within_half_a_step(converted):
     source, folder = converted
     _, wanted = read_hf(source, dtype="float32")
@@ -69,7 +68,6 @@ def logits(loaded, ids):
     return np.asarray(run(params))
 
 
-@pytest.mark.slow
 def test_logits_are_those_of_the_weights_read_back(converted):
     """Scaling what the integers sum up to is the product with the scaled integers, and near that with the source's."""
     source, folder = converted
@@ -134,7 +132,6 @@ def test_a_damaged_scale_is_named(converted, tmp_path, monkeypatch):
         verify(folder)
 
 
-@pytest.mark.slow
 def test_a_mesh_gives_the_same_logits(tmp_path):
     """Four devices lengthen the heads of a model with two groups: integers and scales alike."""
     convert(goldens.GOLDEN / "tiny-llada-gqa", tmp_path / "orbax", quantize="int8")
@@ -145,7 +142,6 @@ def test_a_mesh_gives_the_same_logits(tmp_path):
     np.testing.assert_allclose(logits(spread, ids), logits(alone, ids), atol=2e-4)
 
 
-@pytest.mark.slow
 def test_quantized_params_decode(converted):
     loaded = lrd_jax.load(converted[1], dtype="float32")
     prompt = jnp.arange(1, 6)[None]

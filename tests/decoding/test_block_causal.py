@@ -36,7 +36,6 @@ def loaded(tmp_path_factory):
     return found, TwinModel(folder), folder
 
 
-@pytest.mark.slow
 def test_logits_are_those_of_the_twin_padded_or_not(loaded):
     (found, slow, _), ids = loaded, np.random.default_rng(0).integers(0, 62, 19)
     model, params = found.model, found.params
@@ -70,7 +69,6 @@ def prompts():
     return jnp.asarray(ids), jnp.arange(13) >= 13 - jnp.array(lengths)[:, None]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("window", [4, 8, 12])
 def test_the_exact_cache_decodes_as_the_twin_does(loaded, window):
     found, slow, _ = loaded
@@ -85,7 +83,6 @@ def test_the_exact_cache_decodes_as_the_twin_does(loaded, window):
         np.testing.assert_array_equal(got.tokens[row], wanted.tokens)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("alignment", ["dream", "llada"])
 def test_it_is_exact_with_soft_beliefs_own_lengths_and_given_tokens(loaded, alignment):
     """A canvas whose second block is given whole: what was computed of it before the first was decoded is stale."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import twin
 from jax.sharding import PartitionSpec
+from padding import padded
 from quick import some_quick
 from twin_model import TwinModel
 
@@ -41,13 +42,6 @@ from lrd_jax.sharding import constrain_cache, make_mesh, shard, shard_batch
 pytestmark = [pytest.mark.usefixtures("users_compiler"), pytest.mark.slow]
 CACHES = {"prefix": PrefixCache(), "dual": DualCache()}
 FAMILIES = ("tiny-llada-gqa", "tiny-dream")
-
-
-def padded(rows):
-    """Prompts of different lengths as a left-padded batch: ids and mask `[B, P]`."""
-    P = max(map(len, rows))
-    ids = np.stack([np.pad(row, (P - len(row), 0)) for row in rows])
-    return ids, np.stack([np.arange(P) >= P - len(row) for row in rows])
 
 
 def random_prompts(seed, lengths):
@@ -146,7 +140,6 @@ def first_run(checkpoint, **params):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "top_k"), [("tiny-llada", None), ("tiny-dream", 50)])
 def test_fast_dllm_with_the_rules_themselves(checkpoint, name, top_k):
     key = first_run(name, threshold=None)
@@ -167,7 +160,6 @@ def test_fast_dllm_with_the_rules_themselves(checkpoint, name, top_k):
     assert result.stop_reason.tolist() == [StopReason.FINISHED]
 
 
-@pytest.mark.slow
 def test_a_refresh_that_completes_a_block_is_its_only_forward(checkpoint):
     """Fast-dLLM makes an empty call after it, for the same tokens: two calls a block."""
     key = first_run("tiny-llada", threshold=0.01)
@@ -281,7 +273,6 @@ def test_equals_the_slow_twin(checkpoint, case):
         np.testing.assert_allclose(kl, want.kl, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_row_alone_equals_the_row_in_a_batch(checkpoint, name):
     """Rows that need very different numbers of forwards, drawn with keys of their own."""
@@ -345,7 +336,6 @@ def test_a_prefix_cache_compiles_a_few_sizes(count, sizes):
     assert PrefixCache().sizes(count) == sizes
 
 
-@pytest.mark.slow
 def test_decode_on_a_mesh_equals_the_slow_twin(checkpoint):
     model, params = checkpoint("tiny-llada")
     mesh = make_mesh(2, 2, 2)

@@ -11,6 +11,7 @@ import goldens
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from padding import padded
 from quick import some_always
 
 from lrd_jax import (
@@ -71,9 +72,7 @@ def table(heading):
 
 def prompts():
     """Two batches of three prompts, left-padded, whose first rows are the same."""
-    rows = [goldens.arrays("lrd")[f"tiny-llada.{i:02}.prompt"][: 9 - i] for i in range(5)]
-    ids = np.stack([np.pad(row, (9 - len(row), 0)) for row in rows])
-    mask = np.stack([np.arange(9) >= 9 - len(row) for row in rows])
+    ids, mask = padded([goldens.arrays("lrd")[f"tiny-llada.{i:02}.prompt"][: 9 - i] for i in range(5)])
     return [(ids[batch], mask[batch]) for batch in ([0, 1, 2], [0, 3, 4])]
 
 

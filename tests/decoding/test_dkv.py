@@ -11,6 +11,7 @@ import twin_caches
 from field_caches import (
     Watched,
     canvas_of,
+    check_case,
     check_rows,
     check_twin,
     dream_scheduled,
@@ -75,14 +76,12 @@ DECODE = grouped(rows_of("dkv_decode", "tiny-llada"), "block")
 DREAM = grouped(rows_of("dkv_dream", "tiny-dream"), "cache_type", "shift_type")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("group", some_quick(DECODE, 1), ids=lambda group: "-".join(map(str, group)))
 def test_decode_runs(checkpoint, group):
     rows, W = DECODE[group], group[1]
     check(checkpoint, rows, W, scheduled(rows, W))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("group", some_quick(DREAM, 1), ids=lambda group: "-".join(map(str, group)))
 def test_dream_runs(checkpoint, group):
     rows = DREAM[group]
@@ -135,7 +134,6 @@ def greedy_steps(row):
 GREEDY = grouped(rows_of("dkv_greedy", "tiny-llada"), "block", "window")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("group", GREEDY, ids=lambda group: "-".join(map(str, group)))
 def test_greedy_runs(checkpoint, group):
     rows, (_, W, window) = GREEDY[group], group
@@ -178,11 +176,9 @@ CASES = {  # checkpoint, settings of the loop, of the twin
 
 @pytest.mark.parametrize("case", some_always(CASES, 2))
 def test_equals_the_slow_twin(checkpoint, case):
-    name, settings, twin_settings = CASES[case]
-    check_twin(checkpoint, name, DecodeConfig(12, block_length=4, **settings), twin_settings, canvases=(12, 8, 4))
+    check_case(checkpoint, CASES[case])
 
 
-@pytest.mark.slow
 def test_a_row_alone_equals_the_row_in_a_batch(checkpoint):
     """Rows of other lengths, whose commits and refreshes come at other times."""
     config = DecodeConfig(12, block_length=4, mix=Mix(), commit=Threshold(0.25), draw=Draw(0.7), cache=DKVCache(3))
@@ -190,7 +186,6 @@ def test_a_row_alone_equals_the_row_in_a_batch(checkpoint):
     assert len(set(together.forwards.tolist())) > 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", some_quick(["tiny-llada-gqa", "tiny-dream"], 1))
 def test_greedy_equals_the_slow_twin(checkpoint, name):
     draws = np.random.default_rng(3).permutation(12).astype(np.float32)
@@ -221,7 +216,6 @@ class InOrder:
         return np.arange(len(masked)) == next(self.order) % len(masked)
 
 
-@pytest.mark.slow
 def test_a_greedy_row_alone_equals_the_row_in_a_batch(checkpoint):
     config = DecodeConfig(12, block_length=4, mix=Mix(), commit=RandomOrder(), draw=Draw(0.7), cache=DKVGreedy(2, 1))
     check_rows(checkpoint, "tiny-llada-gqa", config, canvases=(12, 12, 8, 4))

@@ -11,8 +11,8 @@ import twin_caches
 from field_caches import (
     Watched,
     canvas_of,
+    check_case,
     check_rows,
-    check_twin,
     dream_scheduled,
     grouped,
     rows_of,
@@ -116,8 +116,7 @@ CASES = {  # checkpoint, settings of the loop, of the twin
 @pytest.mark.slow
 @pytest.mark.parametrize("case", some_always(CASES, 2))
 def test_equals_the_slow_twin(checkpoint, case):
-    name, settings, twin_settings = CASES[case]
-    check_twin(checkpoint, name, DecodeConfig(12, block_length=4, **settings), twin_settings, canvases=(12, 8, 4))
+    check_case(checkpoint, CASES[case])
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import twin
 import twin_length
+from padding import padded
 from twin_model import TwinModel
 
 from lrd_jax import (
@@ -33,13 +34,6 @@ def daedal(rows):
     """The part of rows of settings, one a row."""
     counts = {name: np.array([row[name] for row in rows]) for name in COUNTS}
     return DAEDAL(**counts, **{name: np.array([row[name] for row in rows], np.float32) for name in NUMBERS})
-
-
-def padded(prompts):
-    """Prompts of different lengths, left-padded: ids and mask `[B, P]`."""
-    P = max(map(len, prompts))
-    ids = np.stack([np.pad(prompt, (P - len(prompt), 0)) for prompt in prompts])
-    return ids, np.arange(P) >= P - np.array([[len(prompt)] for prompt in prompts])
 
 
 def grown(forward):

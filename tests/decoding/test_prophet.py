@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import twin
+from padding import padded
 from sights import recorded
 from twin_model import TwinModel
 
@@ -42,12 +43,6 @@ class PlannedByRow(Scheduled):
 
 def gaps(forward):
     return forward.after.tokens, forward.config.stop.gap(forward.sight)[0]
-
-
-def padded(prompts):
-    P = max(map(len, prompts))
-    ids = np.stack([np.pad(prompt, (P - len(prompt), 0)) for prompt in prompts])
-    return ids, np.arange(P) >= P - np.array([[len(prompt)] for prompt in prompts])
 
 
 @pytest.mark.slow

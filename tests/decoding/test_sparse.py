@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import twin
 import twin_caches
-from field_caches import Watched, canvas_of, check_rows, check_twin, dream_scheduled, grouped, rows_of, scheduled
+from field_caches import Watched, canvas_of, check_case, check_rows, dream_scheduled, grouped, rows_of, scheduled
 from quick import some_always, some_quick
 
 from lrd_jax import DecodeConfig, Draw, FirstThen, Mix, Refine, SparseCache, Stop, Threshold
@@ -50,7 +50,6 @@ NAMES = ("tiny-llada", "tiny-llada-gqa", "tiny-dream")
 RUNS = {key: rows for name in NAMES for key, rows in grouped(rows_of("sparse", name), "block").items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("group", some_quick(RUNS, 1), ids=lambda group: "-".join(map(str, group)))
 def test_runs(checkpoint, group):
     (name, W), rows = group, RUNS[group]
@@ -93,14 +92,11 @@ CASES = {  # checkpoint, settings of the loop, of the twin
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", some_always(CASES, 2))
 def test_equals_the_slow_twin(checkpoint, case):
-    name, settings, twin_settings = CASES[case]
-    check_twin(checkpoint, name, DecodeConfig(12, block_length=4, **settings), twin_settings, canvases=(12, 8, 4))
+    check_case(checkpoint, CASES[case])
 
 
-@pytest.mark.slow
 def test_a_row_alone_equals_the_row_in_a_batch(checkpoint):
     """Rows of other lengths, which keep other numbers of positions, and whose blocks begin at other times."""
     config = DecodeConfig(12, block_length=4, mix=Mix(), commit=Threshold(0.25), draw=Draw(0.7), cache=SparseCache(0.4))

@@ -46,7 +46,6 @@ def test_answers_are_the_generators(loaded, engine):
     assert all(handle.done for handle in handles)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cache", [None, DualCache(2)])
 def test_a_round_computes_no_more_prompt_than_its_rows_need(loaded, cache, monkeypatch):
     computed, advance = [], ModelRows.advance
@@ -72,7 +71,6 @@ def test_a_round_computes_no_more_prompt_than_its_rows_need(loaded, cache, monke
         assert timeless(answer) == wanted[index % len(prompts)]
 
 
-@pytest.mark.slow
 def test_slots_whose_cache_keeps_more_than_keys_and_values(loaded):
     """Newcomers beside rows between two refreshes, with prompts that rounds leave out in part."""
     config = DecodeConfig.fast(8, block_length=4, cache=DKVCache(3))
@@ -108,7 +106,6 @@ def test_a_prompt_may_be_token_ids(loaded, engine):
         assert timeless(engine.submit(Request(prompt=prompt)).result(60)) == timeless(wanted)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("length", [8, 24, 32])
 def test_a_request_has_its_own_canvas(loaded, engine, length):
     (wanted,) = Generator(loaded, CONFIG.replace(gen_length=length)).generate(PROMPTS[:1])
@@ -157,7 +154,6 @@ def test_updates_tell_what_was_believed(loaded, engine):
     assert not np.isfinite(heard[0].canvas.beliefs.divergence) and np.isfinite(heard[1].canvas.beliefs.divergence)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stop", [(), ("e", "\u00e9"), (" ",)])
 def test_updates_together_are_the_answers_text(loaded, stop):
     with Engine(loaded, CONFIG, slots=2, prompt_length=64, every=1) as engine:
@@ -348,7 +344,6 @@ def test_requests_of_many_threads(loaded, engine):
     assert all(timeless(got[i]) == timeless(wanted[i % len(PROMPTS)]) for i in range(24))
 
 
-@pytest.mark.slow
 def test_engines_share_a_device_by_turns(loaded, engine):
     other = DecodeConfig.plain(8)
     with Engine(loaded, other, slots=2, prompt_length=16, beside=engine) as beside:
@@ -365,7 +360,6 @@ def test_an_idle_engine_wakes_up(engine):
     assert engine.submit(Request(prompt="One.")).result(60).complete
 
 
-@pytest.mark.slow
 def test_a_request_goes_to_the_engine_of_its_decoder_and_length(loaded):
     configs = {"lrd": CONFIG, "plain": DecodeConfig.plain(8)}
     with Engines(loaded, configs, prompt_lengths=(32, 8), slots=2) as engines:

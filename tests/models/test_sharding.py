@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from padding import padded
 from quick import some_quick
 
 from lrd_jax.decoding import reading
@@ -46,10 +47,7 @@ def bytes_by_device(tree):
 def prompts():
     """Eight prompts of different lengths, left-padded."""
     rows = [goldens.arrays("lrd")[f"tiny-llada.{i:02}.prompt"] for i in range(8)]
-    rows = [row[: len(row) - i % 3] for i, row in enumerate(rows)]
-    width = max(map(len, rows))
-    ids = np.stack([np.pad(row, (width - len(row), 0)) for row in rows])
-    return ids, np.stack([np.arange(width) >= width - len(row) for row in rows])
+    return padded([row[: len(row) - i % 3] for i, row in enumerate(rows)])
 
 
 def test_mesh_has_auto_axes_of_the_asked_sizes():
@@ -256,7 +254,6 @@ def test_decode_gives_the_tokens_of_one_device(checkpoint, one_device, name, sha
     np.testing.assert_array_equal(got.forwards, results[name].forwards)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [{"data": 2}, {"tensor": 2}])
 def test_logits_are_cut_by_what_a_device_holds_of_them(checkpoint, monkeypatch, sizes):
     model, params = checkpoint("tiny-llada")
@@ -276,7 +273,6 @@ def test_logits_are_cut_by_what_a_device_holds_of_them(checkpoint, monkeypatch, 
     np.testing.assert_array_equal(split.forwards, alone.forwards)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cache", some_quick([DLLMCache(5, 3), DKVCache(3), SparseCache()], 1))
 def test_the_fields_caches_decode_alike_on_a_mesh(checkpoint, cache):
     """Whole and in pieces, and what they keep stays split by rows."""

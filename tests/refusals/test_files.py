@@ -47,7 +47,6 @@ def put(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", NOT_PROMPTS)
 @pytest.mark.parametrize("command", ["calibrate", "analyze --output out"])
 def test_a_line_that_is_no_prompt_is_named_before_anything_runs(refuses, desk, command, case):
@@ -71,7 +70,6 @@ def test_a_batch_run_of_a_bad_line_alone_says_why(desk, models, capsys, case):
         assert words in answer["error"] and answer["line"] == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", NOT_PROMPTS)
 def test_a_file_of_bad_lines_alone_is_answered_with_their_errors(desk, models, capsys, case):
     content, _, words = NOT_PROMPTS[case]

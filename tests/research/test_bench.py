@@ -184,7 +184,6 @@ def compare(*references, decoder="llada"):
     return main([*SMALL, "--decoders", decoder, "--reference", *map(str, references)])
 
 
-@pytest.mark.slow
 def test_a_reference_that_agrees_is_measured_beside_the_decoder(clone, capsys):
     assert main([*SMALL, "--json", "--decoders", "plain", "llada", "--reference", str(clone)]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -309,7 +308,6 @@ def test_runs_take_turns_after_one_run_each_to_warm_up():
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2}
 
 
-@pytest.mark.slow
 def test_an_engine_is_timed_against_static_batches(capsys):
     arguments = ["--engine", "--decoders", "threshold", "--gen-length", "16", "--requests", "10", "--slots", "4"]
     assert main(["bench", *arguments, "--repeats", "1", "--json"]) == 0

@@ -86,7 +86,6 @@ def run_all(requests, answerer, path, **more):
 # Decoding.
 
 
-@pytest.mark.slow
 def test_answers_are_what_the_library_decodes_row_by_row(loaded, tmp_path):
     requests = requests_of(["How many?", "How often", "Why?   so"])  # of one length, so that one shape compiles
     records = run_all(requests, TextDecoder(loaded, CONFIG, batch=2), tmp_path / "r.jsonl")
@@ -252,7 +251,6 @@ with RecordFile(path) as file:
 """
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_records_of_an_unbroken_one(folder, loaded, tmp_path):
     prompts = [f"{prompt} {i}" for i in range(4) for prompt in PROMPTS]
     path = tmp_path / "killed.jsonl"

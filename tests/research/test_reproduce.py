@@ -218,7 +218,6 @@ def test_what_is_missing_is_measured_and_timed_once(tmp_path):
     assert [(tmp_path / name).read_text() for name in ("cells.jsonl", "times.jsonl")] == before
 
 
-@pytest.mark.slow
 def test_a_decoder_of_yours_is_measured_and_shown_beside_the_others(tmp_path):
     asked = ["--canvases", "32", "--counts", "4", "--what", "table1,front", "--only", "threshold 0.9"]
     asked += ["--output", str(tmp_path), "--cache", "dual", "--commit.threshold", "0.8", "--temperature", "0.5"]

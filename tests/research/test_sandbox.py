@@ -67,7 +67,6 @@ hostile = pytest.mark.usefixtures("still_good")
 # What every sandbox holds.
 
 
-@pytest.mark.slow
 @hostile
 def test_endless_loop(sandbox):
     outcome = sandbox.run(ALARM + "while True: pass")
@@ -163,7 +162,6 @@ def test_what_it_wrote_is_gone(sandbox):
     assert written.exit_code == 0 and not Path(written.output.strip()).exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bubblewrap", "unsafe"])
 def test_wall_time(kind):
     outcome = make(kind, Limits(wall_seconds=3)).run(ALARM + "print('waits', flush=True)\nimport time\ntime.sleep(30)")
@@ -338,7 +336,6 @@ def is_a_copy(pid):
         return True
 
 
-@pytest.mark.slow
 @hostile
 @pytest.mark.parametrize("kind", ["bubblewrap", "unsafe"])
 @pytest.mark.parametrize("way", SHARED)
@@ -373,7 +370,6 @@ KERNELS = {
 }
 
 
-@pytest.mark.slow
 @hostile
 @pytest.mark.parametrize("way", KERNELS)
 def test_what_the_kernel_keeps_for_a_program_is_bounded(isolated, way):

@@ -67,7 +67,6 @@ def test_answers_are_the_generators_in_the_order_of_the_prompts(ask, generator):
     assert {answer["error"] for answer in answers} == {None}
 
 
-@pytest.mark.slow
 def test_a_line_has_wishes_of_its_own(ask, model, generator):
     lines = [
         {"prompt": "One.", "length": 8},
@@ -95,7 +94,6 @@ def test_draws_depend_on_the_seed_and_on_a_lines_own(ask):
     assert texts[0] != texts[1] and texts[2] == texts[3] == others[2] and texts[0] != others[0]
 
 
-@pytest.mark.slow
 def test_conversations_and_stop_texts_of_the_command_line(ask, generator):
     _, (answer,), _ = ask([{"prompt": "Hi"}], "--system", "Short.")
     (wanted,) = generator.generate([CHAT])
@@ -192,7 +190,6 @@ def test_what_is_answered_is_not_asked_again(ask, tmp_path, monkeypatch):
     assert ask(lines)[0] == 0
 
 
-@pytest.mark.slow
 def test_shards_in_any_order_and_the_last_one_merges(ask, monkeypatch):
     lines = [{"id": i, "prompt": prompt} for i, prompt in enumerate(PROMPTS)]
     _, whole, _ = ask(lines, out="whole")

@@ -113,7 +113,6 @@ def test_it_is_asked_and_walked_by_keyboard_alone(server, opened):
     expect(view.locator("svg path[stroke='var(--entropy)']")).to_have_count(2)
 
 
-@pytest.mark.slow
 def test_two_decoders_stand_side_by_side(server, opened):
     seen = opened(viewport={"width": 1000, "height": 800})
     seen.page.locator("#right").select_option("fast")
@@ -142,7 +141,6 @@ def test_holes_are_filled(server, opened):
     assert classes(seen.view()) == ["done"] * 2 + ["masked"] * 10 + ["done"] * 2 + ["masked"] * 2
 
 
-@pytest.mark.slow
 def test_the_active_block_has_edges_and_guesses_their_confidence(opened):
     def chunk(forward, ids, **more):
         canvas = {
@@ -170,7 +168,6 @@ def test_the_active_block_has_edges_and_guesses_their_confidence(opened):
     assert [float(shade.rpartition(",")[2].strip(" )")) for shade in shades] == pytest.approx([0.4, 0.05], abs=0.01)
 
 
-@pytest.mark.slow
 def test_a_phone_and_the_dark(opened):
     grounds = []
     for scheme in ("light", "dark"):
@@ -195,7 +192,6 @@ def test_stop_frees_the_slot(opened, server):
     expect(seen.view().locator(".said")).to_have_text("stopped")
 
 
-@pytest.mark.slow
 def test_what_is_refused_is_said_and_a_key_is_asked_for(opened, desk):
     server = started(desk, key="secret")
     seen = opened(server.url)

@@ -61,7 +61,6 @@ def check_error(response):
     assert set(error) == {"message", "type", "param", "code"} and "\n" not in error["message"]
 
 
-@pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(bodies())
 def test_anything_in_any_field_is_answered_or_refused(server, asked):

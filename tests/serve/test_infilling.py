@@ -15,7 +15,6 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PROMPT = "The second prompt is longer."
 
 
-@pytest.mark.slow
 def test_a_suffix(loaded, server):
     (wanted,) = Generator(loaded, DecodeConfig.lrd(32)).generate([PROMPT], canvases=[[8, " end."]])
     body = {"prompt": PROMPT, "suffix": " end.", "max_tokens": 8}

@@ -15,7 +15,6 @@ pytestmark = pytest.mark.slow
 PROMPT = "The second prompt is longer."
 
 
-@pytest.mark.slow
 def test_it_answers_as_one_device_does(folder, loaded):
     meshed = load(folder, make_mesh(data=2, devices=jax.devices()[:2]))
     desk = Desk(Serve(model="bytes", gen_length=8, canvas=(8,), prompt_length=(32,), slots=2), meshed, "bytes")

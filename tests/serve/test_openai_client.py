@@ -35,7 +35,6 @@ def wanted(loaded):
     return [answer.text for answer in chats], text, hole.holes[0]
 
 
-@pytest.mark.slow
 def test_a_conversation_whole_and_streamed(client, wanted):
     asked = {"model": "bytes", "messages": said(PROMPTS[0]), "max_tokens": 16}
     whole = client.chat.completions.create(**asked, seed=3, extra_body={"lrd": {"preset": "lrd"}})

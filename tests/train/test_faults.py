@@ -152,7 +152,6 @@ def state_of(model, config, step):
     return TrainState(params=params, opt_state=opt_state, step=jnp.int32(step))
 
 
-@pytest.mark.slow
 def test_two_checkpoints_stay_and_files_of_others_too(model, tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
@@ -243,7 +242,6 @@ def test_two_runs_do_not_write_at_one_output(run):
 # --- losses
 
 
-@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_at_the_last_good_checkpoint(tmp_path):
     config = small_config(tmp_path / "run", checkpoint_every=1, optimizer=Optimizer(peak_lr=3e38, warmup_steps=1))
     for _ in range(2):  # the second time from the checkpoint

@@ -112,7 +112,6 @@ def flat(tree):
 # --- the numbers
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradient_equal_full_tuning_in_the_low_rank_subspace(start, kind):
     model, params, adapters, batch = start
@@ -133,7 +132,6 @@ def test_loss_and_gradient_equal_full_tuning_in_the_low_rank_subspace(start, kin
         np.testing.assert_allclose(leaf, flat(twin)[name], atol=2e-3 * largest, err_msg=name)
 
 
-@pytest.mark.slow
 def test_fresh_adapters_change_nothing(start):
     model, params, _, batch = start
     fresh = fresh_adapters(model, LORA, make_mesh(), 5)
@@ -146,7 +144,6 @@ def test_fresh_adapters_change_nothing(start):
     np.testing.assert_array_equal(plain, beside)
 
 
-@pytest.mark.slow
 def test_computing_again_changes_no_gradient(start):
     model, params, adapters, batch = start
 
@@ -163,7 +160,6 @@ def test_computing_again_changes_no_gradient(start):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_only_adapters_are_trained_and_the_base_keeps_its_dtype(bases):
     config = small_config(bases, "run", "tiny-llada-bf16", lora=dataclasses.replace(LORA, matrices=("q", "down")))
     model, tokenizer = model_and_tokenizer(config)
@@ -222,7 +218,6 @@ def test_adapters_lie_as_their_matrices_do(bases):
     assert jax.tree.map(lambda x: x.sharding, moments) == jax.tree.map(lambda x: x.sharding, state.params)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_mesh_trains_as_one_device_does(bases, tmp_path, family):
     folders = []
@@ -250,7 +245,6 @@ def leaves(loaded):
     return jax.tree.leaves(loaded.params)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_merged_is_what_apart_loads_as(bases, apart, tmp_path, dtype):
     base, output = apart
@@ -291,7 +285,6 @@ def read_factors(folder, name):
     return found["A"], found["B"]
 
 
-@pytest.mark.slow
 def test_a_run_of_adapters_keeps_adapters_alone(apart):
     base, output = apart
     info = read_info(output / "model")
@@ -306,7 +299,6 @@ def test_a_run_of_adapters_keeps_adapters_alone(apart):
     assert len(loss) == 4 and np.all(np.isfinite(loss))
 
 
-@pytest.mark.slow
 def test_an_adapter_folder_decodes(apart):
     _, output = apart
     loaded = lrd_jax.load(output / "model")
@@ -316,7 +308,6 @@ def test_an_adapter_folder_decodes(apart):
     assert tokens.shape == (1, 4)
 
 
-@pytest.mark.slow
 def test_an_adapter_loads_onto_a_mesh(apart):
     _, output = apart
     one = lrd_jax.load(output / "model")
@@ -325,7 +316,6 @@ def test_an_adapter_loads_onto_a_mesh(apart):
         np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.slow
 def test_a_converted_base_has_the_fingerprint_of_its_source(apart, tmp_path):
     base, output = apart
     convert(base, tmp_path / "converted")
@@ -339,7 +329,6 @@ def test_a_converted_base_has_the_fingerprint_of_its_source(apart, tmp_path):
         np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(bases, tmp_path, monkeypatch):
     config = small_config(bases, tmp_path / "whole", soft_inputs=KINDS["through"])
     whole = train(config)

@@ -94,7 +94,6 @@ def twin(params, model, batch, t, masked, count, r_f, config):
     return total / len(batch.answer)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradient_equal_a_plain_unrolled_twin(model, params, batch, kind):
     config = KINDS[kind]
@@ -107,7 +106,6 @@ def test_loss_and_gradient_equal_a_plain_unrolled_twin(model, params, batch, kin
         np.testing.assert_allclose(one, two, atol=2e-4 * scale, rtol=2e-3)
 
 
-@pytest.mark.slow
 def test_the_gradient_through_is_the_slope_of_the_loss(model, params, batch):
     config = dataclasses.replace(THROUGH, top_p=1.0)  # with no floor that a small change could move a token over
     given = drawn(batch, config)
@@ -123,7 +121,6 @@ def test_the_gradient_through_is_the_slope_of_the_loss(model, params, batch):
     assert abs(float(optax.tree.vdot(without, direction)) / float(slope) - 1) > 5e-2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["every depth", "through every depth"])
 def test_computing_again_changes_no_number(model, params, batch, kind):
     given = drawn(batch, KINDS[kind])
@@ -135,7 +132,6 @@ def test_computing_again_changes_no_number(model, params, batch, kind):
         np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_computing_again_takes_less_memory(model, params, batch):
     wide = jax.tree.map(lambda x: jnp.concatenate([x] * 8), batch)
     given = drawn(wide, THROUGH)
@@ -148,7 +144,6 @@ def test_computing_again_takes_less_memory(model, params, batch):
     assert temporaries(remat=True) < 0.6 * temporaries(remat=False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["today's", "through every depth"])
 def test_a_row_alone_has_the_loss_that_it_has_in_a_batch(model, params, batch, kind):
     given, config = drawn(batch, KINDS[kind]), KINDS[kind]
@@ -162,7 +157,6 @@ def test_a_row_alone_has_the_loss_that_it_has_in_a_batch(model, params, batch, k
     assert np.ptp(rows) > 1e-3
 
 
-@pytest.mark.slow
 def test_rows_that_take_no_part_have_the_plain_loss_at_every_depth(model, params, batch):
     config = dataclasses.replace(THROUGH, share=0.0, all_masked=0.0)
     key = jax.random.key(5)
@@ -188,7 +182,6 @@ def test_feedback_of_every_depth_runs_them_all():
     np.testing.assert_allclose([r_f.min(), r_f.mean(), r_f.max()], [0.4, 0.5, 0.6], atol=0.01)
 
 
-@pytest.mark.slow
 def test_the_loss_falls(model, batch):
     mesh = make_mesh()
     start, step = make_step(
@@ -207,7 +200,6 @@ def test_the_loss_falls(model, batch):
     assert np.isfinite(losses).all() and np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
 
-@pytest.mark.slow
 def test_a_large_vocabulary_has_gradients_too():
     """Its nuclei are found another way, by a loop that has no gradient."""
     logits, table = jax.random.normal(jax.random.key(0), (1, 2, 8200)), jax.random.normal(jax.random.key(1), (8200, 4))

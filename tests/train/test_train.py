@@ -134,7 +134,6 @@ def soften(forward, canvas, masked, table, mask_id, *, count, r_f, top_p):
     return canvas
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("forwards", [1, 2])
 def test_soft_inputs_are_what_the_decoder_feeds_back(model, params, batch, forwards):
     refine = lrd_jax.Refine(tau=0.0, max_steps=9)
@@ -158,7 +157,6 @@ def test_soft_inputs_are_what_the_decoder_feeds_back(model, params, batch, forwa
     assert float(jnp.max(jnp.abs(got - hard))) > 1e-3
 
 
-@pytest.mark.slow
 def test_rows_without_forwards_and_committed_positions_stay(model, params, batch):
     canvas = model.embed(params, batch.answer)
     masked = jnp.arange(16) % 2 == jnp.zeros((4, 1), int)
@@ -263,7 +261,6 @@ def log_of(folder):
     return [(line["step"], line["loss"]) for line in map(json.loads, (folder / "log.jsonl").read_text().splitlines())]
 
 
-@pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
     soft = SoftInputs(share=0.5)
     whole = train(small_config(tmp_path / "whole", soft_inputs=soft))
@@ -285,14 +282,12 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
     assert log_of(tmp_path / "whole")[-1] == log_of(tmp_path / "killed")[-1]
 
 
-@pytest.mark.slow
 def test_another_run_is_not_resumed(tmp_path):
     train(small_config(tmp_path, steps=3))
     with pytest.raises(ValueError, match="is of another run \\(steps: 3 there, 4 asked for\\)"):
         train(small_config(tmp_path, steps=4))
 
 
-@pytest.mark.slow
 def test_a_mesh_trains_as_one_device_does(tmp_path):
     folders = []
     for name, mesh in (("one", Mesh()), ("eight", Mesh(data=2, fsdp=4))):
@@ -302,7 +297,6 @@ def test_a_mesh_trains_as_one_device_does(tmp_path):
         np.testing.assert_allclose(one, eight, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_state_stays_where_it_was_placed(tokenizer, model, batch):
     mesh = make_mesh(data=2, fsdp=2)
     fixed = {"steps": 4, "seed": 0, "min_mask_ratio": 1e-3, "soft_inputs": None}
@@ -316,7 +310,6 @@ def test_state_stays_where_it_was_placed(tokenizer, model, batch):
     assert jax.tree.map(lambda x: x.sharding, state) == before
 
 
-@pytest.mark.slow
 def test_eight_pairs_are_learned_by_heart(tmp_path):
     pairs = [{"prompt": p.prompt, "answer": p.answer} for p in problems("words", "train", 0, 8, 1)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
@@ -338,7 +331,6 @@ def test_eight_pairs_are_learned_by_heart(tmp_path):
     assert lrd_jax.text.decode_text(tokenizer, tokens, model.config) == [pair["answer"] for pair in pairs]
 
 
-@pytest.mark.slow
 def test_fine_tuning_starts_from_the_checkpoint(tmp_path):
     first = train(small_config(tmp_path / "first"))
     config = small_config(tmp_path / "second", init=str(first), model=None, dtype="bfloat16")
