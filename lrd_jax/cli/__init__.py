@@ -31,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> int:
       The exit status: 0; 1 where an answer is incomplete; 2 for a mistake in what was asked, with one message on
       standard error; 130 after Ctrl-C. Anything else that goes wrong is a bug and keeps its traceback.
     """
-    hook, sys.unraisablehook = sys.unraisablehook, _keep_interrupt
+    hook, sys.unraisablehook = sys.unraisablehook, _drop_interrupt
     with _interrupts() as seen:
         try:
             return _run(args)
@@ -74,28 +74,42 @@ def _interrupts() -> Iterator[list[int]]:
     """Yields what is not empty once Ctrl-C has been pressed.
 
     Compiled modules do not survive an exception from inside their import: they print it, or make another of it. So the
-    process ends at once where all it does is to import, and later the import ends before it counts.
+    process ends at once where all it does is to import, and later the import ends before it counts. Compiled code that
+    calls Python may drop what comes out of the call, so it is asked again until the exception is on its way.
     """
     seen: list[int] = []
     is_ours = threading.current_thread() is threading.main_thread()
     if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield seen
         return
+    again = threading.Timer(0, _thread.interrupt_main)
 
     def interrupt(number, frame):
+        nonlocal again
         seen.append(number)
         import_began = _import_around(frame)
-        if import_began is None:
-            raise KeyboardInterrupt
         if import_began is _run.__code__:  # nothing is done yet that would have to be undone
             _end_interrupted()
-        threading.Timer(0.05, _thread.interrupt_main).start()
+        again.cancel()
+        again = threading.Timer(0.05, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
+        if import_began is None and not _is_on_its_way(sys.exc_info()[1]):
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
     try:
         yield seen
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        again.cancel()
+
+
+def _is_on_its_way(handled: BaseException | None) -> bool:
+    """Whether what is being handled came of Ctrl-C: what cleans up then is not to be interrupted."""
+    while handled is not None and not isinstance(handled, KeyboardInterrupt):
+        handled = handled.__context__
+    return handled is not None
 
 
 def _import_around(frame: types.FrameType | None) -> types.CodeType | None:
@@ -191,9 +205,7 @@ class _Unheard(io.FileIO):
             return len(b)
 
 
-def _keep_interrupt(dropped) -> None:
-    """Python drops an exception raised inside a callback of the garbage collector; Ctrl-C must not get lost there."""
-    if dropped.exc_type is KeyboardInterrupt:
-        threading.Timer(0.01, _thread.interrupt_main).start()
-    else:
+def _drop_interrupt(dropped) -> None:
+    """Python tells of an exception inside a callback of the garbage collector; of Ctrl-C's nobody needs to hear."""
+    if dropped.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(dropped)

@@ -1,5 +1,6 @@
 """Faults around a command: Ctrl-C at any moment, closed streams, locales, platforms, terminals, noise of libraries."""
 
+import contextlib
 import fcntl
 import io
 import os
@@ -271,3 +272,32 @@ def test_an_interrupt_of_the_whole_process_keeps_its_status(monkeypatch, capfd):
     with pytest.raises(KeyboardInterrupt):  # what comes after the end that was put off here
         main(["generate", QUESTION])
     assert ended == [INTERRUPTED] and capfd.readouterr().err == "interrupted\n"
+
+
+def test_an_interrupt_that_compiled_code_drops_comes_again(monkeypatch):
+    def drops(args):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(60)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(os, "_exit", lambda status: None)
+    monkeypatch.setattr("lrd_jax.cli.commands.parsed", drops)
+    with pytest.raises(KeyboardInterrupt):
+        main(["generate", QUESTION])
+
+
+def test_an_interrupt_lets_what_cleans_up_end(monkeypatch):
+    def cleans(args):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            time.sleep(0.3)  # six times as long as until it is asked again
+            cleaned.append(True)
+
+    cleaned = []
+    monkeypatch.setattr(os, "_exit", lambda status: None)
+    monkeypatch.setattr("lrd_jax.cli.commands.parsed", cleans)
+    with pytest.raises(KeyboardInterrupt):
+        main(["generate", QUESTION])
+    assert cleaned == [True]
