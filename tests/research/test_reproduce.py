@@ -14,6 +14,7 @@ from lrd_jax.research.cells import cells_in
 from lrd_jax.research.questions import source_of
 from lrd_jax.research.reproduce import decoders
 from lrd_jax.research.reproduce.exhibits import EXHIBITS, KNOWN, wanted
+from lrd_jax.research.reproduce.field_claims import FIELD
 from lrd_jax.research.reproduce.figures import settled_by
 from lrd_jax.research.reproduce.folder import Setting, settings
 from lrd_jax.research.reproduce.options import PAPER, WHAT, Reproduce
@@ -97,7 +98,7 @@ def test_every_cell_of_the_docs_is_of_a_decoder_that_is_there():
 def test_everything_that_can_be_asked_for_is_measured_and_shown():
     assert tuple(EXHIBITS) == WHAT
     assert set(PAPER) < set(WHAT)
-    assert set(SHOWS) == {*WHAT, "claims"}
+    assert set(SHOWS) == {*WHAT, "claims", "field"}
 
 
 def test_a_cell_is_wanted_once_with_all_that_is_needed_of_it():
@@ -186,6 +187,33 @@ def test_a_gain_too_small_for_the_papers_does_not_hold():
     cells = [cell(name, 0.5, 1000, right="10" * 500) for name in ("plain, 1 a step", decoders.PAPER)]
     (setting,) = settings(cells, {}, ("m",), ("words", "code"))
     assert SHOWS["claims"](setting).data[0]["verdict"] == "does not hold"
+
+
+def test_a_claim_of_no_loss_asks_for_the_forwards_too():
+    def verdict(accuracy, forwards):
+        cells = [cell("plain, 1 a step", 0.8, 1000, forwards=64.0)]
+        cells += [cell("entropy bound 0.1", accuracy, 1000, forwards=forwards)]
+        (setting,) = settings(cells, {}, ("m",), ("words", "code"))
+        (finding,) = SHOWS["field"](setting).data
+        return finding["verdict"]
+
+    assert verdict(0.85, 20.0) == "holds"
+    assert verdict(0.85, 40.0) == "does not hold"
+    assert verdict(0.79, 20.0) == "not decided"
+    assert verdict(0.7, 20.0) == "does not hold"
+
+
+def test_every_claim_of_the_field_is_of_decoders_that_can_be_measured():
+    (setting,) = settings([cell(name) for name in KNOWN], {}, ("m",), ("words", "code"))
+    asked = []
+
+    class Asked(Setting):
+        def pick(self, decoder, field="accuracy"):
+            asked.append(decoder)
+            return super().pick(decoder, field)
+
+    assert all(list(test(Asked(**vars(setting)))) for test in FIELD.values())
+    assert len(set(asked)) > 15 and set(asked) <= set(KNOWN)
 
 
 def test_a_stop_far_from_the_final_output_is_no_convergence():

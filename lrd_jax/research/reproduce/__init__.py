@@ -1,5 +1,6 @@
 """The paper's tables and figures on any model: what is measured, how it is shown, which claims hold.
 
 `options` is what can be asked, `decoders` and `exhibits` are what is measured, `timing` is what a forward costs;
-`results` reads what was measured, `tables`, `figures`, `front` and `claims` show it, and `run` is the command.
+`folder` reads what was measured, `tables`, `figures`, `front`, `claims` and `field_claims` show it; `reproduction` does
+all of it.
 """

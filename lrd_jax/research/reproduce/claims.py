@@ -33,8 +33,13 @@ Test = Callable[[Setting], Iterable[Finding]]
 
 
 def show(setting: Setting) -> Shown | None:
-    """Every claim that the cells speak to."""
-    findings = [(claim, finding) for claim, test in CLAIMS.items() for finding in test(setting)]
+    """Every claim of the paper that the cells speak to."""
+    return judged(CLAIMS, setting)
+
+
+def judged(claims: dict[str, Test], setting: Setting) -> Shown | None:
+    """Those of the claims that the cells speak to, with what was found."""
+    findings = [(claim, finding) for claim, test in claims.items() for finding in test(setting)]
     told = ["", *(claim for claim, _ in findings)]
     lines = [
         ["" if claim == before else claim, f.compared, f.found, f.verdict]
@@ -44,12 +49,12 @@ def show(setting: Setting) -> Shown | None:
     return Shown(data, table(["the paper says", "compared here", "found (95 %)", "verdict"], lines)) if data else None
 
 
-def _better(*pairs: tuple[str, str], least: float = 0.0) -> Test:
+def better(*pairs: tuple[str, str], least: float = 0.0) -> Test:
     """The first of each pair is more accurate than the second; `least` is the smallest gain that the paper reports."""
 
     def test(setting: Setting) -> Iterable[Finding]:
         for name, other in pairs:
-            more = _difference(setting, name, other)
+            more = of_pair(setting, name, other)
             if more is not None:
                 verdict = HOLDS if more[1] > 0 else NOT if more[2] < least else OPEN
                 yield Finding(f"{name} less {other}", f"{points(more)} points", verdict)
@@ -77,12 +82,20 @@ def _slower_without_stop(setting: Setting) -> Iterable[Finding]:
         yield dataclasses.replace(finding, verdict=NOT if finding.verdict == HOLDS else HOLDS)
 
 
-def _stop_is_free(setting: Setting) -> Iterable[Finding]:
-    for name, other in ((PAPER, "LRD, no stop"), (SHIPPED, "lrd, no stop")):
-        more = _difference(setting, name, other)
-        if more is not None:
-            verdict = HOLDS if more[1] > -NO_LOSS else NOT if more[2] < -PAPER_LOSS else OPEN
-            yield Finding(f"{name} less {other}", f"{points(more)} points", verdict)
+def free(*pairs: tuple[str, str], fewer: float = 0.0) -> Test:
+    """The first of each pair loses nothing to the second, whose forwards are `fewer` times as many at least."""
+
+    def test(setting: Setting) -> Iterable[Finding]:
+        for name, other in pairs:
+            more = of_pair(setting, name, other)
+            if more is not None:
+                times = setting.fewer(setting.pick(name), setting.pick(other))
+                lost = more[2] < -PAPER_LOSS or times < fewer
+                verdict = NOT if lost else HOLDS if more[1] > -NO_LOSS else OPEN
+                saved = f", {times:.1f}x by forwards" if fewer else ""
+                yield Finding(f"{name} less {other}", f"{points(more)} points{saved}", verdict)
+
+    return test
 
 
 def _settle_soon(setting: Setting) -> Iterable[Finding]:
@@ -109,7 +122,7 @@ def _small_kl_is_convergence(setting: Setting) -> Iterable[Finding]:
 def _one_collapses(setting: Setting) -> Iterable[Finding]:
     for base, decoders in FEEDBACK.items():
         named = {make(setting.canvas).mix.r_f: name for name, make in decoders.items()}
-        more = _difference(setting, named[1.0], named[0.0])
+        more = of_pair(setting, named[1.0], named[0.0])
         if more is not None:
             verdict = HOLDS if more[2] < 0 else NOT if more[1] > 0 else OPEN
             yield Finding(f"{base}: r_f 1 less r_f 0", f"{points(more)} points", verdict)
@@ -118,7 +131,7 @@ def _one_collapses(setting: Setting) -> Iterable[Finding]:
 def _nuclei_are_alike(setting: Setting) -> Iterable[Finding]:
     for base, decoders in NUCLEUS.items():
         named = {make(setting.canvas).mix.top_p: name for name, make in decoders.items()}
-        all_more = {p: _difference(setting, name, named[0.9]) for p, name in named.items() if p not in (0.0, 0.9)}
+        all_more = {p: of_pair(setting, name, named[0.9]) for p, name in named.items() if p not in (0.0, 0.9)}
         told = {p: more for p, more in all_more.items() if more is not None}
         if told:
             apart = [p for p, more in told.items() if more[1] > 0 or more[2] < 0]
@@ -135,20 +148,20 @@ def _mostly_padding(setting: Setting) -> Iterable[Finding]:
 
 
 CLAIMS: dict[str, Test] = {
-    "LRD is more accurate than the baseline, by 1.2 to 4.8 points at 512 (table 1)": _better(
+    "LRD is more accurate than the baseline, by 1.2 to 4.8 points at 512 (table 1)": better(
         *((name, BASELINE) for name in _WHOLE), least=0.012
     ),
     "It is faster, up to 10.6x (table 1)": _faster((PAPER, BASELINE), (SHIPPED, BASELINE)),
     "Without its stop it runs at 0.7 to 0.9x (table 4)": _slower_without_stop,
-    "The stop costs 0 to 0.3 points (ablation)": _stop_is_free,
+    "The stop costs 0 to 0.3 points (ablation)": free((PAPER, "LRD, no stop"), (SHIPPED, "lrd, no stop")),
     "A small KL is a reliable sign of convergence (abstract, figure 2)": _small_kl_is_convergence,
-    "Refinement is worth 0.5 to 1.0 points (ablation)": _better(
+    "Refinement is worth 0.5 to 1.0 points (ablation)": better(
         (PAPER, "paper, no refinement"),
         ("8 a step, no stop, refined once", "8 a step, no stop, no refinement"),
         (SHIPPED, "lrd, no refinement"),
         least=0.005,
     ),
-    "Mixing is worth 1.0 to 2.9 points (ablation)": _better(
+    "Mixing is worth 1.0 to 2.9 points (ablation)": better(
         (PAPER, "paper, no mixing"),
         ("8 a step, no stop, refined once", "plain, 8 a step"),
         (SHIPPED, "lrd, no mixing"),
@@ -158,7 +171,7 @@ CLAIMS: dict[str, Test] = {
     "r_f = 1 collapses (figure 4)": _one_collapses,
     "Any top_p of at least 0.2 is alike (figure 5)": _nuclei_are_alike,
     "Answers fill a part of the canvas only: 53 to 482 of 256 to 1024 (table 4)": _mostly_padding,
-    "With Fast-dLLM's parallel commits it is more accurate than these alone": _better(
+    "With Fast-dLLM's parallel commits it is more accurate than these alone": better(
         ("LRD, threshold 0.9 commits, guarded stop", "threshold 0.9"),
         ("lrd, blocks of 32, dual cache", "threshold 0.9, blocks of 32, dual cache"),
     ),
@@ -169,6 +182,6 @@ CLAIMS: dict[str, Test] = {
 }
 
 
-def _difference(setting: Setting, name: str, other: str) -> tuple[float, float, float] | None:
+def of_pair(setting: Setting, name: str, other: str) -> tuple[float, float, float] | None:
     cell, reference = setting.pick(name), setting.pick(other)
     return None if cell is None or reference is None else difference(cell, reference)

@@ -114,7 +114,8 @@ def draw(options: Reproduce) -> Path:
             f"{path} holds no cell of {', '.join(options.model)} on {', '.join(options.tasks)}; "
             "run without --redraw, or bring some with --cells"
         )
-    titles = {name: f"{name}: {EXHIBITS[name].title}" for name in options.what} | {"claims": "The paper's claims"}
+    titles = {name: f"{name}: {EXHIBITS[name].title}" for name in options.what}
+    titles |= {"claims": "The paper's claims", "field": "Claims of the field's other decoders"}
     text, results = [], {}
     for name, title in titles.items():
         shown_settings = [(setting, shown) for setting in found if (shown := SHOWS[name](setting)) is not None]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lrd_jax.research.reproduce import claims, figures, front, tables
+from lrd_jax.research.reproduce import claims, field_claims, figures, front, tables
 from lrd_jax.research.reproduce.folder import Setting, Shown
 
 SHOWS: dict[str, Callable[[Setting], Shown | None]] = {
@@ -18,4 +18,5 @@ SHOWS: dict[str, Callable[[Setting], Shown | None]] = {
     "scan": tables.scan,
     "caches": tables.caches,
     "claims": claims.show,
+    "field": field_claims.show,
 }
