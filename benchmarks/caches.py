@@ -2,9 +2,10 @@
 
     python benchmarks/caches.py [--vocab 126464 1024] [--repeats 3]
 
-Every decode commits one token a forward; the caches take turns within a repeat, and medians are over the repeats. The
-first forward of a block, a refresh in most of them, stands by itself; "others" are the mean of those after it, further
-refreshes included; "a token" is the whole canvas over its length.
+Every decode commits one token a forward: the surest, or with dkv-greedy the next of a random order. The caches take
+turns within a repeat, and medians are over the repeats. The first forward of a block, a refresh in most of them, stands
+by itself; "others" are the mean of those after it, further refreshes included; "a token" is the whole canvas over its
+length.
 """
 
 import dataclasses
@@ -16,7 +17,18 @@ import jax
 import numpy as np
 import tyro
 
-from lrd_jax import DecodeConfig, DKVCache, DKVPrefill, DLLMCache, DualCache, PrefixCache, SparseCache, make_decode
+from lrd_jax import (
+    DecodeConfig,
+    DKVCache,
+    DKVGreedy,
+    DKVPrefill,
+    DLLMCache,
+    DualCache,
+    PrefixCache,
+    RandomOrder,
+    SparseCache,
+    make_decode,
+)
 from lrd_jax.models import Model
 from lrd_jax.research.timing.sizes import sized
 
@@ -26,9 +38,12 @@ CACHES = {
     "dual": DualCache(),
     "dkv": DKVCache(),
     "dkv-prefill": DKVPrefill(),
+    "dkv-greedy": DKVGreedy(),
     "dllm": DLLMCache(),
     "sparse": SparseCache(),
 }
+
+ORDERS = {"dkv-greedy": {"commit": RandomOrder()}}  # that cache has to know what is committed next
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +64,7 @@ class Options:
 
 def decode_seconds(decode, params, prompt, options: Options) -> tuple[list[float], list[float]]:
     """One decode in pieces: seconds of each block's first forward, and the mean seconds of its other forwards."""
-    state = jax.block_until_ready(decode.start(params, prompt))
+    state = jax.block_until_ready(decode.start(params, prompt, key=jax.random.key(0)))
     first, others = [], []
     for _ in range(options.gen_length // options.block_length):
         for forwards, seconds in ((1, first), (options.block_length - 1, others)):
@@ -64,9 +79,9 @@ def measure(options: Options, vocab: int) -> None:
     model = Model(sized("small", vocab_size=vocab, **{field: getattr(options, field) for field in fields}))
     params = jax.block_until_ready(jax.jit(model.init)(jax.random.key(0)))
     prompt = np.random.default_rng(0).integers(0, vocab - 2, (options.batch, options.prompt_length))
+    config = DecodeConfig(options.gen_length, block_length=options.block_length)
     decodes = {
-        name: make_decode(model, DecodeConfig(options.gen_length, block_length=options.block_length, cache=cache))
-        for name, cache in CACHES.items()
+        name: make_decode(model, config.replace(cache=cache, **ORDERS.get(name, {}))) for name, cache in CACHES.items()
     }
     for decode in decodes.values():
         decode_seconds(decode, params, prompt, options)

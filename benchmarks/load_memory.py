@@ -2,6 +2,7 @@
 
     python benchmarks/load_memory.py [--gigabytes 5.5] [--folder SCRATCH]
     python benchmarks/load_memory.py --llada-8b  # and a few forwards: 19 GiB of memory, 32 GB of disk
+    python benchmarks/load_memory.py --llada-8b --quantize int8  # 13 GiB of memory, 26 GB of disk
 
 Each load runs in a process of its own. Counted is that process's VmHWM (Linux: the largest resident set, whatever was
 imported included); wanted is at most the parameters as loaded and 1 GiB. The page cache of files that are read is the
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=5.5, help="size of the checkpoint in bfloat16")
     parser.add_argument("--folder", type=Path, help="where to work; the system's temporary folder otherwise")
     parser.add_argument("--llada-8b", action="store_true", help="LLaDA-8B's own sizes, in bfloat16, and a decode")
+    parser.add_argument("--quantize", choices=["int8"], help="convert so")
     args = parser.parse_args()
     config = CHECKPOINTS["llada-8b-base"].config if args.llada_8b else config_of(args.gigabytes)
     print(
@@ -80,7 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         hf, orbax = Path(scratch) / "hf", Path(scratch) / "orbax"
         generate(hf, config)
-        convert(hf, orbax)
+        convert(hf, orbax, quantize=args.quantize)
         if args.llada_8b:
             shutil.rmtree(hf)
             measure("converted", orbax, None, decode=True)

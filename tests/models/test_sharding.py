@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from padding import padded
-from quick import some_quick
+from quick import some_always, some_quick
 
 from lrd_jax.decoding import reading
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.loop import make_decode
 from lrd_jax.decoding.parts.cache.dkv import DKVCache
 from lrd_jax.decoding.parts.cache.dllm import DLLMCache
+from lrd_jax.decoding.parts.cache.greedy import DKVGreedy
 from lrd_jax.decoding.parts.cache.region import DualCache
 from lrd_jax.decoding.parts.cache.sparse import SparseCache
+from lrd_jax.decoding.parts.commit.random_order import RandomOrder
+from lrd_jax.decoding.parts.length import DAEDAL
 from lrd_jax.models import CHECKPOINTS, Model
 from lrd_jax.sharding import (
     RULES,
@@ -271,6 +274,25 @@ def test_logits_are_cut_by_what_a_device_holds_of_them(checkpoint, monkeypatch, 
     split = decoder.advance(params, split, 100)
     np.testing.assert_array_equal(split.tokens, alone.tokens)
     np.testing.assert_array_equal(split.forwards, alone.forwards)
+
+
+ON_A_MESH = {
+    "daedal": DecodeConfig(16, block_length=4, length=DAEDAL(initial=6, factor=3, eos_conf=0.05, low=0.2)),
+    "dkv-greedy": DecodeConfig(8, commit=RandomOrder(), cache=DKVGreedy(2, 4)),
+    "prophet": DecodeConfig.prophet(8, steps=8),
+    "remix": DecodeConfig.remix(8, block_length=4, threshold=0.05),
+    "wino": DecodeConfig.wino(8, block_length=4, threshold=0.05),
+}
+
+
+@pytest.mark.parametrize("name", some_always(ON_A_MESH, 1))
+def test_the_fields_decoders_decode_alike_on_a_mesh(checkpoint, name):
+    model, params = checkpoint("tiny-llada")
+    mesh, decode, key = make_mesh(2, 2, 2), make_decode(model, ON_A_MESH[name]), jax.random.key(0)
+    want = decode(params, *prompts(), key)
+    got = decode(shard(model, params, mesh), *shard_batch(prompts(), mesh), key)
+    np.testing.assert_array_equal(got.tokens, want.tokens)
+    np.testing.assert_array_equal(got.forwards, want.forwards)
 
 
 @pytest.mark.parametrize("cache", some_quick([DLLMCache(5, 3), DKVCache(3), SparseCache()], 1))
