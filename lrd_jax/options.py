@@ -140,8 +140,9 @@ class DecoderOptions(Changes):
     """A decoder, as every command that has one names it; `lrd_jax.presets.decoder` makes it.
 
     Attributes:
-      preset: lrd, paper, plain, fast, llada, dream, settle, klass, dus, wino, remix, prophet, daedal, the paper's
-        settings as paper/CHECKPOINT/BENCHMARK, or a preset file, such as `lrd-jax calibrate` writes.
+      preset: lrd, paper, plain, fast, llada, dream, settle, klass, dus, wino, remix, prophet, daedal, dllm-cache,
+        sparse-dllm, dkv-cache, the paper's settings as paper/CHECKPOINT/BENCHMARK, others' as dllm-cache/gsm8k
+        (docs/decoders.md), or a preset file, such as `lrd-jax calibrate` writes.
       gen_length: positions to generate.
     """
 

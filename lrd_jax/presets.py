@@ -17,6 +17,7 @@ from lrd_jax.decoding.text_form import changed, from_table
 from lrd_jax.errors import Refused
 from lrd_jax.options import DecoderOptions, Yours
 from lrd_jax.preset_files import SUFFIXES, PresetFile, is_preset_file, read_preset
+from lrd_jax.published import published
 
 # The field's caches as published, beside LLaDA's own sampler: dLLM-Cache as for LLaDA-8B-Instruct on GSM8K.
 _CACHES = {
@@ -83,7 +84,8 @@ SHORT_NAMES = {
 
 
 def preset(name: str, gen_length: int, *, model: str | Path | None = None, **changes: Any) -> DecodeConfig:
-    """The decoder called `name`: a key of `DECODERS`, "paper/CHECKPOINT/BENCHMARK", or a preset file (.json, .toml).
+    """The decoder called `name`: a key of `DECODERS`, "paper/CHECKPOINT/BENCHMARK", what else was published by
+    benchmark (`lrd_jax.published`), or a preset file (.json, .toml).
 
         preset("lrd", 64, cache="dual", threshold=0.8)
         preset("lrd", 64, **{"cache": "dual", "cache.refresh_every": 8})
@@ -166,10 +168,12 @@ def _named(name: str, gen_length: int) -> tuple[DecodeConfig, int | None]:
         if len(parts) != 3:
             raise Refused(f"preset {name!r} must be written paper/CHECKPOINT/BENCHMARK, as paper/llada-1.5/gsm8k")
         return DecodeConfig.paper(gen_length), paper_block_length(*parts[1:])
+    if "/" in name:
+        return published(name, gen_length)
     if name not in DECODERS:
         raise Refused(
-            f"preset {name!r} is unknown; choose one of {', '.join(DECODERS)}, paper/CHECKPOINT/BENCHMARK, or a file "
-            f"that ends in {' or '.join(SUFFIXES)}"
+            f"preset {name!r} is unknown; choose one of {', '.join(DECODERS)}, paper/CHECKPOINT/BENCHMARK, "
+            f"NAME/BENCHMARK as dllm-cache/gsm8k, or a file that ends in {' or '.join(SUFFIXES)}"
         )
     config = DECODERS[name](gen_length)
     return config.replace(block_length=None), config.block_length

@@ -25,7 +25,7 @@ FLOORS = (  # top to bottom; a room imports rooms of lower floors alone
     {"engine", "labels"},
     {"generate"},
     {"presets"},
-    {"preset_files"},
+    {"preset_files", "published"},
     {"checkpoint", "answer"},
     {"text", "decoding"},
     {"convert", "sharding"},

@@ -7,9 +7,12 @@ from lrd_jax.decoding.parts.cache.dkv import DKVCache
 from lrd_jax.decoding.parts.cache.dllm import DLLMCache
 from lrd_jax.decoding.parts.cache.sparse import SparseCache
 from lrd_jax.decoding.parts.commit.basic import LowestEntropy
+from lrd_jax.decoding.parts.commit.reference import Dream
+from lrd_jax.decoding.parts.draw import Draw
 from lrd_jax.decoding.parts.mix import Mix
 from lrd_jax.decoding.parts.refine import Refine
 from lrd_jax.presets import BENCHMARKS, DECODERS, PAPER_GEN_LENGTHS, paper_config, preset
+from lrd_jax.published import PUBLISHED, USUAL
 
 CACHED = {"dllm-cache": DLLMCache(50, 7, 0.25), "sparse-dllm": SparseCache(0.5, 3), "dkv-cache": DKVCache(8)}
 
@@ -56,6 +59,36 @@ def test_the_refined_model_carries_what_its_front_chose():
 )
 def test_the_papers_windows(checkpoint, windows):
     assert tuple(paper_config(checkpoint, benchmark).window for benchmark in BENCHMARKS) == windows
+
+
+PUBLISHED_NAMES = [
+    f"{name}/{checkpoint}/{benchmark}"
+    for name, by_checkpoint in PUBLISHED.items()
+    for checkpoint, by_benchmark in by_checkpoint.items()
+    for benchmark in by_benchmark
+]
+
+
+@pytest.mark.parametrize("name", PUBLISHED_NAMES)
+def test_what_was_published_by_benchmark_is_its_decoder_with_other_numbers(name):
+    decoder, checkpoint, benchmark = name.split("/")
+    config, usual = preset(name, 256), preset(decoder, 256)
+    assert (type(config.cache), type(config.mix), type(config.stop)) == tuple(
+        type(getattr(usual, part)) for part in ("cache", "mix", "stop")
+    )
+    is_dreams = checkpoint.startswith("dream") and decoder == "dllm-cache"
+    assert type(config.commit) is (Dream if is_dreams else type(usual.commit))
+    assert preset(name, 256, block_length=16).window == 16
+    if checkpoint == USUAL:
+        assert preset(f"{decoder}/{benchmark}", 256) == config
+
+
+def test_settings_of_the_scripts():
+    assert preset("dllm-cache/gsm8k", 256) == DecodeConfig.llada(256, block_length=8, cache=DLLMCache(50, 7, 0.25))
+    assert preset("wino/mbpp", 256) == DecodeConfig.wino(256, block_length=128, threshold=0.8)
+    warm = Draw(temperature=0.2, top_p=0.95)
+    wanted = DecodeConfig.klass(256, confidence=0.9, kl=0.005, draw=warm)
+    assert preset("klass/dream-7b-instruct/math", 256) == wanted
 
 
 @pytest.mark.parametrize("gen_length", PAPER_GEN_LENGTHS)

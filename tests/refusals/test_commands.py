@@ -77,6 +77,13 @@ ROWS = {
         (f"{GENERATE} --preset paper/x", "must be written paper/CHECKPOINT/BENCHMARK"),
         (f"{GENERATE} --preset paper/x/gsm8k", "checkpoint 'x' is not one of the paper's"),
         (f"{GENERATE} --preset paper/llada-1.5/x", "benchmark 'x' is not one of the paper's"),
+        (
+            f"{GENERATE} --preset sparse-dllm/gsm8k",
+            "published for dllm-cache, klass, wino, remix, prophet, not for 's",
+        ),
+        (f"{GENERATE} --preset wino/dream-7b-base/gsm8k", "published for llada-8b-instruct, not for 'dream-7b-base'"),
+        (f"{GENERATE} --preset klass/mmlu", "published for gsm8k, math, humaneval, mbpp, not for 'mmlu'"),
+        (f"{GENERATE} --preset wino/gsm8k --gen-length 16", "gen_length=16 must be a multiple of block_length=128"),
         (f"{GENERATE} --preset no.toml", "no.toml: there is no such preset file"),
         (f"{GENERATE} --preset .toml", "preset '.toml' is unknown"),
         (f"{GENERATE} --r-f nan", "mix.r_f=nan must be in [0, 1]"),
