@@ -8,6 +8,8 @@ import os
 import jax
 import jax.numpy as jnp
 
+from lrd_jax.models.maximum import maximum
+
 SCORE_BYTES = 3 * 2**19  # of float32 attention scores at a time and core on CPU, so that they stay in the core's cache
 
 
@@ -62,7 +64,8 @@ def _one_head(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.
     """`[M, T, H]` of the M query heads q `[M, T, H]` that share a kv head k, v `[S, H]`; mask `[T, S]` or `[1, S]`."""
     scores = jnp.einsum("MTH,SH->MTS", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    weights = jnp.exp(scores - maximum(scores)[..., None])
+    weights = (weights / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
     return jnp.einsum("MTS,SH->MTH", weights, v)
 
 

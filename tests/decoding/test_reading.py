@@ -11,7 +11,7 @@ import pytest
 from lrd_jax import DecodeConfig, Draw, LowestEntropy, Margin, Mix, Refine, Stop, make_decode
 from lrd_jax.decoding.reading import by_chunks, chunk_of, read_forward, window_logits
 from lrd_jax.decoding.vocab import belief
-from lrd_jax.decoding.vocab.largest import LARGEST, argmax_by_chunks, largest
+from lrd_jax.decoding.vocab.largest import LARGEST, best_by_chunks, best_of_all, largest
 from lrd_jax.decoding.vocab.nucleus import (
     Nucleus,
     Within,
@@ -21,10 +21,13 @@ from lrd_jax.decoding.vocab.nucleus import (
     mean_of_nucleus,
 )
 from lrd_jax.models import CHECKPOINTS, Model
+from lrd_jax.models.maximum import maximum
 
 pytestmark = pytest.mark.slow  # a compile a row; the decodes read all of it too
 
 SIZES = [8193, 8320, 9000]  # a last chunk of one token, whole chunks, a broken one
+
+BEST = best_by_chunks, best_of_all
 
 
 def random_logits(kind, size, seed, rows=6):
@@ -43,13 +46,28 @@ def random_logits(kind, size, seed, rows=6):
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "impossible", "nan"])
 @pytest.mark.parametrize("size", [1, 40, 128, 129, *SIZES])
-def test_argmax_by_chunks(kind, size):
+def test_the_best_by_chunks(kind, size):
     for seed in range(3):
         logits = random_logits(kind, max(size, 8), seed)[:, :size]
-        got, want = argmax_by_chunks(logits), np.argmax(logits, axis=-1)
+        (most, got), (wanted, want) = (best(logits) for best in BEST)
         healthy = ~np.isnan(logits).any(axis=-1)
         np.testing.assert_array_equal(got[healthy], want[healthy])
+        np.testing.assert_array_equal(most[healthy], wanted[healthy])
         assert np.all((got >= 0) & (got < size))
+
+
+def test_a_gradient_through_the_best_by_chunks_is_that_of_all():
+    logits = random_logits("plain", 300, 0)
+    got, want = (jax.grad(lambda x, best=best: jnp.sum(best(x)[0] ** 2))(logits) for best in BEST)
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_maximum(dtype):
+    x = jnp.asarray([[1, 3, -2], [-np.inf, -5, -np.inf], [-np.inf] * 3, [2, np.inf, 7]], dtype)
+    np.testing.assert_array_equal(np.asarray(maximum(x), np.float32), [3, -5, -np.inf, np.inf])
+    assert maximum(jnp.zeros((2, 0, 4), dtype)).shape == (2, 0)
+    assert maximum(jnp.zeros((2, 0), dtype)).tolist() == [-np.inf] * 2
 
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "impossible"])

@@ -9,7 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.vocab.largest import argmax
+from lrd_jax.decoding.vocab.largest import best, top
 
 _EPS = float(jnp.finfo(jnp.float32).eps)
 
@@ -30,23 +30,23 @@ def read(logits: jax.Array, *, margin: bool = False, gap: bool = False) -> Belie
 
     Logits of -inf are impossible tokens. Rows with NaN or +inf give non-finite entropies.
     """
-    top = jnp.max(logits, axis=-1, keepdims=True)
-    weights = jnp.exp(logits - top)
+    most, token = best(logits)
+    below = logits - most[..., None]
+    weights = jnp.exp(below)
     z = jnp.sum(weights, axis=-1)
-    # H = log z - E[x - top]; an impossible token has weight 0 and must not meet its -inf.
-    mean = jnp.sum(jnp.where(weights > 0, weights * (logits - top), 0.0), axis=-1) / z
-    token = argmax(logits)
-    log_z = top[..., 0] + jnp.log(z)
+    # H = log z - E[x - most]; an impossible token has weight 0 and must not meet its -inf.
+    mean = jnp.sum(jnp.where(weights > 0, weights * below, 0.0), axis=-1) / z
+    log_z = most + jnp.log(z)
     belief = Belief(token=token, confidence=1.0 / z, entropy=jnp.log(z) - mean, log_z=log_z)
     if not (margin or gap):
         return belief
-    behind = _second(logits, token) - top[..., 0]
+    behind = _second(logits, token) - most
     return belief.replace(margin=(1.0 - jnp.exp(behind)) / z if margin else None, gap=-behind if gap else None)
 
 
 def _second(logits: jax.Array, token: jax.Array) -> jax.Array:
-    best = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == token[..., None]
-    return jnp.max(jnp.where(best, -jnp.inf, logits), axis=-1)
+    is_best = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == token[..., None]
+    return top(jnp.where(is_best, -jnp.inf, logits))
 
 
 def log_z(logits: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from lrd_jax.decoding.vocab.largest import FEW, LARGEST, largest
+from lrd_jax.decoding.vocab.largest import FEW, LARGEST, largest, top
 
 
 def nucleus_floor(p: jax.Array, top_p: jax.Array | float) -> jax.Array:
@@ -72,7 +72,7 @@ def floor_by_narrowing(p: jax.Array, top_p: jax.Array) -> jax.Array:
 
     # All tokens below (1 - top_p) / V together have less than the mass that the nucleus leaves out.
     low = jnp.broadcast_to(_bits((1.0 - top_p) / (2 * size)), p.shape[:-1])
-    high = _bits(jnp.minimum(jnp.nan_to_num(jnp.max(p, axis=-1), nan=1.0), 1.0)) + 1
+    high = _bits(jnp.minimum(jnp.nan_to_num(top(p), nan=1.0), 1.0)) + 1
     one, zero = jnp.ones(p.shape[:-1]), jnp.zeros(p.shape[:-1])
     bounds = jax.lax.while_loop(lambda b: jnp.any(is_open(*b)), narrow, (low, high, one, zero))
     low, high, _, mass_high = bounds
