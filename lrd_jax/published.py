@@ -132,7 +132,7 @@ def published(name: str, gen_length: int) -> tuple[DecodeConfig, int | None]:
       ValueError: nothing was published under that name; it says what was.
     """
     decoder, *between, benchmark = name.split("/")
-    checkpoint = "/".join(between) or USUAL
+    checkpoint = "/".join(between) if between else USUAL
     by_checkpoint = PUBLISHED.get(decoder, {})
     by_benchmark = by_checkpoint.get(checkpoint, {})
     for wanted, known in ((decoder, PUBLISHED), (checkpoint, by_checkpoint), (benchmark, by_benchmark)):

@@ -155,9 +155,12 @@ OWN_NUMBERS = {
 }
 
 
+THREE = [(case, 3) for case in OWN_NUMBERS]
+AS_MANY_AS_POSITIONS = [pytest.param(*one.values, 6, marks=one.marks) for one in some_always(OWN_NUMBERS, 5)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("rows", [3, 6])  # 6: as many rows as positions of the window
-@pytest.mark.parametrize("case", some_always(OWN_NUMBERS, 20))
+@pytest.mark.parametrize(("case", "rows"), [*THREE, *AS_MANY_AS_POSITIONS])
 def test_a_batch_of_mixed_numbers_equals_each_row_alone(checkpoint, case, rows):
     make, *numbers = OWN_NUMBERS[case]
     model, params = checkpoint(FAMILIES[len(case) % 2])

@@ -82,6 +82,7 @@ ROWS = {
             "published for dllm-cache, klass, wino, remix, prophet, not for 's",
         ),
         (f"{GENERATE} --preset wino/dream-7b-base/gsm8k", "published for llada-8b-instruct, not for 'dream-7b-base'"),
+        (f"{GENERATE} --preset wino//gsm8k", "published for llada-8b-instruct, not for ''"),
         (f"{GENERATE} --preset klass/mmlu", "published for gsm8k, math, humaneval, mbpp, not for 'mmlu'"),
         (f"{GENERATE} --preset wino/gsm8k --gen-length 16", "gen_length=16 must be a multiple of block_length=128"),
         (f"{GENERATE} --preset no.toml", "no.toml: there is no such preset file"),
