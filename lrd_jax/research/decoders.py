@@ -170,13 +170,15 @@ _FIELD_CACHES = {"dLLM-Cache": DLLMCache(), "Sparse-dLLM": SparseCache(), "dKV-C
 
 
 def kept_by_the_field(W: int) -> Decoders:
-    """The field's other caches in blocks of W positions, as published for LLaDA."""
+    """The field's other caches in blocks of W positions: as published for LLaDA, one token a step, with what they are
+    compared with there; and under faster decoders."""
     return {
-        f"{name}, blocks of {W}, {kept}": lambda G, name=name, cache=cache: _IN_BLOCKS[name](
-            G, block_length=W, cache=cache
+        f"{name}, blocks of {W}, {kept}": lambda G, make=make, cache=cache: make(G, block_length=W, cache=cache)
+        for name, make, caches in (
+            ("1 a step", DecodeConfig.llada, {"no cache": None, **_FIELD_CACHES}),
+            *((name, make, _FIELD_CACHES) for name, make in _IN_BLOCKS.items()),
         )
-        for name in _IN_BLOCKS
-        for kept, cache in _FIELD_CACHES.items()
+        for kept, cache in caches.items()
     }
 
 
