@@ -150,7 +150,7 @@ FRONTS: dict[str, Decoders] = {
         for gamma in (0.01, 0.1, 0.3, 1.0)
     },
     "sure and stable (KLASS)": {
-        f"KLASS, else {k} a step": lambda G, k=k: DecodeConfig(G, commit=KLASS(per_step=k)) for k in (4, 8)
+        f"KLASS, else {k} a step": lambda G, k=k: DecodeConfig(G, commit=KLASS(per_step=k)) for k in (1, 4, 8)
     },
     "far apart (DUS)": {"DUS": lambda G: DecodeConfig.dus(G)}
     | {f"DUS, blocks of {W}": lambda G, W=W: DecodeConfig.dus(G, block_length=W) for W in (8, 16, 32)},

@@ -22,7 +22,7 @@ FIELD: dict[str, Test] = {
     "Fast-dLLM: a threshold loses little (2505.22618)": free(("threshold 0.9", BASELINE), fewer=2),
     "Fast-dLLM: so do its caches": _kept("threshold 0.9", "prefix cache", "dual cache"),
     "EB-Sampler: 2 to 3 times fewer forwards, no loss (2505.24857)": free(("entropy bound 0.1", BASELINE), fewer=2),
-    "KLASS: up to 2.78x, and better than greedy (2511.05664)": better(("KLASS, else 4 a step", BASELINE)),
+    "KLASS: up to 2.78x, and better than greedy (2511.05664)": better(("KLASS, else 1 a step", BASELINE)),
     "DUS: better than confidence at as many forwards (2506.19037)": better(
         ("DUS, blocks of 16", "plain, 4 a step"), ("DUS", "plain, 8 a step")
     ),
