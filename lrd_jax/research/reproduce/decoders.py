@@ -93,19 +93,6 @@ ABLATION: Decoders = {name: make for group in ABLATION_GROUPS for name, make in 
 # Whose tokens are effective: the baseline's and LRD's, with and without its stop.
 EFFECTIVE: Decoders = {name: TABLE[name] for name in (BASELINE, "LRD, no stop", PAPER)}
 
-# Whose forwards are timed: the paper's comparison, and what belongs beside it.
-TIMED: Decoders = EFFECTIVE | {
-    name: BESIDE[name]
-    for name in (
-        "threshold 0.9",
-        "LRD, threshold 0.9 commits, guarded stop",
-        SHIPPED,
-        "threshold 0.9, blocks of 32, no cache",
-        "threshold 0.9, blocks of 32, dual cache",
-        "lrd, blocks of 32, dual cache",
-    )
-}
-
 # How the distance to the final output falls.
 COURSES: Decoders = {name: TABLE[name] for name in (BASELINE, "LRD, no stop")}
 
@@ -181,3 +168,30 @@ FRONTS: dict[str, Decoders] = {
     | pushed_thresholds(0.4, 0.7),
     "LRD, settled, then all": settled((0.1, 0.03, 0.01), (None, 0.95, 0.8, 0.6, 0.5, 0.4, 0.3)),
 }
+
+# Whose forwards are timed: the paper's comparison, what belongs beside it, and the field's other decoders.
+TIMED: Decoders = (
+    EFFECTIVE
+    | {
+        name: BESIDE[name]
+        for name in (
+            "threshold 0.9",
+            "LRD, threshold 0.9 commits, guarded stop",
+            SHIPPED,
+            "threshold 0.9, blocks of 32, no cache",
+            "threshold 0.9, blocks of 32, dual cache",
+            "lrd, blocks of 32, dual cache",
+        )
+    }
+    | {
+        name: of_all(FRONTS)[name]
+        for name in (
+            "KLASS, else 1 a step",
+            "DUS",
+            "WINO, threshold 0.9",
+            "ReMix, threshold 0.9",
+            "Prophet, answer from 0 on, 1 a step",
+            "DAEDAL, threshold 0.9",
+        )
+    }
+)
