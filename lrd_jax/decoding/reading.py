@@ -54,7 +54,7 @@ class Logits(flax.struct.PyTreeNode):
 
     now: jax.Array  # [B, w, V] float32, guided, impossible tokens at -inf
     before: jax.Array | None  # [B, w, V], those of the previous forward, where a divergence is measured
-    log_z: jax.Array  # [B, w] log of the softmax denominators of `before`
+    log_z: jax.Array | None  # [B, w] log of the softmax denominators of `before`; None where there is none
     wanted: jax.Array  # [B, w] bool, positions whose mixture is wanted; elsewhere it may be left meaningless
     keys: jax.Array | None  # [B, w] random keys for the tokens' draw
 
@@ -88,7 +88,7 @@ def read_forward(
     config: DecodeConfig,
     hidden: jax.Array,
     previous: jax.Array | None,
-    previous_log_z: jax.Array,
+    previous_log_z: jax.Array | None,
     wanted: jax.Array,
     keys: jax.Array | None,
 ) -> tuple[Reading, jax.Array | None]:
@@ -96,7 +96,7 @@ def read_forward(
 
     Args:
       hidden: `[B, R, E, D]` that hold the logits of the positions read.
-      previous: what was kept of the forward before, and its `Belief.log_z` `[B, R]`.
+      previous: what was kept of the forward before, and its `Belief.log_z` `[B, R]`, which may be None without it.
       wanted: bool `[B, R]`, see `Logits`.
       keys: `[B]` random keys for the tokens' draw, or None.
 

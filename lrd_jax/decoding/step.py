@@ -94,7 +94,7 @@ def _read(
         hidden = take_window(hidden, start, W)
     if config.reads_canvas:
         wanted = put_window(jnp.zeros_like(state.masked), wanted, start)
-    log_z = state.belief.log_z if state.log_z is None else state.log_z
+    log_z = state.log_z if config.reads_canvas else state.belief.log_z
     reading, previous = read_forward(model, params, config, hidden, state.previous, log_z, wanted, draw_keys)
     canvas = None
     if config.reads_canvas:

@@ -7,7 +7,8 @@ import pytest
 import twin
 from twin_model import TwinModel, softmax
 
-from lrd_jax import DecodeConfig, DualCache, LowestEntropy, Mix, PrefixCache, Refine, Stop, make_decode
+from lrd_jax import DAEDAL, DecodeConfig, DualCache, LowestEntropy, Mix, PrefixCache, Refine, Stop, make_decode
+from lrd_jax.decoding import reading
 from lrd_jax.decoding.setting import setting
 
 LENGTHS = (5, 3)  # of the prompts
@@ -64,6 +65,27 @@ def test_a_canvas_reads_as_the_slow_twin_reads_it(checkpoint, name, chunk):
         for field in ("token", "confidence", "entropy", "margin", "gap"):
             of_canvas = np.take_along_axis(getattr(seen.belief, field), inside, axis=1)
             np.testing.assert_array_equal(of_canvas, getattr(sight.belief, field)[row, :steps])
+
+
+WHOLE = {
+    "daedal": DecodeConfig(12, block_length=4, length=DAEDAL(initial=6, factor=3, eos_conf=0.05, low=0.2)),
+    "prophet": DecodeConfig.prophet(12, block_length=4, steps=12, answer_start=2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_canvas_is_read_alike_in_pieces(checkpoint, name, monkeypatch):
+    """By those that compare no beliefs and so keep none: of chunks of logits, and of what a core's cache holds."""
+    model, params = checkpoint("tiny-llada-gqa")
+    ids, mask = prompts(np.random.default_rng(2))
+    want = make_decode(model, WHOLE[name])(params, ids, mask)
+    chunked = make_decode(model, WHOLE[name].replace(logit_chunk=3))(params, ids, mask)
+    monkeypatch.setattr(reading, "CACHED_BYTES", 4 * len(ids) * model.config.vocab_size * 5)
+    cached = make_decode(model, WHOLE[name].replace(logit_chunk=12))(params, ids, mask)  # another program
+    for got in (chunked, cached):
+        np.testing.assert_array_equal(got.tokens, want.tokens)
+        np.testing.assert_array_equal(got.forwards, want.forwards)
 
 
 @pytest.mark.parametrize("cache", [PrefixCache(), DualCache(4)])
