@@ -68,7 +68,7 @@ def show(setting: Setting) -> Shown | None:
 def draw(setting: Setting) -> Figure:
     """One mark a cell, faint where its own kind beats it; a line a kind; grey behind, the front of all."""
     found = families(setting)
-    figure = Figure(figsize=(8, 5.6), layout="constrained")
+    figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots()
     everything = ahead([cell for cells in found.values() for cell in cells])
     x, y = _points(everything)
