@@ -54,7 +54,7 @@ class Logits(flax.struct.PyTreeNode):
 
     now: jax.Array  # [B, w, V] float32, guided, impossible tokens at -inf
     before: jax.Array | None  # [B, w, V], those of the previous forward, where a divergence is measured
-    log_z: jax.Array | None  # [B, w] log of the softmax denominators of `before`; None where there is none
+    log_z: Any  # [B, w] log of the softmax denominators of `before`; None where there is none
     wanted: jax.Array  # [B, w] bool, positions whose mixture is wanted; elsewhere it may be left meaningless
     keys: jax.Array | None  # [B, w] random keys for the tokens' draw
 
