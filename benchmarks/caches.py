@@ -17,33 +17,15 @@ import jax
 import numpy as np
 import tyro
 
-from lrd_jax import (
-    DecodeConfig,
-    DKVCache,
-    DKVGreedy,
-    DKVPrefill,
-    DLLMCache,
-    DualCache,
-    PrefixCache,
-    RandomOrder,
-    SparseCache,
-    make_decode,
-)
+from lrd_jax import DecodeConfig, make_decode
+from lrd_jax.decoding.text_form import changed
 from lrd_jax.models import Model
 from lrd_jax.research.timing.sizes import sized
 
 CACHES = {
-    "no cache": None,
-    "prefix": PrefixCache(),
-    "dual": DualCache(),
-    "dkv": DKVCache(),
-    "dkv-prefill": DKVPrefill(),
-    "dkv-greedy": DKVGreedy(),
-    "dllm": DLLMCache(),
-    "sparse": SparseCache(),
+    name: {"cache": name} for name in ("none", "prefix", "dual", "dkv", "dkv-prefill", "dkv-greedy", "dllm", "sparse")
 }
-
-ORDERS = {"dkv-greedy": {"commit": RandomOrder()}}  # that cache has to know what is committed next
+CACHES["dkv-greedy"]["commit"] = "random-order"  # that cache has to know what is committed next
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,9 +62,7 @@ def measure(options: Options, vocab: int) -> None:
     params = jax.block_until_ready(jax.jit(model.init)(jax.random.key(0)))
     prompt = np.random.default_rng(0).integers(0, vocab - 2, (options.batch, options.prompt_length))
     config = DecodeConfig(options.gen_length, block_length=options.block_length)
-    decodes = {
-        name: make_decode(model, config.replace(cache=cache, **ORDERS.get(name, {}))) for name, cache in CACHES.items()
-    }
+    decodes = {name: make_decode(model, changed(config, changes)) for name, changes in CACHES.items()}
     for decode in decodes.values():
         decode_seconds(decode, params, prompt, options)
     runs = {name: [] for name in decodes}

@@ -39,7 +39,7 @@ def best_of_all(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 def best_by_chunks(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`best` by way of the chunk that holds it."""
     chunks = _chunked(logits)
-    chunk = jnp.argmax(maximum(chunks), axis=-1)
+    chunk = jnp.argmax(top(chunks), axis=-1)
     inside = jnp.argmax(_take(chunks, chunk[..., None])[..., 0, :], axis=-1)
     token = (chunk * CHUNK + inside).astype(jnp.int32)
     return jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0], token
@@ -52,7 +52,7 @@ def largest(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     not defined.
     """
     chunks = _chunked(logits)
-    likely = jax.lax.top_k(maximum(chunks), LARGEST)[1]
+    likely = jax.lax.top_k(top(chunks), LARGEST)[1]
     candidates = _take(chunks, likely)
     values, where = jax.lax.top_k(candidates.reshape(*candidates.shape[:-2], FEW), LARGEST)
     return values, jnp.take_along_axis(likely, where // CHUNK, axis=-1) * CHUNK + where % CHUNK

@@ -170,28 +170,21 @@ FRONTS: dict[str, Decoders] = {
 }
 
 # Whose forwards are timed: the paper's comparison, what belongs beside it, and the field's other decoders.
-TIMED: Decoders = (
-    EFFECTIVE
-    | {
-        name: BESIDE[name]
-        for name in (
-            "threshold 0.9",
-            "LRD, threshold 0.9 commits, guarded stop",
-            SHIPPED,
-            "threshold 0.9, blocks of 32, no cache",
-            "threshold 0.9, blocks of 32, dual cache",
-            "lrd, blocks of 32, dual cache",
-        )
-    }
-    | {
-        name: of_all(FRONTS)[name]
-        for name in (
-            "KLASS, else 1 a step",
-            "DUS",
-            "WINO, threshold 0.9",
-            "ReMix, threshold 0.9",
-            "Prophet, answer from 0 on, 1 a step",
-            "DAEDAL, threshold 0.9",
-        )
-    }
-)
+_TO_TIME = of_all(FRONTS) | BESIDE
+TIMED: Decoders = EFFECTIVE | {
+    name: _TO_TIME[name]
+    for name in (
+        "threshold 0.9",
+        "LRD, threshold 0.9 commits, guarded stop",
+        SHIPPED,
+        "threshold 0.9, blocks of 32, no cache",
+        "threshold 0.9, blocks of 32, dual cache",
+        "lrd, blocks of 32, dual cache",
+        "KLASS, else 1 a step",
+        "DUS",
+        "WINO, threshold 0.9",
+        "ReMix, threshold 0.9",
+        "Prophet, answer from 0 on, 1 a step",
+        "DAEDAL, threshold 0.9",
+    )
+}
