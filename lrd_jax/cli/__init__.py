@@ -1,6 +1,5 @@
 """The command line. What a command takes and does is imported once Ctrl-C during an import is caught."""
 
-import _thread
 import contextlib
 import importlib
 import io
@@ -82,7 +81,7 @@ def _interrupts() -> Iterator[list[int]]:
     if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield seen
         return
-    again = threading.Timer(0, _thread.interrupt_main)
+    again = threading.Timer(0, _interrupt_main_thread)
 
     def interrupt(number, frame):
         nonlocal again
@@ -91,7 +90,7 @@ def _interrupts() -> Iterator[list[int]]:
         if import_began is _run.__code__:  # nothing is done yet that would have to be undone
             _end_interrupted()
         again.cancel()
-        again = threading.Timer(0.05, _thread.interrupt_main)
+        again = threading.Timer(0.05, _interrupt_main_thread)
         again.daemon = True
         again.start()
         if import_began is None and not _is_on_its_way(sys.exc_info()[1]):
@@ -103,6 +102,10 @@ def _interrupts() -> Iterator[list[int]]:
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         again.cancel()
+
+
+def _interrupt_main_thread() -> None:
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # a real signal: it wakes what waits in the kernel
 
 
 def _is_on_its_way(handled: BaseException | None) -> bool:

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -79,7 +78,7 @@ def test_a_dtype_that_is_asked_for_wins_and_float32_weights_stay_as_they_are(fol
 # What is printed.
 
 
-def test_help_imports_nothing_heavy_and_takes_less_than_a_second():
+def test_help_imports_nothing_heavy():
     code = (
         "import sys; from lrd_jax.cli import main\n"
         "try: main(['--help'])\n"
@@ -87,12 +86,9 @@ def test_help_imports_nothing_heavy_and_takes_less_than_a_second():
         "heavy = {'jax', 'numpy', 'flax', 'transformers', 'orbax', 'huggingface_hub'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.returncode == 0, result.stderr
     assert all(name in result.stdout for name in COMMANDS)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
