@@ -18,7 +18,7 @@ LIMIT = 300  # seconds; a pod that takes longer hangs
 
 def environment():
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "LRD_JAX_", "SLURM_"))}
-    flags = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    flags = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
     ours = {"LRD_JAX_HEARTBEAT_SECONDS": str(HEARTBEAT), "LRD_JAX_TIMEOUT_SECONDS": "120"}
     return {**kept, **flags, **ours, "PYTHONPATH": str(TESTS)}
 
