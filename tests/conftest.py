@@ -7,10 +7,12 @@ import jaxlib.version
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy: the twin's products are too small to share out
 # Tests compile far longer than they compute; this takes five sixths of it.
-FLAGS = ["--xla_backend_optimization_level=0"]
-if jaxlib.version.__version_info__ < (0, 11):  # later ones have no other emitters, and end at a flag they don't know
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0"
+    # Later ones have no other emitters, and end at a flag that they don't know.
+    + (" --xla_cpu_use_fusion_emitters=false" if jaxlib.version.__version_info__ < (0, 11) else "")
+)
 
 import goldens
 import jax
