@@ -105,7 +105,8 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 def _interrupt_main_thread() -> None:
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # a real signal: it wakes what waits in the kernel
+    """By a real signal, which wakes what waits in the kernel."""
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 def _is_on_its_way(handled: BaseException | None) -> bool:

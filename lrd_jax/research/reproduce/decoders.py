@@ -167,6 +167,10 @@ FRONTS: dict[str, Decoders] = {
     | unrefined_thresholds(0.15, 0.4, 0.7, 1.0)
     | pushed_thresholds(0.4, 0.7),
     "LRD, settled, then all": settled((0.1, 0.03, 0.01), (None, 0.95, 0.8, 0.6, 0.5, 0.4, 0.3)),
+    "LRD, settled, on a canvas that grows": {
+        f"{name}, DAEDAL": lambda G, make=make: make(G).replace(length=DecodeConfig.daedal(G).length)
+        for name, make in settled((0.1, 0.03, 0.01), (None, 0.8, 0.5)).items()
+    },
 }
 
 # Whose forwards are timed: the paper's comparison, what belongs beside it, and the field's other decoders.

@@ -27,6 +27,7 @@ _LOOKS: dict[str, tuple[str, str]] = {
     "LRD, guarded stop": ("#0072B2", "^"),
     "LRD, threshold commits": ("#0072B2", "*"),
     "LRD, settled, then all": ("#D55E00", "p"),
+    "LRD, settled, on a canvas that grows": ("#882255", "p"),
     YOURS: ("#882255", "h"),
 }
 
