@@ -2,8 +2,8 @@
 
 python docs/make_front.py docs/front/*.jsonl
 
-Decoders that feed beliefs back are compared with the best decoder that does not, of any model, at no more than 1.05
-times its forwards.
+Decoders that settle beliefs are compared with the best decoder that does not, of any model, at no more than 1.05 times
+its forwards, and the other way about. Then some of them by the number of steps of a problem, both seeds together.
 """
 
 import json
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from lrd_jax.research.markdown import table
 from lrd_jax.research.reproduce.front import ahead
-from lrd_jax.research.statistics import difference
+from lrd_jax.research.statistics import difference, wilson
 
 FED = "settled"
 LOOKS = {  # a model's decoders: whether they feed back, label, colour, marker
@@ -41,7 +41,7 @@ def draw(cells: list[dict], title: str, path: Path) -> None:
     axes = figure.subplots()
     for model, looks in LOOKS.items():
         for fed, label, colour, marker in looks:
-            kept = ahead([c for c in cells if c["model"] == model and feeds_back(c) == fed and c["forwards"] <= 5])
+            kept = ahead([c for c in cells if c["model"] == model and feeds_back(c) == fed and c["forwards"] <= 6])
             if not kept:
                 continue
             x, y = [c["forwards"] for c in kept], [100 * c["accuracy"] for c in kept]
@@ -61,21 +61,56 @@ def lines(cells: list[dict]) -> list[list[str]]:
     found = []
     for cell in ahead([c for c in cells if feeds_back(c)]):
         rivals = [c for c in hard if c["forwards"] <= 1.05 * cell["forwards"]]
-        if not rivals:
-            continue
-        best = max(rivals, key=lambda c: c["accuracy"])
-        more, low, high = (100 * d for d in difference(cell, best))
-        found.append(
-            [
-                cell["decoder"],
-                f"{cell['forwards']:.2f}",
-                f"{100 * cell['accuracy']:.1f}",
-                f"{best['decoder']}, {best['model']}",
-                f"{best['forwards']:.2f}",
-                f"{100 * best['accuracy']:.1f}",
-                f"{more:+.1f} ({low:+.1f} to {high:+.1f})",
-            ]
-        )
+        if rivals:
+            found.append(beside(cell, max(rivals, key=lambda c: c["accuracy"])))
+    return found
+
+
+def unreached(cells: list[dict]) -> list[list[str]]:
+    """A line for each decoder without feedback that is right more often than all that feed back and take no more."""
+    fed = [c for c in cells if feeds_back(c)]
+    found = []
+    for cell in sorted((c for c in cells if not feeds_back(c)), key=lambda c: c["forwards"]):
+        rivals = [c for c in fed if c["forwards"] <= 1.05 * cell["forwards"]]
+        best = max(rivals, key=lambda c: c["accuracy"], default=None)
+        if best is not None and best["accuracy"] < cell["accuracy"]:
+            found.append(beside(best, cell))
+    return found
+
+
+def beside(cell: dict, rival: dict) -> list[str]:
+    more, low, high = (100 * d for d in difference(cell, rival))
+    return [
+        cell["decoder"],
+        f"{cell['forwards']:.2f}",
+        f"{100 * cell['accuracy']:.1f}",
+        f"{rival['decoder']}, {rival['model']}",
+        f"{rival['forwards']:.2f}",
+        f"{100 * rival['accuracy']:.1f}",
+        f"{more:+.1f} ({low:+.1f} to {high:+.1f})",
+    ]
+
+
+# At equal forwards without and with feedback; and what more forwards reach.
+BY_STEPS = ("threshold 0.6", "settled below 0.03 or sure of 0.8", "threshold 0.9", "plain, 1 a step")
+
+
+def by_steps(cells: list[dict], model: str = "lrd-tiny-refined", canvas: int = 64) -> list[list[str]]:
+    """A line for each number of steps of each task: right answers in percent with their intervals."""
+    right: dict[str, dict[str, tuple[int, int]]] = {}
+    for cell in cells:
+        if (cell["model"], cell["canvas"]) == (model, canvas) and cell["decoder"] in BY_STEPS:
+            for grade, (got, asked) in cell["grades"].items():
+                before = right.setdefault(grade, {}).get(cell["decoder"], (0, 0))
+                right[grade][cell["decoder"]] = before[0] + got, before[1] + asked
+    found = []
+    for grade, of in right.items():
+        rates = [of[name] for name in BY_STEPS]
+        ends = [tuple(100 * end for end in wilson(got, asked)) for got, asked in rates]
+        cells_of = [
+            f"{100 * got / asked:.0f} ({a:.0f}-{b:.0f})" for (got, asked), (a, b) in zip(rates, ends, strict=True)
+        ]
+        found.append([f"{grade} ({rates[0][1]})", *cells_of])
     return found
 
 
@@ -89,8 +124,15 @@ def main(*files: str) -> None:
         count = min(cell["problems"] for cell in group)
         print(f"\n{' and '.join(tasks)}, canvas {canvas}, seed {seed}, {count:,} problems a decoder:\n")
         print(table(head, lines(group)))
+        if better := unreached(group):
+            print("\nWithout feedback, and right more often than any that settles and takes no more forwards:\n")
+            print(table(head, better))
         name = f"{'-'.join(tasks)}-{canvas}-seed-{seed}.png"
         draw(group, f"{' and '.join(tasks)}, canvas {canvas}, {count:,} problems a mark", Path(files[0]).parent / name)
+    print("\nwords and code by their steps, lrd-tiny-refined, canvas 64:\n")
+    print(
+        table(["task / steps (problems)", *BY_STEPS], by_steps([c for c in cells if c["tasks"] == ["words", "code"]]))
+    )
 
 
 if __name__ == "__main__":

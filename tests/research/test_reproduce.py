@@ -160,6 +160,14 @@ def test_the_cell_of_most_problems_speaks_and_the_newer_of_equals():
     assert settings([cell("d", tasks=["words"])], {}, ("m",), ("words", "code")) == []
 
 
+def test_problems_of_another_seed_are_not_in_the_same_table():
+    cells = [cell("d", 0.5), cell("d", 0.7, seed=2)]
+    for seed, accuracy in ((1, 0.5), (2, 0.7)):
+        (setting,) = settings(cells, {}, ("m",), ("words", "code"), seed=seed)
+        assert [got["accuracy"] for got in setting.present(["d"])] == [accuracy]
+    assert settings(cells, {}, ("m",), ("words", "code"), seed=3) == []
+
+
 def test_the_interval_of_a_difference_is_the_published_one():
     """Newcombe (1998), interval estimation for the difference, table II: 56 of 70 less 48 of 80, method 10."""
     a, b = cell("a", 56 / 70, 70), cell("b", 48 / 80, 80)
@@ -296,7 +304,7 @@ def test_bad_options_are_named(changes, words):
     ("options", "words"),
     [
         (["--tasks", "words,sums"], "name one or more of words, code"),
-        (["--redraw", "--what", "table1,front"], "holds no cell of lrd-tiny-soft on words, code"),
+        (["--redraw", "--what", "table1,front"], "holds no cell of lrd-tiny-soft on words, code of seed 1"),
         (["--model", "lrd-tiny", "absent"], "there is no model 'absent'"),
         (["--tasks", "gsm8k,gsm8k"], "tasks=gsm8k, gsm8k: name each once"),
         (["--tasks", "gsm8k,words"], "tasks=words: give them apart from humaneval, mbpp, gsm8k, math500"),

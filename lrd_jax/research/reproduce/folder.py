@@ -71,14 +71,16 @@ def settings(
     models: tuple[str, ...],
     tasks: tuple[str, ...],
     dtype: str | None = None,
+    seed: int = 1,
 ) -> list[Setting]:
-    """The cells of these models, tasks and dtype by model and canvas; not those of what a name meant once."""
+    """The cells of these models, tasks, dtype and seed by model and canvas; not those of what a name meant once."""
     mine = [
         cell
         for cell in cells
         if cell["model"] in models
         and tuple(cell.get("tasks", TASKS_BY_DEFAULT)) == tasks
         and cell.get("dtype") == dtype
+        and cell["seed"] == seed
         and _is_current(cell)
     ]
     out = []

@@ -27,7 +27,7 @@ _LOOKS: dict[str, tuple[str, str]] = {
     "LRD, guarded stop": ("#0072B2", "^"),
     "LRD, threshold commits": ("#0072B2", "*"),
     "LRD, settled, then all": ("#D55E00", "p"),
-    "LRD, settled, on a canvas that grows": ("#882255", "p"),
+    "LRD, settled, on a canvas that grows": ("#D55E00", "8"),
     YOURS: ("#882255", "h"),
 }
 

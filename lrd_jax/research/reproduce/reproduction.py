@@ -102,16 +102,16 @@ def draw(options: Reproduce) -> Path:
     """Writes the results as JSON, Markdown and pictures; returns the Markdown.
 
     Raises:
-      ValueError: no cell of these models and tasks.
+      ValueError: no cell of these models, tasks and seed.
     """
     from lrd_jax.research.reproduce.show import SHOWS  # matplotlib takes a while to import
 
     path = options.output / CELLS
     cells, times = cells_in(path).read().held.values(), times_of(options.output / TIMES)
-    found = settings(cells, times, options.model, options.tasks, options.dtype)
+    found = settings(cells, times, options.model, options.tasks, options.dtype, options.seed)
     if not found:
         raise Refused(
-            f"{path} holds no cell of {', '.join(options.model)} on {', '.join(options.tasks)}; "
+            f"{path} holds no cell of {', '.join(options.model)} on {', '.join(options.tasks)} of seed {options.seed}; "
             "run without --redraw, or bring some with --cells"
         )
     titles = {name: f"{name}: {EXHIBITS[name].title}" for name in options.what}
