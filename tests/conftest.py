@@ -10,7 +10,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before NumPy: the twin's products ar
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_backend_optimization_level=0"
-    # Later ones have no other emitters, and end at a flag that they don't know.
+    # 0.12 has no other emitters, and ends at a flag that it does not know.
     + (" --xla_cpu_use_fusion_emitters=false" if jaxlib.version.__version_info__ < (0, 11) else "")
 )
 
