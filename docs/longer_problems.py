@@ -5,11 +5,13 @@ python docs/longer_problems.py lrd-tiny-refined
 
 import sys
 
+import numpy as np
+
 import lrd_jax
 from lrd_jax import DecodeConfig
 from lrd_jax.research.analyze.domains import task_domains
-from lrd_jax.research.markdown import table
-from lrd_jax.research.statistics import wilson
+from lrd_jax.research.markdown import table, whole_percent
+from lrd_jax.research.statistics import share
 
 COUNT, SEED, CANVAS = 300, 1, 64
 DECODERS = {
@@ -29,10 +31,8 @@ def main(name: str) -> None:
         row = [domain.name]
         for config in DECODERS.values():
             answers = lrd_jax.Generator(loaded, config, batch=50).generate(domain.prompts)
-            right = sum(domain.right(i, answer.text) for i, answer in enumerate(answers))
-            low, high = wilson(right, COUNT)
-            forwards = sum(answer.forwards for answer in answers) / COUNT
-            row.append(f"{100 * right / COUNT:.0f} ({100 * low:.0f}-{100 * high:.0f}), {forwards:.1f}")
+            right = share(np.array([domain.right(i, answer.text) for i, answer in enumerate(answers)]))
+            row.append(f"{whole_percent(right)}, {np.mean([answer.forwards for answer in answers]):.1f}")
         rows.append(row)
     print(table(["problems", *DECODERS], rows))
 

@@ -10,11 +10,13 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from lrd_jax.research.markdown import table
+from lrd_jax.research.markdown import table, whole_percent
 from lrd_jax.research.reproduce.front import ahead
-from lrd_jax.research.statistics import difference, wilson
+from lrd_jax.research.reproduce.tables import points
+from lrd_jax.research.statistics import difference, share
 
 FED = "settled"
 LOOKS = {  # a model's decoders: whether they feed back, label, colour, marker
@@ -79,7 +81,7 @@ def unreached(cells: list[dict]) -> list[list[str]]:
 
 
 def beside(cell: dict, rival: dict) -> list[str]:
-    more, low, high = (100 * d for d in difference(cell, rival))
+    """A line of both cells and their difference."""
     return [
         cell["decoder"],
         f"{cell['forwards']:.2f}",
@@ -87,7 +89,7 @@ def beside(cell: dict, rival: dict) -> list[str]:
         f"{rival['decoder']}, {rival['model']}",
         f"{rival['forwards']:.2f}",
         f"{100 * rival['accuracy']:.1f}",
-        f"{more:+.1f} ({low:+.1f} to {high:+.1f})",
+        points(difference(cell, rival)),
     ]
 
 
@@ -95,23 +97,19 @@ def beside(cell: dict, rival: dict) -> list[str]:
 BY_STEPS = ("threshold 0.6", "settled below 0.03 or sure of 0.8", "threshold 0.9", "plain, 1 a step")
 
 
-def by_steps(cells: list[dict], model: str = "lrd-tiny-refined", canvas: int = 64) -> list[list[str]]:
+def by_steps(cells: list[dict]) -> list[list[str]]:
     """A line for each number of steps of each task: right answers in percent with their intervals."""
-    right: dict[str, dict[str, tuple[int, int]]] = {}
+    counts: dict[tuple[str, str], np.ndarray] = {}  # right answers and problems, by grade and decoder
     for cell in cells:
-        if (cell["model"], cell["canvas"]) == (model, canvas) and cell["decoder"] in BY_STEPS:
-            for grade, (got, asked) in cell["grades"].items():
-                before = right.setdefault(grade, {}).get(cell["decoder"], (0, 0))
-                right[grade][cell["decoder"]] = before[0] + got, before[1] + asked
-    found = []
-    for grade, of in right.items():
-        rates = [of[name] for name in BY_STEPS]
-        ends = [tuple(100 * end for end in wilson(got, asked)) for got, asked in rates]
-        cells_of = [
-            f"{100 * got / asked:.0f} ({a:.0f}-{b:.0f})" for (got, asked), (a, b) in zip(rates, ends, strict=True)
-        ]
-        found.append([f"{grade} ({rates[0][1]})", *cells_of])
-    return found
+        for grade, right_and_all in cell["grades"].items():
+            key = grade, cell["decoder"]
+            counts[key] = counts.get(key, 0) + np.array(right_and_all)
+    rates = {key: share(np.arange(count) < right) for key, (right, count) in counts.items()}
+    grades = dict.fromkeys(grade for grade, _ in rates)
+    return [
+        [f"{grade} ({rates[grade, BY_STEPS[0]]['of']})", *(whole_percent(rates[grade, name]) for name in BY_STEPS)]
+        for grade in grades
+    ]
 
 
 def main(*files: str) -> None:
@@ -130,9 +128,8 @@ def main(*files: str) -> None:
         name = f"{'-'.join(tasks)}-{canvas}-seed-{seed}.png"
         draw(group, f"{' and '.join(tasks)}, canvas {canvas}, {count:,} problems a mark", Path(files[0]).parent / name)
     print("\nwords and code by their steps, lrd-tiny-refined, canvas 64:\n")
-    print(
-        table(["task / steps (problems)", *BY_STEPS], by_steps([c for c in cells if c["tasks"] == ["words", "code"]]))
-    )
+    mine = [c for c in cells if (c["model"], c["canvas"], c["tasks"]) == ("lrd-tiny-refined", 64, ["words", "code"])]
+    print(table(["task / steps (problems)", *BY_STEPS], by_steps([c for c in mine if c["decoder"] in BY_STEPS])))
 
 
 if __name__ == "__main__":

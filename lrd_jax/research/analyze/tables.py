@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from lrd_jax.research.markdown import table
+from lrd_jax.research.markdown import table, whole_percent
 
 Data = dict[str, Any]
 
@@ -96,7 +96,7 @@ def _rule(cell: Data) -> str:
 
 
 def _percent(share: Data | None) -> str:
-    return "" if share is None else "{:.0f} ({:.0f}-{:.0f})".format(*(100 * share[k] for k in ("share", "low", "high")))
+    return "" if share is None else whole_percent(share)
 
 
 TABLES: dict[str, Callable[[Data], str]] = {"stops": stops, "trajectories": trajectories, "domains": domains}
