@@ -32,8 +32,19 @@ class Running:
     thread: threading.Thread
     client: httpx.Client
 
+    @property
+    def address(self):
+        return self.server.servers[0].sockets[0].getsockname()
+
     def post(self, path, body, **more):
         return self.client.post(path, json=body, **more)
+
+    def calm(self):
+        """Waits until whatever was sent to it has come in, and is answered or given up."""
+        httpx.get(f"{self.url}/health", timeout=60)  # a connection is taken after those before it
+        eventually(lambda: not self.server.server_state.tasks)
+        assert not self.app.pending
+        eventually(lambda: not self.desk.waiting and not self.desk.running)
 
     def end(self):
         self.server.should_exit = True

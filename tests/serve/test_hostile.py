@@ -52,10 +52,6 @@ def bodies(draw):
     return path, base | wrong | draw(st.just({}) | LRD.map(lambda own: {"lrd": own}))
 
 
-def is_free(desk):
-    return not desk.waiting and not desk.running
-
-
 def check_error(response):
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and "\n" not in error["message"]
@@ -96,7 +92,7 @@ def test_more_answers_than_may_wait_cost_nothing(server):
 
 def raw(server, data, wait=5.0):
     """What the server says to bytes."""
-    with socket.create_connection(address(server), timeout=wait) as connection:
+    with socket.create_connection(server.address, timeout=wait) as connection:
         connection.sendall(data)
         said = b""
         while b"\r\n\r\n" not in said:
@@ -105,10 +101,6 @@ def raw(server, data, wait=5.0):
                 break
             said += more
         return said
-
-
-def address(server):
-    return "127.0.0.1", int(server.url.rpartition(":")[2])
 
 
 BODY = json.dumps({"prompt": "Hi", "max_tokens": 2}).encode()
@@ -150,8 +142,8 @@ def test_heads_that_are_none(server, data, status):
 
 
 def test_a_head_that_does_not_come_ends_the_connection(server, monkeypatch):
-    monkeypatch.setattr("lrd_jax.serve.connection.HEAD_SECONDS", 0.3)
-    idle, slow, used = (socket.create_connection(address(server), timeout=10) for _ in range(3))
+    monkeypatch.setattr("lrd_jax.serve.connection.HEAD_SECONDS", 2.0)  # the good one has no longer
+    idle, slow, used = (socket.create_connection(server.address, timeout=10) for _ in range(3))
     slow.sendall(b"GET / HT")
     used.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert b"200" in used.recv(4096)
@@ -175,11 +167,11 @@ def test_a_reader_that_takes_nothing_is_given_up(desk, monkeypatch):
     body = json.dumps({**slow, "lrd": {"preset": "fast", "threshold": 1.0, "stream": "canvas"}}).encode()
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.connect(address(server))
+    connection.connect(server.address)
     gone = server.app._meter._gone._value.get()
     connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     eventually(lambda: server.app._meter._gone._value.get() == gone + 1)
-    eventually(lambda: is_free(desk) and not server.app.pending)
+    server.calm()
     connection.close()
     server.end()
 
@@ -190,7 +182,7 @@ def test_a_flood_of_cancels_leaves_every_slot_free(server):
 
     def flood():
         for place in range(40):
-            with socket.create_connection(address(server)) as connection:
+            with socket.create_connection(server.address) as connection:
                 if place % 2:  # a reset, not a farewell
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 connection.sendall(head + body[: len(body) if place % 3 else 10])
@@ -200,14 +192,14 @@ def test_a_flood_of_cancels_leaves_every_slot_free(server):
         thread.start()
     for thread in floods:
         thread.join(60)
-    eventually(lambda: is_free(server.desk) and not server.app.pending)
+    server.calm()
     assert server.post(TEXT, {"prompt": "Hi", "max_tokens": 2}).status_code == 200
 
 
 def test_requests_behind_one_another_in_one_connection(server):
     """Pipelined: the second is answered after the first, and what comes behind a body is no part of it."""
     one = POST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-    with socket.create_connection(address(server), timeout=20) as connection:
+    with socket.create_connection(server.address, timeout=20) as connection:
         connection.sendall(one + one + b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         said = b""
         while more := connection.recv(65536):

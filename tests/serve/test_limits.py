@@ -135,10 +135,9 @@ def test_a_dead_engine_fails_all_and_ends_the_server(loaded, monkeypatch):
 
 
 def test_a_slow_body_and_idle_connections_hold_nobody_up(server, monkeypatch):
-    monkeypatch.setattr("lrd_jax.serve.guard.BODY_SECONDS", 0.2)
-    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
-    idle = [socket.create_connection(address) for _ in range(50)]
-    slow = socket.create_connection(address)
+    monkeypatch.setattr("lrd_jax.serve.guard.BODY_SECONDS", 2.0)  # that of the quick one, too
+    idle = [socket.create_connection(server.address) for _ in range(50)]
+    slow = socket.create_connection(server.address)
     slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     assert server.post(TEXT, ASK).status_code == 200
     assert b" 408 " in slow.recv(4096)
