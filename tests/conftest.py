@@ -18,9 +18,16 @@ import goldens
 import jax
 import jax.numpy as jnp
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lrd_jax.convert.reader import read_hf
 from lrd_jax.models import Model
+
+# The same examples every time; `--hypothesis-profile other-examples` looks for what they miss.
+_UNTIMED = settings(database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("other-examples", _UNTIMED)
+settings.register_profile("same-examples", _UNTIMED, derandomize=True)
+settings.load_profile("same-examples")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_enable_compilation_cache", False)  # the command line's own would write to the user's folder

@@ -98,7 +98,7 @@ def test_templates(template, pieces):
     assert parse_holes(template) == pieces
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(st.lists(st.text(min_size=1) | st.integers(1, 99), max_size=6))
 def test_every_canvas_has_a_template(pieces):
     template = "".join(

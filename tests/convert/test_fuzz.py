@@ -6,25 +6,17 @@ import shutil
 import goldens
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from lrd_jax.convert import ConversionError
 from lrd_jax.convert.reader import open_source
-from lrd_jax.convert.safetensors_io import read_header
+from lrd_jax.convert.safetensors_io import DTYPES, read_header
 from lrd_jax.models import Model, ModelConfig
 
 pytestmark = pytest.mark.slow
-
-BOUNDED = settings(
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 TINY = {name: json.loads((goldens.GOLDEN / name / "config.json").read_text()) for name in ("tiny-llada", "tiny-dream")}
 
@@ -145,7 +137,7 @@ def damages(draw):
 
 
 @given(damages())
-@BOUNDED
+@settings(max_examples=150)
 def test_damaged_bytes_are_refused_or_read_as_the_format_says(tmp_path_factory, damage):
     flips, more = damage
     file = tmp_path_factory.getbasetemp() / "fuzz.safetensors"
@@ -160,14 +152,16 @@ def test_damaged_bytes_are_refused_or_read_as_the_format_says(tmp_path_factory, 
         ours = {
             name: entry.read_rows(slice(0, entry.shape[0] if entry.shape else 1))
             for name, entry in entries.items()
-            if entry.dtype in ("F32", "F16", "BF16")
+            if entry.dtype in DTYPES
         }
     except ConversionError:
         return
     try:
         theirs = load_file(file)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise AssertionError(f"the library refuses it: {error}") from error
+        if all(entry.dtype in DTYPES for entry in entries.values()):  # others are refused with what they are of
+            raise AssertionError(f"the library refuses it: {error}") from error
+        return
     for name, array in ours.items():
         assert array.tobytes() == theirs[name].tobytes(), name
 
@@ -188,7 +182,7 @@ ANYTHING = st.one_of(
 
 @pytest.mark.parametrize("name", TINY)
 @given(data=st.data())
-@BOUNDED
+@settings(max_examples=150)
 def test_any_value_of_any_field_is_refused_or_works(name, data):
     fields = data.draw(st.lists(st.sampled_from(sorted(TINY[name])), min_size=1, max_size=3, unique=True))
     hf = TINY[name] | {field: data.draw(ANYTHING, label=field) for field in fields}
@@ -204,7 +198,7 @@ def test_any_value_of_any_field_is_refused_or_works(name, data):
 
 @pytest.mark.parametrize("field", [field for field in ModelConfig.__dataclass_fields__])
 @given(value=ANYTHING)
-@settings(BOUNDED, max_examples=40)
+@settings(max_examples=40)
 def test_any_value_of_a_constructor_is_refused_or_works(field, value):
     fields = ModelConfig.from_hf(TINY["tiny-llada"]).to_json()
     config = ModelConfig.from_hf(TINY["tiny-llada"])

@@ -100,7 +100,7 @@ def same(one, other):
         np.testing.assert_array_equal(a, b)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(configs())
 def test_any_config_reads_back_from_json_and_toml(config):
     table = to_table(config)
@@ -108,7 +108,7 @@ def test_any_config_reads_back_from_json_and_toml(config):
     same(from_table(tomllib.loads(tomli_w.dumps(table))), config)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(configs(), configs())
 def test_any_config_is_a_change_of_any_other(config, other):
     same(changed(other, json.loads(json.dumps(difference(config, other))), texts=False), config)

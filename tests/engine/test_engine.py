@@ -205,15 +205,32 @@ def slow(loaded, **changes):
     return Engine(loaded, DecodeConfig.plain(64), **{"slots": 1, "prompt_length": 16, "every": 1, **changes})
 
 
+class Pause:
+    """A listener whose engine waits at the first update, for as long as the test looks at it."""
+
+    def __init__(self):
+        self._waits, self._goes_on = threading.Event(), threading.Event()
+
+    def __call__(self, update):
+        self._waits.set()
+        self._goes_on.wait(60)
+
+    def __enter__(self):
+        assert self._waits.wait(60)
+
+    def __exit__(self, *error):
+        self._goes_on.set()
+
+
 def test_a_cancelled_request_gives_what_is_settled_and_frees_its_slot(loaded):
     with slow(loaded) as engine:
-        seen = threading.Event()
-        running = engine.submit(Request(prompt="One."), listen=lambda update: seen.set())
+        pause = Pause()
+        running = engine.submit(Request(prompt="One."), listen=pause)
         waiting = engine.submit(Request(prompt="Two."))
         after = engine.submit(Request(prompt="One.", length=8))
-        assert seen.wait(60)
-        assert running.cancel()
-        assert waiting.cancel()
+        with pause:
+            assert running.cancel()
+            assert waiting.cancel()
         answer = running.result(60)
         assert (answer.stop_reason, answer.complete) == ("cancelled", False)
         assert 0 < answer.forwards < 64
@@ -233,13 +250,13 @@ def test_a_late_request_ends(loaded):
 
 def test_a_full_queue_refuses(loaded):
     with slow(loaded, queue=2) as engine:
-        seen = threading.Event()
-        engine.submit(Request(prompt="One."), listen=lambda update: seen.set())
-        assert seen.wait(60)
-        for _ in range(2):
-            engine.submit(Request(prompt="Two.", length=1))
-        with pytest.raises(Refused, match="queue is full: 1 requests run in 1 slots and 2 wait"):
-            engine.submit(Request(prompt="Three."))
+        pause = Pause()
+        engine.submit(Request(prompt="One."), listen=pause)
+        with pause:
+            for _ in range(2):
+                engine.submit(Request(prompt="Two.", length=1))
+            with pytest.raises(Refused, match="queue is full: 1 requests run in 1 slots and 2 wait"):
+                engine.submit(Request(prompt="Three."))
 
 
 def test_closing_answers_all_or_cancels_all(loaded):
@@ -250,7 +267,10 @@ def test_closing_answers_all_or_cancels_all(loaded):
         engine.submit(Request(prompt="One."))
     engine.close()
     with slow(loaded) as engine:
-        handles = [engine.submit(Request(prompt="One.")) for _ in range(3)]
+        pause = Pause()
+        handles = [engine.submit(Request(prompt="One."), listen=pause) for _ in range(3)]
+        with pause:
+            engine.stop(drain=False)
         engine.close(drain=False)
     assert [handle.result(0).stop_reason for handle in handles] == ["cancelled"] * 3
 

@@ -26,7 +26,6 @@ from lrd_jax.presets import preset
 from lrd_jax.research.sandbox import Limits
 from lrd_jax.train.config import TrainConfig
 
-BOUNDED = settings(derandomize=True, database=None, deadline=None, max_examples=100)
 ROOT = Path(__file__).parents[2]
 
 load_parts()
@@ -74,7 +73,6 @@ def test_every_field_of_every_setting(cls):
     if not fields:
         return
 
-    @BOUNDED
     @given(st.dictionaries(st.sampled_from(sorted(fields)), ANYTHING, min_size=1, max_size=2))
     def check(values):
         required = {"gen_length": 8} if cls is DecodeConfig else {}
@@ -104,7 +102,6 @@ def test_every_change_of_a_preset(name):
     from lrd_jax.decoding.text_form import all_fields
     from lrd_jax.presets import SHORT_NAMES
 
-    @BOUNDED
     @given(st.dictionaries(st.sampled_from([*all_fields(), *SHORT_NAMES]), ANYTHING, min_size=1, max_size=2), PLAIN)
     def check(changes, length):
         changes.pop("gen_length", None)
@@ -133,7 +130,7 @@ def test_every_argument_of_a_generator(talker, monkeypatch):
     arguments = ("seed", "keys", "stop", "chat", "canvases")
     prompts = st.one_of(ANYTHING, st.just(["hi"]), st.lists(ANYTHING, max_size=2))
 
-    @settings(BOUNDED, max_examples=500)
+    @settings(max_examples=500)
     @given(st.sampled_from(sorted(configs)), prompts, st.dictionaries(st.sampled_from(arguments), ANYTHING, max_size=2))
     def check(config, prompts, asked):
         generator = lrd_jax.Generator(talker, configs[config])
@@ -146,7 +143,7 @@ def test_every_argument_of_a_generator(talker, monkeypatch):
     check()
 
 
-@settings(BOUNDED, max_examples=60)
+@settings(max_examples=60)
 @given(ANYTHING, ANYTHING, ANYTHING)
 def test_every_argument_of_the_constructors_around_a_decode(loaded, config, batch):
     assert accepted(lambda: lrd_jax.Generator(loaded, config)) is None
@@ -155,7 +152,7 @@ def test_every_argument_of_the_constructors_around_a_decode(loaded, config, batc
     accepted(lambda: lrd_jax.make_mesh(devices=batch))
 
 
-@settings(BOUNDED, max_examples=100)
+@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from([field.name for field in dataclasses.fields(Limits)]), ANYTHING, max_size=2))
 def test_every_limit_of_a_sandbox(values):
     made = accepted(lambda: Limits(**values))
@@ -217,7 +214,7 @@ def test_every_field_of_a_recipe():
     whole["optimizer"] = {"weight_decay": 0.1, "b2": 0.98, "clip_norm": 1.0, "restarts": [], **whole["optimizer"]}
     assert accepted(lambda: toml.read(TrainConfig, tomli_w.dumps(whole))) is not None
 
-    @settings(BOUNDED, max_examples=400)
+    @settings(max_examples=400)
     @given(st.sampled_from(list(places(whole))), TOML_VALUES)
     def check(at, value):
         made = accepted(lambda: toml.read(TrainConfig, tomli_w.dumps(put(whole, at, value))))
@@ -231,7 +228,7 @@ def test_every_field_of_a_preset_file(tmp_path):
     del whole["decoder"]["gen_length"]
     file = tmp_path / "p.toml"
 
-    @settings(BOUNDED, max_examples=300)
+    @settings(max_examples=300)
     @given(st.sampled_from(list(places(whole))), TOML_VALUES)
     def check(at, value):
         toml.write(file, put(whole, at, value))
@@ -258,7 +255,7 @@ def test_every_option_of_every_command(command, capsys):
         field.name.replace("_", "-") for field in dataclasses.fields(COMMANDS[command]) if field.name != "changes"
     ]
 
-    @settings(BOUNDED, max_examples=50)
+    @settings(max_examples=50)
     @given(st.lists(st.tuples(st.sampled_from(options), WORDS), min_size=1, max_size=2))
     def check(pairs):
         args = [word for name, value in pairs for word in (f"--{name}", value)]
@@ -278,7 +275,6 @@ def test_every_field_of_the_options(command):
     paths = dict.fromkeys(("data", "output", "dest", "checkpoint", "config", "input", "out"), Path("no"))
     given_always = {"model": "no", "source": "no", **paths}
 
-    @BOUNDED
     @given(st.dictionaries(st.sampled_from(names), ANYTHING, min_size=1, max_size=2))
     def check(values):
         made = accepted(lambda: cls(**{**{k: v for k, v in given_always.items() if k in required}, **values}))

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import serving
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import eventually, started
 
@@ -57,7 +57,7 @@ def check_error(response):
     assert set(error) == {"message", "type", "param", "code"} and "\n" not in error["message"]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=120)
 @given(bodies())
 def test_anything_in_any_field_is_answered_or_refused(server, asked):
     path, body = asked
