@@ -3,13 +3,11 @@
 import os
 import socket
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from lrd_jax.cli import INCOMPLETE
 from lrd_jax.errors import Refused
 from lrd_jax.serve.options import KEY_VARIABLE, Serve, check_reach
 
@@ -50,8 +48,7 @@ def _serve(options: Serve, key: str | None, listening: socket.socket) -> int:
 
     Server(app, drain_seconds=options.drain_seconds, ready=say_ready).run(sockets=[listening])
     if app.failure is not None:
-        traceback.print_exception(app.failure)
-        return INCOMPLETE
+        raise app.failure
     desk.close(drain=False)
     return 0
 
