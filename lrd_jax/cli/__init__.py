@@ -37,8 +37,8 @@ def main(args: Sequence[str] | None = None) -> int:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or seen:  # some libraries make another error of it
                 _end_interrupted()
-            if isinstance(error, BrokenPipeError):  # who read our output has left; the flush at exit must not complain
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_unwritten()
+            if isinstance(error, BrokenPipeError):  # who read our output has left
                 return INCOMPLETE
             if not isinstance(error, SystemExit):
                 from lrd_jax.cli.pod import leave
@@ -194,6 +194,15 @@ def _open_streams() -> None:
         sys.__stderr__ = sys.stderr
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
+
+
+def _drop_unwritten() -> None:
+    """Standard output that takes no more must not complain once more when the process ends."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Unheard(io.FileIO):
