@@ -176,7 +176,7 @@ def run_empty(static: tuple[Denoiser, Layout], params, numbers: jax.Array, confi
         canvas=None,
     )
     state = init_state(model, params, with_numbers(config, numbers), request)
-    state = state.replace(reason=jnp.full(B, StopReason.FINISHED, jnp.int32))
+    state = state.replace(reason=jnp.array([StopReason.FINISHED] * B, jnp.int32))  # of no weak type, as rounds give it
     return _laid_out(config, Slots(state=state, numbers=numbers, seen=_nothing_seen(B, G)))
 
 

@@ -11,7 +11,7 @@ from byte_model import write_byte_model
 
 from lrd_jax import DecodeConfig, DKVCache, Draw, DualCache, Generator, SparseCache, load
 from lrd_jax.engine import Engine, Engines, Request
-from lrd_jax.engine.rows import ModelRows, run_round
+from lrd_jax.engine.rows import ModelRows, run_insert, run_round
 from lrd_jax.errors import Refused
 
 pytestmark = pytest.mark.slow
@@ -58,14 +58,14 @@ def test_a_round_computes_no_more_prompt_than_its_rows_need(loaded, cache, monke
     with Engine(loaded, config, slots=2, prompt_length=(64, 8, 16)) as engine:
         assert (engine.prompt_lengths, engine.prompt_length) == ((8, 16, 64), 64)
         monkeypatch.setattr(ModelRows, "advance", spied)
-        compiled = run_round.cache_size()
+        compiled = run_insert.cache_size(), run_round.cache_size()
         answers = [engine.submit(Request(prompt=prompt)).result(60) for prompt in prompts]
         assert list(dict.fromkeys(computed)) == [64, 16, 8]
         computed.clear()
         handles = [engine.submit(Request(prompt=prompt)) for prompt in reversed(prompts)]
         answers += [handle.result(60) for handle in reversed(handles)]
         assert computed[0] == 8 and 64 in computed
-        assert run_round.cache_size() == compiled
+        assert (run_insert.cache_size(), run_round.cache_size()) == compiled
     wanted = [timeless(answer) for answer in Generator(loaded, config).generate(prompts)]
     for index, answer in enumerate(answers):
         assert timeless(answer) == wanted[index % len(prompts)]
