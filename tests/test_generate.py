@@ -233,7 +233,26 @@ def test_text_comes_as_early_as_it_can(loaded):
     for place in range(len(tokens)):
         masked[place] = False
         pieces.append(settled.more(tokens, masked))
-    assert pieces == ["a", "b", "", "", "", "🙂", " ", "", "", "", "stoc", "k"]
+    assert pieces == ["a", "b", "", "", "", "🙂", "", "", "", "", " stoc", "k"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pieces_are_the_whole_where_a_decoder_takes_space_back(seed):
+    """The models' in the box: before a bracket, a colon, a comma."""
+    boxed, rng = load("lrd-tiny"), np.random.default_rng(seed)
+    tokenizer, end_ids = boxed.tokenizer, boxed.config.end_ids
+    known = [i for i in range(boxed.config.vocab_size) if i not in (boxed.config.mask_id, *end_ids)]
+    near = [i for i in known if set(tokenizer.decode([i])) & set("()[]:,#\n ")]
+    for stops in ((), (")",), ("]\n",)):
+        for _ in range(30):
+            tokens = rng.choice(near if rng.random() < 0.8 else known, size=6)
+            (whole,) = decode_text(tokenizer, tokens[None], boxed.config)
+            whole = whole[: first_stop(whole, stops)[0]]
+            settled, said = SettledText(tokenizer, end_ids, stops), ""
+            for count in range(1, 7):
+                said += settled.more(tokens, np.arange(6) >= count)
+                assert whole.startswith(said)
+            assert said + settled.rest(whole) == whole
 
 
 # Conversations.

@@ -54,7 +54,8 @@ def tokens_of(tokenizer: "Tokenizer", tokens: Sequence[int], length: int) -> int
 class SettledText:
     """The text of one answer while its canvas settles: only what no later token can change, piece by piece.
 
-    Held back is what could still grow: bytes that are no whole character yet, and the beginning of a stop string.
+    Held back is what could still change: bytes that are no whole character yet, the beginning of a stop string, and
+    space at the end, which some decoders take back before a bracket or a comma.
     """
 
     def __init__(self, tokenizer: "Tokenizer", end_ids: Sequence[int], stops: Sequence[str] = ()):
@@ -75,7 +76,7 @@ class SettledText:
         (text,) = self._texts(tokens[None, :settled])
         text = text.rstrip(_BROKEN)
         end, _ = first_stop(text, self._stops)
-        return self._say(text[: min(end, _stop_may_begin(text, self._stops))])
+        return self._say(text[: min(end, _stop_may_begin(text, self._stops))].rstrip())
 
     def rest(self, text: str) -> str:
         """What was held back of the whole text."""

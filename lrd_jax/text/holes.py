@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lrd_jax.text.tokenizer import Tokenizer
 
 Piece = str | int  # a given text, or a hole of so many positions
-_MOST = 2**20  # positions of a hole; no canvas has more
+_MOST = 2**20  # open positions; no canvas has more
 _HOLE = re.compile(r"\{\{|\}\}|\{(\d+)\}|[{}]")
 
 
@@ -63,6 +63,8 @@ def encode_holes(tokenizer: "Tokenizer", pieces: Sequence[Piece], name: str) -> 
             raise Refused(
                 f"{name} holds {piece!r:.80}: texts and numbers of open positions, from 1 to {_MOST}, were wanted"
             )
+        if len(ids) > _MOST:
+            raise Refused(f"{name} has more than {_MOST} positions, too many for any")
     if -1 not in ids:
         raise Refused(f"{name} has no hole: nothing is left to generate")
     return np.array(ids, np.int32)
