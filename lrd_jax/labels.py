@@ -1,6 +1,6 @@
 """Given answers scored by one forward: how much a model believes in each of them, before it commits anything.
 
-Axes: P prompt, G canvas, V vocab, N labels, L tokens of the longest.
+Axes: P prompt, G canvas, V vocab, N labels (as many as there may be), L tokens of the longest.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from lrd_jax.decoding.vocab.sampling import suppress
 from lrd_jax.errors import Refused
 from lrd_jax.generate import Generator, Prompt
 from lrd_jax.models import positions_of
-from lrd_jax.text import Piece, check_text, left_pad, pad_to_bucket
+from lrd_jax.text import Piece, UnknownWords, check_text, left_pad, pad_to_bucket, token_ids, unknown_words
 
 _MOST = 1024
 
@@ -63,11 +63,55 @@ def score_labels(
       chat: put a text into the model's chat template.
 
     Raises:
-      Refused: no labels, two that are equal, one that does not fit; and what `Generator.encode` and `encode_canvas`
-        refuse.
+      Refused: no labels, two that are equal, one that does not fit or that the model does not know; and what
+        `Generator.encode` and `encode_canvas` refuse.
     """
+    return scoring(generator, prompt, labels, canvas=canvas, length=length, chat=chat).run()
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """Labels that can be scored.
+
+    Attributes:
+      labels: their texts.
+      ends: of each, the place of the end token behind it that counts; None where none does.
+      prompt_tokens: of the prompt.
+      arguments: of `_scores`.
+    """
+
+    labels: tuple[str, ...]
+    ends: tuple[int | None, ...]
+    prompt_tokens: int
+    arguments: tuple[Any, ...]
+
+    def compile(self) -> None:
+        """What the first `run` of its shapes does; here the device may do other work meanwhile."""
+        _scores.lower(*self.arguments).compile()
+
+    def run(self) -> list[Label]:
+        """One forward."""
+        scores, ends = jax.device_get(_scores(*self.arguments))
+        nats = [
+            float(score) + (0.0 if end is None else float(ends[end]))
+            for score, end in zip(scores, self.ends, strict=False)
+        ]
+        total = float(np.logaddexp.reduce(nats))
+        return [Label(text, x, math.exp(x - total)) for text, x in zip(self.labels, nats, strict=True)]
+
+
+def scoring(
+    generator: Generator,
+    prompt: Prompt | Sequence[int],
+    labels: Sequence[str],
+    *,
+    canvas: Sequence[Piece] | None = None,
+    length: int | None = None,
+    chat: bool = False,
+) -> Scoring:
+    """What `score_labels` is about to do, checked; arguments and errors are its."""
     tokenizer, special = generator.tokenizer, generator.loaded.config
-    rows = [_ids(tokenizer, label) for label in _checked(labels)]
+    rows = [_ids(generator, label) for label in _checked(labels)]
     if canvas is None:
         length = generator.config.gen_length if length is None else length
         if not 1 <= length <= generator.config.gen_length:
@@ -80,31 +124,46 @@ def score_labels(
         start, hole = _hole(given)
         if wrong := [(text, len(row)) for text, row in zip(labels, rows, strict=True) if len(row) != hole]:
             raise Refused(f"label {wrong[0][0]!r:.80} has {wrong[0][1]} tokens, and the hole {hole} positions")
-    is_ids = not isinstance(prompt, str) and all(isinstance(i, int) for i in prompt)
-    ids = [int(i) for i in prompt] if is_ids else generator.encode(prompt, chat=chat)  # pyright: ignore
-    width = 1 << max(0, max(map(len, rows)) - 1).bit_length()
-    table = np.full((1 << (len(rows) - 1).bit_length(), width), -1, np.int32)
+    ids = token_ids(prompt, special.vocab_size)
+    if ids is None:
+        ids = generator.encode(prompt, chat=chat)  # pyright: ignore[reportArgumentType]
+    elif len(ids) > generator.room:
+        raise Refused(f"the prompt has {len(ids)} tokens, more than the {generator.room} that the context leaves")
+    # Of few shapes, so that few are compiled: the canvas and the labels' tokens by powers of two, the labels to all.
+    count, width = len(given), _power_of_two(max(map(len, rows)))
+    table = np.full((_MOST, width), -1, np.int32)
     for place, row in enumerate(rows):
         table[place, : len(row)] = row
-    shown, mask = pad_to_bucket(*left_pad([ids], tokenizer.pad_token_id), special.max_length - len(given))
-    places = np.minimum(start + np.arange(width + 1), len(given) - 1).astype(np.int32)
-    loaded = generator.loaded
-    scores, ends = jax.device_get(_scores(loaded.model, loaded.params, shown, mask, given, places, table))
-    nats = []
-    for score, row in zip(scores, rows, strict=False):
-        is_ended = canvas is None and len(row) < len(given)
-        nats.append(float(score) + (float(ends[len(row)]) if is_ended else 0.0))
-    total = float(np.logaddexp.reduce(nats))
-    return [Label(text, x, math.exp(x - total)) for text, x in zip(labels, nats, strict=True)]
+    padded = np.full(min(_power_of_two(count), generator.config.gen_length), -1, np.int32)
+    padded[:count] = given
+    shown, mask = pad_to_bucket(*left_pad([ids], tokenizer.pad_token_id), special.max_length - len(padded))
+    places = np.minimum(start + np.arange(width + 1), count - 1).astype(np.int32)
+    return Scoring(
+        labels=tuple(labels),
+        ends=tuple(len(row) if canvas is None and len(row) < count else None for row in rows),
+        prompt_tokens=len(ids),
+        arguments=(
+            generator.loaded.model,
+            generator.loaded.params,
+            shown,
+            mask,
+            padded,
+            np.int32(count),
+            places,
+            table,
+        ),
+    )
 
 
 @PlatformJit
-def _scores(model, params: Any, prompt: jax.Array, mask: jax.Array, given: jax.Array, places: jax.Array, table):
-    """Sums of the log-probabilities of labels `[N, L]`, -1 where one has ended, at places `[L + 1]` of the canvas; and
-    those of any end token at each place."""
-    P = prompt.shape[1]
+def _scores(
+    model, params: Any, prompt: jax.Array, mask: jax.Array, given: jax.Array, count: jax.Array, places: jax.Array, table
+):
+    """Sums of the log-probabilities of labels `[N, L]`, -1 where one has ended, at places `[L + 1]` of a canvas whose
+    first `count` positions are there; and those of any end token at each place."""
+    P, G = prompt.shape[1], len(given)
     tokens = jnp.where(given < 0, model.config.mask_id, given)
-    visible = jnp.concatenate([mask, jnp.ones((1, len(tokens)), bool)], axis=1)
+    visible = jnp.concatenate([mask, (jnp.arange(G) < count)[None]], axis=1)
     embeddings = model.embed(params, jnp.concatenate([prompt, tokens[None]], axis=1))
     hidden = model.hidden(params, embeddings, positions_of(visible), visible)
     logits = model.logits(params, hidden[:, P + places - lead_of(model.config.alignment)])[0]
@@ -112,6 +171,11 @@ def _scores(model, params: Any, prompt: jax.Array, mask: jax.Array, given: jax.A
     each = logprobs[jnp.arange(table.shape[1]), jnp.maximum(table, 0)]
     ends = jax.nn.logsumexp(logprobs[:, jnp.asarray(model.config.end_ids)], axis=-1)
     return jnp.sum(jnp.where(table < 0, 0.0, each), axis=1), ends
+
+
+def _power_of_two(count: int) -> int:
+    """The least that is not below."""
+    return 1 << (count - 1).bit_length()
 
 
 def _checked(labels: Any) -> Sequence[str]:
@@ -126,11 +190,15 @@ def _checked(labels: Any) -> Sequence[str]:
     return labels
 
 
-def _ids(tokenizer, label: str) -> list[int]:
+def _ids(generator: Generator, label: str) -> list[int]:
     check_text(label, "a label")
-    ids = tokenizer(label, add_special_tokens=False)["input_ids"]
+    if words := unknown_words(generator.tokenizer, label):
+        raise UnknownWords(words, f"label {label!r:.80}")
+    ids = generator.tokenizer(label, add_special_tokens=False)["input_ids"]
     if not ids:
         raise Refused(f"label {label!r} is empty: the tokenizer makes no token of it")
+    if generator.loaded.config.mask_id in ids:
+        raise Refused(f"label {label!r:.80} holds the mask token, which is no answer")
     return ids
 
 

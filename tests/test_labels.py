@@ -8,7 +8,7 @@ from byte_model import write_byte_model
 
 from lrd_jax import DecodeConfig, Generator, load
 from lrd_jax.errors import Refused
-from lrd_jax.labels import score_labels
+from lrd_jax.labels import _scores, score_labels
 from lrd_jax.models import positions_of
 
 
@@ -72,8 +72,28 @@ def test_a_hole_is_filled(generator):
         (["abc"], {"canvas": ["x", 2]}, "label 'abc' has 3 tokens, and the hole 2 positions"),
         (["a"], {"canvas": [1, "x", 1]}, "the canvas has 2 holes"),
         (["a"], {"canvas": ["x"]}, "has no hole"),
+        (["a"], {"canvas": [2**20, 2**20, "x"]}, "has more than 1048576 positions"),
+        (["<|mdm_mask|>"], {}, "holds the mask token"),
+        (["a"], {"prompt": [2**40]}, "holds id 1099511627776 at 0, outside the vocabulary of 259"),
+        (["a"], {"prompt": [5] * 121}, "has 121 tokens, more than the 120 that the context leaves"),
     ],
 )
 def test_what_is_refused(generator, labels, more, words):
     with pytest.raises(Refused, match=words):
-        score_labels(generator, "Q", labels, **more)
+        score_labels(generator, **{"prompt": "Q", "labels": labels, **more})
+
+
+def test_a_word_that_the_model_does_not_know_is_refused():
+    words = Generator(load("lrd-tiny"), DecodeConfig.lrd(8))
+    with pytest.raises(Refused, match="does not know 'zebra' in label 'zebra'"):
+        score_labels(words, "Tom has 14 apples. How many are left?", ["8", "zebra"])
+
+
+@pytest.mark.slow
+def test_few_shapes_are_compiled(generator):
+    """Whatever the canvas, the labels and the prompt: each of these is padded."""
+    score_labels(generator, "Q", ["abc"], length=5)
+    compiled = _scores.cache_size()
+    score_labels(generator, "Yes or no?", [*"abcdefgh", "wxyz"], length=8)
+    score_labels(generator, "?", ["abc", "abd"], canvas=["xy", 3, "z"])
+    assert _scores.cache_size() == compiled

@@ -36,9 +36,14 @@ def run(options: Serve) -> int:
 def _serve(options: Serve, key: str | None, listening: socket.socket) -> int:
     from lrd_jax.serve.app import App
     from lrd_jax.serve.guard import Guard
-    from lrd_jax.serve.server import Server
+    from lrd_jax.serve.server import Server, listens
 
     desk = _desk(options)
+    try:
+        listens(listening)
+    except Refused:
+        desk.close(drain=False)
+        raise
     app = App(desk, Guard(key, options.host, max_body=options.max_body, is_open=options.open))
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -4,15 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.request import check_own_length
 from lrd_jax.engine.numbers import changed_numbers
 from lrd_jax.engine.plan import Work
 from lrd_jax.errors import Refused
 from lrd_jax.generate import Generator, check_stop
-from lrd_jax.text import Message, Piece
+from lrd_jax.text import Message, Piece, token_ids
 
 _LONGEST = 10**9  # seconds: clocks and locks take no more
 
@@ -62,7 +60,9 @@ def checked(request: Any, generator: Generator, prompt_length: int, length: int)
     """
     if not isinstance(request, Request):
         raise Refused(f"request must be an lrd_jax.engine.Request, got a {type(request).__name__}")
-    prompt = _ids(request.prompt, generator)
+    asked: Any = request.prompt
+    ids = token_ids(asked, generator.loaded.config.vocab_size)
+    prompt = generator.encode(asked) if ids is None else ids
     if len(prompt) > prompt_length:
         raise Refused(
             f"the prompt has {len(prompt)} tokens, more than prompt_length={prompt_length} of the engine: "
@@ -79,20 +79,6 @@ def checked(request: Any, generator: Generator, prompt_length: int, length: int)
         )
     numbers = changed_numbers(generator.config, request.numbers)
     return Checked(Work(prompt, length, given, request.seed, numbers), check_stop(request.stop), request.deadline)
-
-
-def _ids(prompt: Any, generator: Generator) -> list[int]:
-    if isinstance(prompt, np.ndarray):
-        prompt = prompt.tolist()
-    is_list = isinstance(prompt, Sequence) and not isinstance(prompt, str | bytes) and len(prompt) > 0
-    ids = [i for i in prompt if isinstance(i, int | np.integer) and not isinstance(i, bool)] if is_list else []
-    if not ids or len(ids) < len(prompt):
-        return generator.encode(prompt)
-    vocab_size = generator.loaded.config.vocab_size
-    for place, i in enumerate(ids):
-        if not 0 <= i < vocab_size:
-            raise Refused(f"the prompt holds id {i} at {place}, outside the vocabulary of {vocab_size}")
-    return [int(i) for i in ids]
 
 
 def _length(asked: Any, config: DecodeConfig, default: int) -> int:

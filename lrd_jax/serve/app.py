@@ -23,6 +23,7 @@ from lrd_jax.serve.errors import Gone, Told
 from lrd_jax.serve.forms import Form
 from lrd_jax.serve.guard import Guard
 from lrd_jax.serve.meter import CONTENT_TYPE, Meter
+from lrd_jax.serve.scoring import Scorings
 from lrd_jax.serve.stream import EventStream
 from lrd_jax.version import __version__
 
@@ -43,7 +44,7 @@ class App:
     def __init__(self, desk: Desk, guard: Guard):
         self._desk, self._guard, self._meter = desk, guard, Meter(desk)
         self._created = int(time.time())
-        self.pending: set[Asking] = set()
+        self.pending: set[Asking | Scorings] = set()
         self.draining = False
         self.asgi = Starlette(
             routes=[
@@ -58,7 +59,7 @@ class App:
                 Route("/openapi.json", self._told(self._description, is_public=True)),
                 Route("/", self._told(self._page, is_public=True)),
             ],
-            exception_handlers={404: _no_route, 405: _no_route, Exception: _broken},
+            exception_handlers={404: self._no_route, 405: self._no_route, Exception: _broken},
         )
 
     @property
@@ -92,12 +93,17 @@ class App:
             prompt = self._desk.prompt_of(messages_of(body))
         except ValueError as error:
             raise Told(400, str(error), param="messages") from None
-        return await self._answer(request, body, [prompt], is_chat=True, logprobs=bool(body.logprobs))
+        form = self._form(is_chat=True, logprobs=bool(body.logprobs), top=bool(body.top_logprobs))
+        return await self._answer(request, body, [prompt], form)
 
     async def _text(self, request: Request) -> Response:
         body = await self._read(request, Text)
         logprobs = body.logprobs is not None and body.logprobs is not False
-        return await self._answer(request, body, prompts_of(body), is_chat=False, logprobs=logprobs)
+        return await self._answer(request, body, prompts_of(body), self._form(is_chat=False, logprobs=logprobs))
+
+    def _form(self, **asked: bool) -> Form:
+        assert self._desk.loaded.tokenizer is not None
+        return Form(self._desk.loaded.tokenizer, self._desk.name, **asked)
 
     async def _read(self, request: Request, kind: type[Any]) -> Any:
         if self.failure is not None:
@@ -116,17 +122,11 @@ class App:
                 404, f"model {name!r:.80} is not here; this is {self._desk.name}", param="model", code="model_not_found"
             )
 
-    async def _answer(
-        self, request: Request, body: Body, prompts: Sequence[Prompt], *, is_chat: bool, logprobs: bool
-    ) -> Response:
-        assert self._desk.loaded.tokenizer is not None
+    async def _answer(self, request: Request, body: Body, prompts: Sequence[Prompt], form: Form) -> Response:
         self._desk.check_count(body, prompts)
         if (body.lrd or {}).get("labels") is not None:
-            scored = await asyncio.to_thread(self._desk.labels, body, prompts)
-            form = Form(self._desk.loaded.tokenizer, self._desk.name, is_chat=is_chat, logprobs=False)
-            return _json(form.scored(scored))
+            return await self._scored(request, body, prompts, form)
         asked = await asyncio.to_thread(self._desk.check, body, prompts)
-        form = Form(self._desk.loaded.tokenizer, self._desk.name, is_chat=is_chat, logprobs=logprobs)
         asking = Asking(self._desk, asked, streams=bool(body.stream))
         self.pending.add(asking)
         try:
@@ -149,17 +149,31 @@ class App:
         finally:
             self._left(asking)
 
+    async def _scored(self, request: Request, body: Body, prompts: Sequence[Prompt], form: Form) -> Response:
+        """The answer to a request for labels."""
+        asked = Scorings(self._desk, await asyncio.to_thread(self._desk.check_labels, body, prompts))
+        self.pending.add(asked)
+        try:
+            found = await asked.scored(request.receive)
+        finally:
+            self._left(asked)
+        self._meter.scored(asked.prompt_tokens, len(found), time.monotonic() - asked.began)
+        return _json(form.scored(found))
+
     def _ended(self, asking: Asking, ended: list[Brought]) -> None:
         """All its answers are there."""
         for handle, brought in zip(asking.handles, ended, strict=True):
             assert isinstance(brought.answer, Answer)
-            self._meter.row(handle, brought.answer)
+            self._meter.row(handle, brought.answer, asking.generated(brought))
         self._meter.request(asking, time.monotonic() - asking.began)
 
-    def _left(self, asking: Asking, gone: bool = False) -> None:
+    def _left(self, asking: Asking | Scorings, error: Told | Gone | None = None) -> None:
+        """It is over; with an error where a stream has told it, or could not."""
         self.pending.discard(asking)
-        if gone:
+        if isinstance(error, Gone):
             self._meter.gone()
+        elif error is not None:
+            self._meter.refused(error.status)
 
     async def _models(self, request: Request) -> Response:
         return _json({"object": "list", "data": [self._about()]})
@@ -202,20 +216,20 @@ class App:
         policy = f"default-src 'none'; {inline}; connect-src 'self'; img-src data:; frame-ancestors 'none'"
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": policy})
 
+    async def _no_route(self, request: Request, error: Exception) -> Response:
+        status = getattr(error, "status_code", 404)
+        asked = f"{request.method} {request.scope['path'][:80]}"  # its URL may be none
+        headers = getattr(error, "headers", None)
+        if status == 405:
+            words = f"{asked} is not what this address takes: {(headers or {}).get('Allow')}"
+        else:
+            words = f"{asked} is not here; see /v1/models, /v1/completions, /v1/chat/completions"
+        self._meter.refused(status)
+        return _json(Told(status, words).body, status, headers)
+
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
-
-
-async def _no_route(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 404)
-    asked = f"{request.method} {request.scope['path'][:80]}"  # its URL may be none
-    headers = getattr(error, "headers", None)
-    if status == 405:
-        words = f"{asked} is not what this address takes: {(headers or {}).get('Allow')}"
-    else:
-        words = f"{asked} is not here; see /v1/models, /v1/completions, /v1/chat/completions"
-    return _json(Told(status, words).body, status, headers)
 
 
 async def _broken(request: Request, error: Exception) -> Response:

@@ -1,6 +1,7 @@
 """One request under way: its rows in the engines, and what they bring, as they bring it."""
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -61,14 +62,7 @@ class Asking:
         Raises:
           Told: 429 where they are full, 503 where the engines take no more.
         """
-        waiting = self._desk.waiting
-        if waiting and waiting + len(self.asked.rows) > self._desk.queue:
-            raise Told(
-                429,
-                f"{waiting} answers wait for a slot, and no more than {self._desk.queue} may: come again later",
-                code="queue_full",
-                headers={"Retry-After": "1"},
-            )
+        self._desk.require_room(len(self.asked.rows))
         every = 1 if self.asked.snapshots and self._streams else None
         try:
             for index, (name, checked) in enumerate(self.asked.rows):
@@ -130,12 +124,19 @@ class Asking:
         given = sum(int((work.canvas >= 0).sum()) for work in seen.values() if work.canvas is not None)
         return given + sum(len(work.prompt) for work in seen.values())
 
+    def generated(self, brought: Brought) -> int:
+        """Tokens of a row's answer that were open."""
+        assert brought.answer is not None
+        count, given = len(brought.answer.tokens), self.asked.rows[brought.index][1].work.canvas
+        return count if given is None else int((given[:count] < 0).sum())
+
     def _listener(self, index: int) -> Callable[[Update], None]:
         def listen(update: Update) -> None:  # in the engine's thread
             if self.first_text is None and update.text:
                 self.first_text = time.monotonic() - self.began
             if self._streams or update.answer is not None:
-                self._loop.call_soon_threadsafe(self._events.put_nowait, (index, update))
+                with contextlib.suppress(RuntimeError):  # the loop is closed: the server ended before this row
+                    self._loop.call_soon_threadsafe(self._events.put_nowait, (index, update))
 
         return listen
 

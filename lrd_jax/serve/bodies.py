@@ -69,7 +69,7 @@ class Text(Body):
     prompt: str | list[str | int | list[int]] | None = None
     suffix: str | None = None
     echo: bool | None = None
-    logprobs: int | bool | None = None
+    logprobs: Annotated[int, Meta(ge=0)] | bool | None = None
 
 
 B = TypeVar("B", bound=Body)
@@ -120,8 +120,24 @@ def refuse_unable(body: Body) -> None:
         )
     if isinstance(body, Chat) and (body.top_logprobs or 0) > 1:
         no("top_logprobs", "the server keeps the belief in the token that was committed; 1 gives it")
+    if isinstance(body, Chat) and body.top_logprobs and not body.logprobs:
+        raise Told(400, "top_logprobs needs logprobs=true", param="top_logprobs")
     if isinstance(body, Text) and not isinstance(body.logprobs, bool) and (body.logprobs or 0) > 1:
         no("logprobs", "the server keeps the belief in the token that was committed; 1 gives it")
+
+
+def drawn(body: Body) -> str | None:
+    """The name of a field that tells how tokens are drawn or what is done with them; None where there is none."""
+    asks = {
+        "stream": body.stream,
+        "n": body.n not in (None, 1),
+        "temperature": body.temperature,
+        "top_p": body.top_p not in (None, 1),
+        "stop": body.stop,
+        "suffix": isinstance(body, Text) and body.suffix,
+        "logprobs": isinstance(body, Chat | Text) and body.logprobs not in (None, False),
+    }
+    return next((name for name, is_asked in asks.items() if is_asked), None)
 
 
 def length_asked(body: Body) -> int | None:

@@ -5,6 +5,7 @@ decode it with its own length.
 """
 
 import collections
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -23,9 +24,9 @@ from lrd_jax.engine.pod import is_pod
 from lrd_jax.engine.request import Checked
 from lrd_jax.errors import Refused
 from lrd_jax.generate import Generator
-from lrd_jax.labels import Label, score_labels
+from lrd_jax.labels import Scoring, scoring
 from lrd_jax.presets import adjusted, decoder
-from lrd_jax.serve.bodies import Body, Text, length_asked, pieces_of, stops_asked
+from lrd_jax.serve.bodies import Body, Text, drawn, length_asked, pieces_of, stops_asked
 from lrd_jax.serve.errors import Told
 from lrd_jax.serve.options import Serve
 from lrd_jax.tasks import examples
@@ -68,6 +69,8 @@ class Desk:
       loaded: the model.
       configs: by the name of the decoder, with the longest canvas; the first is that of requests that name none.
       gen_length: positions of a request that names none.
+      scorer: the one thread that scores labels.
+      scoring: prompts that wait for their labels.
     """
 
     def __init__(self, options: Serve, loaded: Loaded, name: str):
@@ -80,6 +83,7 @@ class Desk:
         self.canvases, self.prompt_lengths = canvases, prompts = lengths(options, loaded.config.max_length)
         self.configs = {name: config_of(options, name, canvases[-1]) for name in (options.preset, *options.also)}
         self._generator = Generator(loaded, DecodeConfig.plain(canvases[-1]))  # for labels, which no decoder reads
+        self.scorer, self.scoring = concurrent.futures.ThreadPoolExecutor(1, "labels"), 0
         self._engines: dict[tuple[str, int, int], Engine] = {}
         beside = None
         try:
@@ -120,7 +124,7 @@ class Desk:
 
     @property
     def waiting(self) -> int:
-        return sum(engine.counts.waiting for engine in self._engines.values())
+        return self.scoring + sum(engine.counts.waiting for engine in self._engines.values())
 
     @property
     def ended(self) -> collections.Counter:
@@ -165,6 +169,17 @@ class Desk:
         if count > self.queue:
             raise Told(400, f"the request has {count} answers, more than {self.queue} may wait")
 
+    def require_room(self, count: int) -> None:
+        """Raises Told, 429, where so many more answers than wait already may not; it takes them if none waits."""
+        waiting = self.waiting
+        if waiting and waiting + count > self.queue:
+            raise Told(
+                429,
+                f"{waiting} answers wait for a slot, and no more than {self.queue} may: come again later",
+                code="queue_full",
+                headers={"Retry-After": "1"},
+            )
+
     def check(self, body: Body, prompts: Sequence[Prompt]) -> Asked:
         """A request as rows.
 
@@ -180,32 +195,32 @@ class Desk:
         except Refused as error:
             raise Told(400, str(error)) from None
 
-    def labels(self, body: Body, prompts: Sequence[Prompt]) -> list[tuple[int, list[Label]]]:
-        """The labels that a request scores, and the tokens of each prompt; takes a turn of the engines' thread.
+    def check_labels(self, body: Body, prompts: Sequence[Prompt]) -> list[Scoring]:
+        """The labels that a request scores, one forward a prompt.
 
         Raises:
           Told: 400, for what cannot be scored.
         """
         own = body.lrd or {}
-        if body.stream:
-            raise Told(400, "lrd.labels come whole, by one forward; leave stream out", param="stream")
         if is_pod(self.loaded.params):
             raise Told(400, "lrd.labels are scored by a server of one process, and this is one of several", param="lrd")
         if unwanted := [name for name in own if name not in ("labels", _CANVAS)]:
             raise Told(400, f"lrd.{unwanted[0]} does not go with lrd.labels: nothing is decoded", param="lrd")
-        scored = []
+        if own.get(_CANVAS) is not None and length_asked(body) is not None:
+            raise Told(400, "max_tokens and lrd.canvas were both given: the canvas brings its own length")
+        if unread := drawn(body):
+            raise Told(400, f"{unread} does not go with lrd.labels: nothing is decoded; leave it out", param=unread)
         try:
             pieces = None if own.get(_CANVAS) is None else list(pieces_of(own[_CANVAS]))
             length = self._length(body) if pieces is None else None
-            for prompt in prompts:
-                ids = prompt if _are_ids(prompt) else self._generator.encode(prompt)  # pyright: ignore
-                score = functools.partial(
-                    score_labels, self._generator, ids, own["labels"], canvas=pieces, length=length
-                )
-                scored.append((len(ids), self.call(score)))
+            score = functools.partial(scoring, labels=own["labels"], canvas=pieces, length=length)
+            asked = [score(self._generator, prompt) for prompt in prompts]
         except Refused as error:
             raise Told(400, str(error), param="lrd") from None
-        return scored
+        if (longest := max(one.prompt_tokens for one in asked)) > self.prompt_lengths[-1]:
+            words = f"the prompt has {longest} tokens, more than prompt_length={self.prompt_lengths[-1]} of the server"
+            raise Told(400, f"{words}: shorten it, or start the server with more")
+        return asked
 
     def put(self, name: str, checked: Checked, listen: Listen, every: int | None) -> Handle:
         """Puts a row into the queue of the smallest slots that hold it.
@@ -219,6 +234,7 @@ class Desk:
 
     def close(self, drain: bool = True) -> None:
         """Of all engines: waits for what runs, or cancels it."""
+        self.scorer.shutdown(wait=False, cancel_futures=True)
         for engine in self._engines.values():
             engine.stop(drain)
         for engine in self._engines.values():
@@ -305,21 +321,18 @@ class Desk:
         changes = {**given, **{key: value for key, value in own.items() if key not in _OWN}}
         if body.temperature is not None:
             changes["temperature"] = body.temperature
-        hot = changes.get("temperature", changes.get("draw.temperature", config.draw.temperature))
-        if body.top_p is not None and (config.draw.top_p is not None or (body.top_p < 1 and hot != 0)):
-            if config.draw.top_p is None:
-                raise Told(
-                    400,
-                    "top_p is not loaded: start the server with --top-p 1 to draw from a nucleus, or leave it out",
-                    param="top_p",
-                )
+        if body.top_p is not None and config.draw.top_p is not None:
             changes["top_p"] = body.top_p
-        if not changes:
-            return {}
         try:
-            wanted = adjusted(config, changes)
+            wanted = adjusted(config, changes) if changes else config
         except Refused as error:
             raise Told(400, f"lrd: {error}", param="lrd") from None
+        if body.top_p not in (None, 1) and wanted.draw.top_p is None and wanted.draw.temperature != 0:
+            raise Told(
+                400,
+                "top_p is not loaded: start the server with --top-p 1 to draw from a nucleus, or leave it out",
+                param="top_p",
+            )
         if jax.tree.structure(wanted) != jax.tree.structure(config):
             raise Refused(
                 f"lrd: {', '.join(changes)} would make a decoder that is not loaded; a request may change numbers of "
@@ -355,10 +368,6 @@ def config_of(options: Serve, name: str, canvas: int) -> DecodeConfig:
     """A decoder for a canvas; what the command line changes, it changes in the first."""
     changes = options.changes if name == options.preset else {}
     return decoder(dataclasses.replace(options, preset=name, gen_length=canvas, changes=changes))
-
-
-def _are_ids(prompt: Prompt) -> bool:
-    return not isinstance(prompt, str) and all(isinstance(item, int) for item in prompt)
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = ""):

@@ -17,6 +17,9 @@ _KINDS = {
 }
 
 
+_MOST = 500
+
+
 class Told(Exception):
     """Ends a request with a status and one sentence."""
 
@@ -30,6 +33,8 @@ class Told(Exception):
         headers: dict[str, str] | None = None,
     ):
         super().__init__(message)
+        message = " ".join(message.split())  # in one line, and no longer than one reads: it may quote the client
+        message = message if len(message) <= _MOST else f"{message[:_MOST]}..."
         self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers or {}
 
     @property

@@ -22,8 +22,13 @@ class Form:
       id: of the answer.
     """
 
-    def __init__(self, tokenizer: Tokenizer, model: str, *, is_chat: bool, logprobs: bool):
-        self._tokenizer, self._is_chat, self._logprobs = tokenizer, is_chat, logprobs
+    def __init__(self, tokenizer: Tokenizer, model: str, *, is_chat: bool, logprobs: bool, top: bool = False):
+        """
+        Args:
+          logprobs: tell the belief in each token.
+          top: of a chat, once more as the likeliest of those that are told.
+        """
+        self._tokenizer, self._is_chat, self._logprobs, self._top = tokenizer, is_chat, logprobs, top
         self.id = f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}"
         self._kind = "chat.completion" if is_chat else "text_completion"
         self._head = {"id": self.id, "created": int(time.time()), "model": model}
@@ -107,18 +112,18 @@ class Form:
         texts = [spell(token) for token in answer.tokens]
         nats = [0.0] * len(texts) if beliefs is None else [float(x) for x in beliefs.logprob[: len(texts)]]
         if self._is_chat:
-            content = [
-                {"token": text, "logprob": x, "bytes": list(text.encode()), "top_logprobs": []}
-                for text, x in zip(texts, nats, strict=True)
+            told = [
+                {"token": text, "logprob": x, "bytes": list(text.encode())} for text, x in zip(texts, nats, strict=True)
             ]
+            content = [own | {"top_logprobs": [own] if self._top else []} for own in told]
             return {"content": content, "refusal": None}
-        offsets = [len("".join(texts[:place])) for place in range(len(texts))]
+        offsets = _offsets(self._tokenizer, answer.tokens, texts)
         top = [{text: x} for text, x in zip(texts, nats, strict=True)]
         return {"tokens": texts, "token_logprobs": nats, "top_logprobs": top, "text_offset": offsets}
 
 
 def usage(asking: Asking, ended: Sequence[Brought]) -> dict[str, int]:
-    prompt, count = asking.prompt_tokens, sum(len(_had(brought).tokens) for brought in ended)
+    prompt, count = asking.prompt_tokens, sum(map(asking.generated, ended))
     return {"prompt_tokens": prompt, "completion_tokens": count, "total_tokens": prompt + count}
 
 
@@ -132,6 +137,16 @@ def facts(asking: Asking, ended: Sequence[Brought]) -> dict[str, Any]:
         "refine_forwards": sum(answer.refine_forwards for answer in answers),
         "stop_reason": reasons[0] if len(reasons) == 1 else reasons,
     }
+
+
+def _offsets(tokenizer: Tokenizer, tokens: Sequence[int], texts: Sequence[str]) -> list[int]:
+    """Where each token's own text begins in that of all; some decoders put space between two, or take it away."""
+    offsets, before = [], 0
+    for count, own in enumerate(texts, 1):
+        text = tokenizer.decode(list(tokens[:count]), skip_special_tokens=True)
+        offsets.append(len(text) - len(own) if own and text.endswith(own) else before)
+        before = len(text)
+    return offsets
 
 
 def canvas_told(tokenizer: Tokenizer, canvas: Canvas) -> dict[str, Any]:

@@ -47,9 +47,8 @@ class Meter:
             "tokens_per_forward", "Tokens of an answer a forward.", (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 16, 32)
         )
 
-    def row(self, handle: Handle, answer: Answer) -> None:
-        """An answer."""
-        count = len(answer.tokens)
+    def row(self, handle: Handle, answer: Answer, count: int) -> None:
+        """An answer, `count` tokens of it not given."""
         self._generated.inc(count)
         self._forwards.inc(answer.forwards)
         self._success.labels(answer.finish).inc()
@@ -66,6 +65,13 @@ class Meter:
         self._end.observe(seconds)
         if asking.first_text is not None:
             self._first.observe(asking.first_text)
+
+    def scored(self, tokens: int, prompts: int, seconds: float) -> None:
+        """A request whose labels are there, by a forward a prompt."""
+        self._prompt.inc(tokens)
+        self._forwards.inc(prompts)
+        self._success.labels("stop").inc(prompts)
+        self._end.observe(seconds)
 
     def refused(self, status: int) -> None:
         self._refused.labels(str(status)).inc()

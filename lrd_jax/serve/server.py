@@ -38,10 +38,10 @@ class Server(uvicorn.Server):
             )
         )
         self._app, self._drain_seconds, self._is_ready = app, drain_seconds, ready
+        self._at_once = False
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if self._app.draining:
-            self.should_exit = True
+        self._at_once = self._app.draining
         self._app.draining = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -58,12 +58,26 @@ class Server(uvicorn.Server):
                 self._app.interrupt(Told(500, "the engine has failed; the server ends", code="engine_failed"))
             if self._app.draining and until is None:
                 until = loop.time() + self._drain_seconds
-            if self._app.failure is not None or (until is not None and (not self._app.pending or loop.time() >= until)):
+            drained = until is not None and (not self._app.pending or loop.time() >= until)
+            if self._app.failure is not None or drained or self._at_once:
                 self._app.interrupt(Told(503, "the server has shut down before the answer was there", code="draining"))
                 end = loop.time() + _LAST_SECONDS
                 while self._app.pending and loop.time() < end:
                     await asyncio.sleep(_LOOK_SECONDS)
                 self.should_exit = True
+
+
+def listens(bound: socket.socket) -> None:
+    """Takes connections from now on.
+
+    Raises:
+      Refused: another process does, which had the address too and was ready first.
+    """
+    try:
+        bound.listen(2048)
+    except OSError as error:
+        host, port = bound.getsockname()[:2]
+        raise Refused(f"{host}:{port} cannot be listened on: {error.strerror}; choose another --port") from None
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -44,19 +44,20 @@ class EventStream(Response):
         self._ended, self._left = ended, left
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        gone = False
+        ended: Told | Gone | None = None
         try:
             await _within(send({"type": "http.response.start", "status": 200, "headers": _HEADERS}))
             await self._events(receive, send)
         except (Gone, TimeoutError, OSError):
-            gone = True
+            ended = Gone()
         except Told as error:
+            ended = error
             with contextlib.suppress(TimeoutError, OSError):
                 await _say(send, error.body)
                 await _end(send)
         finally:
             self._asking.cancel()
-            self._left(self._asking, gone=gone)
+            self._left(self._asking, ended)
 
     async def _events(self, receive: Any, send: Any) -> None:
         form, snapshots = self._form, self._asking.asked.snapshots

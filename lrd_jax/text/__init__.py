@@ -25,6 +25,7 @@ from lrd_jax.text.prompts import left_pad as left_pad
 from lrd_jax.text.prompts import pad_to_bucket as pad_to_bucket
 from lrd_jax.text.prompts import require_tokenizer as require_tokenizer
 from lrd_jax.text.prompts import starts_special as starts_special
+from lrd_jax.text.prompts import token_ids as token_ids
 from lrd_jax.text.prompts import unknown_words as unknown_words
 from lrd_jax.text.tokenizer import Tokenizer as Tokenizer
 from lrd_jax.text.tokenizer import has_tokenizer as has_tokenizer

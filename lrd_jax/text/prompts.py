@@ -4,7 +4,7 @@ Axes: B batch, P prompt.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -63,6 +63,24 @@ def check_text(text: str, name: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise Refused(f"{name} is no text at character {error.start}: {text[error.start]!r} is half a pair") from None
+
+
+def token_ids(prompt: Any, vocab_size: int) -> list[int] | None:
+    """A prompt that is token ids already; None for any other.
+
+    Raises:
+      Refused: an id outside the vocabulary.
+    """
+    if isinstance(prompt, np.ndarray):
+        prompt = prompt.tolist()
+    if not isinstance(prompt, Sequence) or isinstance(prompt, str | bytes) or not len(prompt):
+        return None
+    if any(isinstance(i, bool) or not isinstance(i, int | np.integer) for i in prompt):
+        return None
+    for place, i in enumerate(prompt):
+        if not 0 <= i < vocab_size:
+            raise Refused(f"the prompt holds id {i} at {place}, outside the vocabulary of {vocab_size}")
+    return [int(i) for i in prompt]
 
 
 def encode_chat(tokenizer: "Tokenizer", messages: list) -> list[int]:

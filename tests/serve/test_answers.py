@@ -5,7 +5,7 @@ import json
 import pytest
 import serving  # noqa: F401 (skips where the extra is not installed)
 
-from lrd_jax import Generator
+from lrd_jax import Generator, load
 from lrd_jax.decoding.config import DecodeConfig
 
 pytestmark = pytest.mark.slow
@@ -118,6 +118,23 @@ def test_logprobs_are_of_the_tokens(loaded, server):
     asked = {"messages": [{"role": "user", "content": "Hi"}], "logprobs": True, "top_logprobs": 1}
     content = server.post(CHAT, asked).json()["choices"][0]["logprobs"]["content"]
     assert content and all(set(token) == {"token", "logprob", "bytes", "top_logprobs"} for token in content)
+    for token in content:
+        assert token["top_logprobs"] == [{name: token[name] for name in ("token", "logprob", "bytes")}]
+    asked |= {"top_logprobs": 0}
+    content = server.post(CHAT, asked).json()["choices"][0]["logprobs"]["content"]
+    assert content and all(token["top_logprobs"] == [] for token in content)
+
+
+def test_offsets_are_places_of_the_text(loaded):
+    """Also where a decoder puts space between tokens, or takes it away."""
+    from lrd_jax.serve.forms import _offsets, speller
+
+    boxed = load("lrd-tiny").tokenizer
+    for text in ("14 - 5 = 9 # 9", "def f(xs): return [x * 2 for x in xs]"):
+        tokens = boxed(text)["input_ids"]
+        texts, whole = [speller(boxed)(token) for token in tokens], boxed.decode(tokens)
+        offsets = _offsets(boxed, tokens, texts)
+        assert [whole[place : place + len(own)] for place, own in zip(offsets, texts, strict=True)] == texts
 
 
 def test_what_the_server_says_of_itself(server):
@@ -140,17 +157,21 @@ def test_metrics_count(server):
     before = metrics()
     got = server.post(TEXT, {"prompt": PROMPTS[:2], "max_tokens": 8}).json()
     server.post(TEXT, {"prompt": PROMPTS[0], "n": 0})
+    labels = server.post(TEXT, {"prompt": PROMPTS[:2], "lrd": {"labels": ["a", "b"]}}).json()
+    server.client.get("/v1/nothing")
+    server.client.delete(TEXT)
     after = metrics()
 
     def grown(name):
         return after[name] - before.get(name, 0)
 
-    assert grown("lrd:prompt_tokens_total") == got["usage"]["prompt_tokens"]
+    assert grown("lrd:prompt_tokens_total") == got["usage"]["prompt_tokens"] + labels["usage"]["prompt_tokens"]
     assert grown("lrd:generation_tokens_total") == got["usage"]["completion_tokens"]
-    assert grown("lrd:forwards_total") == got["lrd"]["forwards"]
-    assert grown("lrd:e2e_request_latency_seconds_count") == 1
+    assert grown("lrd:forwards_total") == got["lrd"]["forwards"] + labels["lrd"]["forwards"]
+    assert grown("lrd:e2e_request_latency_seconds_count") == 2
     assert grown("lrd:request_queue_time_seconds_count") == 2
-    assert grown('lrd:request_refused_total{status="400"}') == 1
+    for status in (400, 404, 405):
+        assert grown(f'lrd:request_refused_total{{status="{status}"}}') == 1
     assert after["lrd:num_requests_running"] == after["lrd:num_requests_waiting"] == after["lrd:slots_used"] == 0
     assert after["lrd:slots"] == server.desk.slots
 
@@ -172,6 +193,9 @@ ASK = {"prompt": "One."}
         (CHAT, {**SAY, "tools": [{"type": "function"}]}, "tools is not supported: ask for the call as text"),
         (CHAT, {**SAY, "response_format": {"type": "json_schema"}}, "response_format is not supported: give the form"),
         (CHAT, {**SAY, "top_logprobs": 5}, "top_logprobs is not supported"),
+        (CHAT, {**SAY, "top_logprobs": 1}, "top_logprobs needs logprobs=true"),
+        (TEXT, {**ASK, "logprobs": -1}, "logprobs: expected int >= 0"),
+        (TEXT, {**ASK, "top_p": 0.9, "lrd": {"temperature": "1"}}, "top_p is not loaded"),
         (CHAT, {**SAY, "modalities": ["audio"]}, "modalities is not supported"),
         (CHAT, {**SAY, "max_tokens": 4, "max_completion_tokens": 5}, "differ; leave one of them out"),
         (TEXT, {}, "prompt is missing"),

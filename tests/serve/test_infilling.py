@@ -36,6 +36,12 @@ def test_a_canvas_with_holes(loaded, server, canvas):
     assert (choice["text"], choice["lrd"]["holes"]) == (wanted.text, list(wanted.holes))
 
 
+def test_what_was_given_of_a_canvas_is_counted_once(loaded, server):
+    got = server.post(TEXT, {"prompt": PROMPT, "lrd": {"canvas": ["ab", 10, "cd", 2]}}).json()
+    assert got["usage"]["completion_tokens"] == 12
+    assert got["usage"]["total_tokens"] == len(loaded.tokenizer(PROMPT)["input_ids"]) + 16
+
+
 def test_labels(loaded, server):
     wanted = score_labels(Generator(loaded, DecodeConfig.plain(8)), PROMPT, ["yes", "no"])
     got = server.post(TEXT, {"prompt": [PROMPT, PROMPT], "lrd": {"labels": ["yes", "no"]}}).json()
@@ -64,7 +70,21 @@ def test_labels(loaded, server):
         ({"lrd": {"labels": ["a", "a"]}}, "holds a text twice"),
         ({"lrd": {"labels": ["abc"], "canvas": "{2}"}}, "has 3 tokens, and the hole 2 positions"),
         ({"lrd": {"labels": ["a"], "threshold": 0.5}}, "does not go with lrd.labels"),
-        ({"lrd": {"labels": ["a"]}, "stream": True}, "leave stream out"),
+        ({"lrd": {"labels": ["a"]}, "stream": True}, "stream does not go with lrd.labels"),
+        ({"lrd": {"labels": ["a"]}, "n": 3}, "n does not go with lrd.labels"),
+        ({"lrd": {"labels": ["a"]}, "suffix": "."}, "suffix does not go with lrd.labels"),
+        ({"lrd": {"labels": ["a"]}, "stop": ["."]}, "stop does not go with lrd.labels"),
+        ({"lrd": {"labels": ["a"]}, "logprobs": 1}, "logprobs does not go with lrd.labels"),
+        ({"lrd": {"labels": ["a"]}, "temperature": 0.5}, "temperature does not go with lrd.labels"),
+        ({"lrd": {"labels": ["a"]}, "top_p": 0.5}, "top_p does not go with lrd.labels"),
+        ({"lrd": {"labels": ["a"], "canvas": "{1}"}, "max_tokens": 3}, "the canvas brings its own length"),
+        ({"lrd": {"labels": ["<|mdm_mask|>"]}}, "holds the mask token"),
+        ({"lrd": {"labels": ["a"]}, "prompt": [2**40]}, "outside the vocabulary"),
+        ({"lrd": {"labels": ["a"]}, "prompt": [5] * 97}, "has 97 tokens, more than prompt_length=96"),
+        ({"lrd": {"labels": ["a"]}, "prompt": [5] * 6000}, "has 6000 tokens, more than the 224"),
+        ({"lrd": {"canvas": [2**20] * 20}}, "has more than 1048576 positions"),
+        ({"lrd": {"x" * 900: 1}}, "..."),
+        ({"lrd": {"a\nb": 1}}, "lrd: a b is unknown"),
     ],
 )
 def test_what_is_refused(server, more, words):

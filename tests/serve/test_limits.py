@@ -3,12 +3,14 @@
 import json
 import socket
 import threading
+import time
 
 import pytest
 from serving import Desk, bound, eventually, held, httpx, started
 
 from lrd_jax.errors import Refused
 from lrd_jax.serve.options import Serve, check_reach
+from lrd_jax.serve.server import listens
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +80,42 @@ def test_a_full_queue_says_come_again(server):
     for thread in threads:
         thread.join(60)
     assert [result.status_code for result in results] == [200, 200]
+
+
+def test_labels_wait_in_the_same_queue(server):
+    own, results = {"labels": ["a", "b"]}, []
+    body = json.dumps({"prompt": ["One."] * 4, "lrd": own}).encode()
+    with held(server.desk):
+        with socket.create_connection(server.address) as leaves:
+            leaves.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
+            leaves.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            eventually(lambda: server.desk.waiting == 4)
+            for more in ({}, {"lrd": own}):
+                full = server.post(TEXT, {"prompt": ["One."] * 3, **more})
+                assert full.status_code == 429 and full.headers["retry-after"] == "1"
+        eventually(lambda: not server.desk.waiting and not server.app.pending)
+        thread = in_background(server, {"prompt": ["One."] * 2, "lrd": own}, results)
+        eventually(lambda: server.desk.waiting == 2)
+    thread.join(60)
+    assert [len(result.json()["choices"]) for result in results] == [2]
+    server.calm()
+
+
+def test_a_drain_waits_for_labels_and_a_second_signal_for_nothing(another):
+    server, results = another(), []
+    with held(server.desk):
+        threads = [in_background(server, {**ASK, **more}, results) for more in ({}, {"lrd": {"labels": ["a"]}})]
+        eventually(lambda: len(server.app.pending) == 2)
+        server.server.handle_exit(15, None)
+        time.sleep(0.5)
+        assert not results and server.thread.is_alive()
+        server.server.handle_exit(15, None)
+        for thread in threads:
+            thread.join(60)
+        server.thread.join(30)
+        assert not server.thread.is_alive()
+    assert [result.status_code for result in results] == [503, 503]
+    assert {result.json()["error"]["code"] for result in results} == {"draining"}
 
 
 def test_a_drain_finishes_what_runs_and_takes_no_more(another):
@@ -164,5 +202,9 @@ def test_an_address_that_is_taken_or_none():
         port = taken.getsockname()[1]
         with pytest.raises(Refused, match=f"127.0.0.1:{port} cannot be listened on"):
             bound("127.0.0.1", port)
+    with bound("127.0.0.1", 0) as first, bound("127.0.0.1", first.getsockname()[1]) as second:  # neither listens yet
+        listens(first)
+        with pytest.raises(Refused, match="cannot be listened on"):
+            listens(second)
     with pytest.raises(Refused, match="is no address"):
         bound("no such host", 0)
