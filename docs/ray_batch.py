@@ -1,6 +1,8 @@
 """From a folder of prompts to a folder of answers, both JSON lines, on a Ray cluster or on this machine.
 
-pip install 'lrd-jax[ray]'
+In a clone:
+
+pip install -e '.[ray]'
 python docs/ray_batch.py prompts/ answers/ --model lrd-tiny-soft --workers 2
 """
 
