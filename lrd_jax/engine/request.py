@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.request import check_own_length
 from lrd_jax.engine.numbers import changed_numbers
@@ -72,13 +74,13 @@ def checked(request: Any, generator: Generator, prompt_length: int, length: int)
     if given is not None and request.length is not None:
         raise Refused(f"length={request.length} and a canvas were both given: the canvas brings its own length")
     length = _length(request.length, generator.config, length) if given is None else len(given)
-    _check_seed(request.seed)
+    seed = _seed(request.seed)
     if request.deadline is not None and not _is_seconds(request.deadline):
         raise Refused(
             f"deadline={request.deadline!r:.80} must be a number of seconds above 0, at most {_LONGEST}, or None"
         )
     numbers = changed_numbers(generator.config, request.numbers)
-    return Checked(Work(prompt, length, given, request.seed, numbers), check_stop(request.stop), request.deadline)
+    return Checked(Work(prompt, length, given, seed, numbers), check_stop(request.stop), request.deadline)
 
 
 def _length(asked: Any, config: DecodeConfig, default: int) -> int:
@@ -90,9 +92,10 @@ def _length(asked: Any, config: DecodeConfig, default: int) -> int:
     return asked
 
 
-def _check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+def _seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= int(seed) < 2**63:
         raise Refused(f"seed={seed!r} must be an integer in [0, 2^63)")
+    return int(seed)
 
 
 def _is_seconds(value: Any) -> bool:

@@ -118,7 +118,7 @@ def test_a_request_has_its_own_numbers(loaded, engine):
     numbers = {"refine.tau": 0.0, "temperature": 0.7}
     got = [
         engine.submit(Request(prompt=PROMPTS[0])),
-        engine.submit(Request(prompt=PROMPTS[0], numbers=numbers, seed=2**40 + 3)),
+        engine.submit(Request(prompt=PROMPTS[0], numbers=numbers, seed=np.int64(2**40 + 3))),
         engine.submit(Request(prompt=PROMPTS[0], numbers=numbers, seed=7)),
     ]
     plain, same, seeded = (timeless(handle.result(60)) for handle in got)
