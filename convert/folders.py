@@ -71,7 +71,11 @@ def appearing(dest: Path) -> Iterator[Path]:
     dest.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(dest)
     work = dest.with_name(f"{dest.name}.partial-{uuid.uuid4().hex[:8]}")
-    work.mkdir()
+    try:
+        work.mkdir()
+    except OSError as error:
+        error.filename = str(dest)  # the name that was asked for
+        raise
     try:
         with _raising_signals(), _held(work):
             yield work

@@ -4,6 +4,7 @@ The library's own reader maps whole files into memory and its writer takes all t
 neither. Format: 8 bytes little-endian header length, a JSON header of dtypes, shapes and byte ranges, the data.
 """
 
+import codecs
 import dataclasses
 import json
 import math
@@ -53,6 +54,8 @@ def parse_json(data: bytes) -> Any:
             raise Refused(f"the key {twice!r} comes twice")
         return found
 
+    if data.startswith(codecs.BOM_UTF8):
+        raise Refused("it begins with a byte-order mark; save it without one")
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=pairs)
     except RecursionError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lrd_jax.errors import Refused
+from lrd_jax.files import require_file
 
 
 def followed(path: Path) -> Path:
@@ -47,7 +48,12 @@ def naming(path: Path | str) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a text, in UTF-8 and with its own line ends, over an older file of that name; a kill leaves either."""
+    """Writes a text, in UTF-8 and with its own line ends, over an older file of that name; a kill leaves either.
+
+    Raises:
+      ValueError: what stands there is no file, and would be gone.
+    """
+    require_file(path, "name a file")
     path = followed(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may be writing the same file
     try:

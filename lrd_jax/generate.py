@@ -105,11 +105,11 @@ class Generator:
             raise Refused(f"loaded must be what lrd_jax.load gives, got a {type(loaded).__name__}")
         if loaded.tokenizer is None:
             raise Refused("the model has no tokenizer; copy tokenizer.json into its folder from the model's release")
-        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        if isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1:
             raise Refused(f"batch={batch!r} must be an integer of at least 1")
         self._mesh = mesh_of(loaded.params)
         parts = 1 if self._mesh is None else batch_parts(self._mesh)
-        batch = -(-batch // parts) * parts
+        batch = -(-int(batch) // parts) * parts
         self.loaded, self.config, self.batch = loaded, config, batch
         self.decoder = make_decode(loaded.model, config)
         check_rows(config, batch)
@@ -418,9 +418,9 @@ def _row_keys(seed: int | None, keys: Sequence[jax.Array] | jax.Array | None, co
     if keys is None:
         if seed is None:
             return None
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= int(seed) < 2**63:
             raise Refused(f"seed={seed!r} must be an integer in [0, 2^63)")
-        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(count))
+        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(int(seed)), jnp.arange(count))
     if seed is not None:
         raise Refused("seed and keys were both given; a key a prompt takes the seed's place")
     is_array = isinstance(keys, jax.Array)

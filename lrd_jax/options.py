@@ -44,13 +44,6 @@ def check_seed(seed: int | None) -> None:
         raise Refused(f"seed={seed} must be in [0, 2^63)")
 
 
-def check_file(path: Path, name: str) -> None:
-    """Raises ValueError where a file cannot be written: a folder is there, or something above is none."""
-    if path.is_dir():
-        raise Refused(f"{name}={str(path)!r} is a folder; name a file")
-    check_folder(path.parent, name)
-
-
 def check_names(path: Path, name: str) -> None:
     """Raises ValueError for names that no file can have: the folders above would be made, and stay."""
     for part in path.parts:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lrd_jax import toml
+from lrd_jax.convert.safetensors_io import parse_json
 from lrd_jax.durable import check_writable, followed, write_whole
 from lrd_jax.errors import Refused
+from lrd_jax.files import require_file
 
 VERSION = 2
 SUFFIXES = (".json", ".toml")
@@ -60,8 +62,7 @@ def check_preset_path(path: Path) -> None:
         raise Refused(f"{path} must end in {' or '.join(SUFFIXES)}: preset files are JSON or TOML")
     if not path.absolute().parent.is_dir():
         raise Refused(f"{path}: there is no folder {path.absolute().parent}; make it, or name another one")
-    if path.is_dir():
-        raise Refused(f"{path} is a folder; name a file")
+    require_file(path, "name a file")
     check_writable(followed(path).parent, str(path))
 
 
@@ -76,15 +77,16 @@ def read_preset(path: str | Path) -> PresetFile:
     """Reads a preset file.
 
     Raises:
-      ValueError: no such file, not JSON or TOML, or fields that are missing, unknown or of another type; one message
-        that names the file and all of them.
+      ValueError: no such file, not JSON or TOML, or fields that are missing, unknown, twice there or of another type;
+        one message that names the file and all of them.
     """
     if not isinstance(path, str | os.PathLike):
         raise Refused(f"path={path!r:.80} is no path; give that of a preset file")
     path = Path(path)
+    require_file(path, "a preset file was wanted")
     try:
-        content = (tomllib.loads if path.suffix == ".toml" else json.loads)(path.read_text("utf-8-sig"))
-        return _preset(content)
+        text = path.read_text("utf-8-sig")
+        return _preset(tomllib.loads(text) if path.suffix == ".toml" else parse_json(text.encode()))
     except FileNotFoundError:
         raise Refused(f"{path}: there is no such preset file; `lrd-jax calibrate` writes one") from None
     except (ValueError, RecursionError) as error:  # of JSON, TOML and Unicode too

@@ -11,6 +11,7 @@ import tomli_w
 
 from lrd_jax.durable import write_whole
 from lrd_jax.errors import Refused
+from lrd_jax.files import require_file
 
 T = TypeVar("T")
 
@@ -31,11 +32,13 @@ def read(cls: type[T], path_or_text: Path | str) -> T:
     name too.
 
     Raises:
-      ValueError: not UTF-8, not TOML, or unknown, missing or wrong fields, all in one message that names the file.
+      ValueError: no file, not UTF-8, not TOML, or unknown, missing or wrong fields, all in one message that names the
+        file.
       OSError: the file cannot be read.
     """
     if isinstance(path_or_text, str):
         return build(cls, _parsed(path_or_text))
+    require_file(path_or_text, "a TOML file was wanted")
     try:
         return build(cls, _parsed(_decoded(path_or_text.read_bytes())))
     except ValueError as error:

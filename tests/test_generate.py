@@ -68,6 +68,13 @@ def test_draws_depend_on_a_prompts_own_key_only(loaded):
     assert [answer.text for answer in other] != [answer.text for answer in wanted]
 
 
+def test_numpy_integers_are_taken_for_pythons(loaded):
+    config = DecodeConfig.plain(8, per_step=2, draw=Draw(temperature=1.0))
+    got = Generator(loaded, config, batch=np.int64(1))
+    assert type(got.batch) is int
+    same(got.generate(PROMPTS[:1], seed=np.int32(5)), Generator(loaded, config).generate(PROMPTS[:1], seed=5))
+
+
 def test_a_bucket_of_prompt_lengths_compiles_once(loaded):
     generator = Generator(loaded, DecodeConfig.plain(8, per_step=4), batch=2)
     generator.generate(["x" * 17, "x" * 20])

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 
 from lrd_jax.cli import INCOMPLETE
-from lrd_jax.cli.files import text_of
+from lrd_jax.cli.files import text_of, unmarked
 from lrd_jax.cli.options import Chat
 from lrd_jax.cli.terminal import ask, open_generator, say
 from lrd_jax.errors import Refused
@@ -48,7 +48,9 @@ def run(options: Chat) -> int:
 def _lines() -> Iterator[str]:
     """What is asked, by hand with the terminal's editing, or the lines of a pipe; surrogates stand for wrong UTF-8."""
     if not sys.stdin.isatty():
-        yield from (line.removesuffix(b"\n").decode(errors="surrogateescape") for line in sys.stdin.buffer)
+        for place, line in enumerate(sys.stdin.buffer):
+            line = line if place else unmarked(line)
+            yield line.removesuffix(b"\n").decode(errors="surrogateescape")
         return
     while True:
         try:

@@ -13,12 +13,31 @@ from typing import Any, TextIO
 
 from lrd_jax.durable import followed, write_whole
 from lrd_jax.errors import Refused
+from lrd_jax.runs.lines import OWN
+
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+
+
+def unmarked(data: bytes) -> bytes:
+    """A text without the byte-order mark of UTF-8.
+
+    Raises:
+      ValueError: it begins with another one: its line feeds are no single bytes, and would end no lines.
+    """
+    if data.startswith(_WIDE_MARKS):
+        raise Refused("the input begins with the byte-order mark of UTF-16 or UTF-32: write it in UTF-8")
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def lines_of(data: bytes) -> list[bytes]:
-    """The lines of a text: line feeds alone end them, and an answer may hold any other line break that Unicode has."""
-    lines = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    return lines[:-1] if lines[-1] == b"" else lines
+    """The lines of a text: line feeds alone end them, and an answer may hold any other line break that Unicode has.
+
+    Raises:
+      ValueError: there is none, or it is not UTF-8, see `unmarked`.
+    """
+    if not (text := unmarked(data)):
+        raise Refused("the --input is empty: a prompt a line was wanted")
+    return text.removesuffix(b"\n").split(b"\n")
 
 
 def text_of(line: bytes) -> str:
@@ -61,6 +80,12 @@ def prompt_of(line: bytes, *, as_json: bool) -> tuple[Any, str | None]:
         raise Refused(f"not JSON: {error}") from None
     if not isinstance(record, dict) or len(record.keys() & {"prompt", "messages"}) != 1:
         raise Refused('not a JSON object with a "prompt" or with "messages"')
+    if others := [name for name in OWN if name != "canvas" and record.get(name) is not None]:
+        named = " or ".join(f'"{name}"' for name in others)
+        raise Refused(
+            f"generate asks alike for all lines and reads no {named} of one: leave it out, or answer the file with "
+            "lrd-jax run, which obeys it"
+        )
     if not isinstance(canvas := record.get("canvas"), str | None):
         raise Refused(f'"canvas" must be a text with holes, such as "Tom has {{4}} apples", got {canvas!r:.80}')
     if isinstance(record.get("messages"), str):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lrd_jax.cli import INCOMPLETE
 from lrd_jax.cli.files import argument, lines_of, output, prompt_of, text_of
 from lrd_jax.cli.options import Generate
-from lrd_jax.cli.terminal import ask, open_generator, say, tell
+from lrd_jax.cli.terminal import ask, complain, open_generator, say, tell
 from lrd_jax.errors import Refused
 
 if TYPE_CHECKING:
@@ -45,9 +45,11 @@ def run(options: Generate) -> int:
             raise Refused(said(error)) from None
         if options.json:
             print(json.dumps({**answer.to_json(), **_asked(options, seed)}, ensure_ascii=False), file=file)
+            complain([answer])
         elif options.output is not None:
             print(answer.text, file=file)
-            tell(answer.facts, seed)
+            if not complain([answer]):
+                tell(answer.facts, seed)
         else:
             say(answer, seed)
     return 0 if answer.complete else INCOMPLETE
@@ -98,6 +100,7 @@ def _answer_file(options: Generate) -> int:
                 print("" if answer is None else answer.text.replace("\n", "\\n"), file=file)
     seconds = sum(answer.seconds for answer in answers)
     tokens = sum(len(answer.tokens) for answer in answers)
+    complain(answers)
     tell(f"{len(answers)} answers, {len(errors)} errors | {tokens} tokens in {seconds:.2f} s", seed)
     return 0 if not errors and all(answer.complete for answer in answers) else INCOMPLETE
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from lrd_jax.errors import Refused
+from lrd_jax.files import require_file_or_pipe
 from lrd_jax.options import Decoding, OnMesh, Processes
 
 _Seed = arg(help_behavior_hint="(default: a fresh one, which the facts tell)", metavar="NUMBER")
@@ -55,6 +56,8 @@ class Generate(Decoding):
         _check_stops(self.stop_text)
         if self.input is not None and self.question != "-":
             raise Refused("a question and --input were both given; choose one of them")
+        if self.input is not None:
+            require_file_or_pipe(self.input, "a file of prompts was wanted")
         if self.batch < 1:
             raise Refused(f"batch={self.batch} must be at least 1")
         if self.input is None and self.batch > 1:

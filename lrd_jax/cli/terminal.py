@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -52,8 +52,21 @@ def say(answer: "Answer", seed: int | None) -> None:
     text = answer.text
     if sys.stdout.isatty():  # a model may write escape sequences
         text = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
-    print(text, flush=True)
-    tell(answer.facts, seed)
+    failed = complain([answer])
+    if text or not failed:
+        print(text, flush=True)
+    if not failed:
+        tell(answer.facts, seed)
+
+
+def complain(answers: Sequence["Answer"]) -> bool:
+    """Says on standard error, once, where logits were not finite; whether any were."""
+    count = sum(answer.stop_reason == "non-finite" for answer in answers)
+    if count:
+        whose = "" if len(answers) == 1 else f" of {count} of {len(answers)} answers"
+        words = f"the model's logits{whose} were not finite: weights hold NaN or infinity, or overflow in this dtype"
+        print(f"error: {words}; try --dtype float32, or lrd-jax verify on a converted folder", file=sys.stderr)
+    return bool(count)
 
 
 def tell(facts: str, seed: int | None) -> None:

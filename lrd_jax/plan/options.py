@@ -1,7 +1,6 @@
 """What `lrd-jax plan` can be told. Imports nothing heavy: the command line parses it for its list of commands."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -71,5 +70,5 @@ class Plan(DecoderOptions):
         if self.prompt_length < 1:
             raise Refused(f"prompt_length={self.prompt_length} must be at least 1")
         tokens = self.tokens_per_forward
-        if tokens is not None and not (0 < tokens < math.inf):
-            raise Refused(f"tokens_per_forward={tokens} must be above 0")
+        if tokens is not None and not 0 < tokens <= self.gen_length:
+            raise Refused(f"tokens_per_forward={tokens} must be above 0 and at most gen_length={self.gen_length}")

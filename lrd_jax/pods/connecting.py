@@ -20,6 +20,8 @@ COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # JAX's own; it has none for the others
 HEARTBEAT_SECONDS = "LRD_JAX_HEARTBEAT_SECONDS"
 TIMEOUT_SECONDS = "LRD_JAX_TIMEOUT_SECONDS"
 
+_VARIABLES = {"coordinator": COORDINATOR, "num_processes": NUM_PROCESSES, "process_id": PROCESS_ID}
+
 _MOST = 10**9 - 1  # what JAX's runtime takes of seconds and processes is int32
 
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -61,7 +63,7 @@ def connect(
     num_processes = _number(NUM_PROCESSES) if num_processes is None else num_processes
     if num_processes == 1:
         return
-    process_id = _number(PROCESS_ID) if process_id is None else process_id
+    process_id = _number(PROCESS_ID, least=0) if process_id is None else process_id
     heartbeat_seconds = heartbeat_seconds or heartbeat_of()
     timeout_seconds = timeout_seconds or _number(TIMEOUT_SECONDS) or 300
     if None in (coordinator, num_processes, process_id):
@@ -109,11 +111,9 @@ def _check_types(coordinator: Any, *numbers: Any) -> None:
 
 def _checked(parts: dict[str, Any]) -> tuple[str, int, int]:
     if missing := [name for name, part in parts.items() if part is None]:
-        known = ", ".join(f"{name}={part!r}" for name, part in parts.items() if part is not None)
-        raise Refused(
-            f"connect() knows {known} but not {', '.join(missing)}: give all three, or set {COORDINATOR}, "
-            f"{NUM_PROCESSES} and {PROCESS_ID}"
-        )
+        known = ", ".join(_as_given(name, part) for name, part in parts.items() if part is not None)
+        wanted = " and ".join(f"{name} (--{name.replace('_', '-')} or {_VARIABLES[name]})" for name in missing)
+        raise Refused(f"{known} is of a program of several processes: give {wanted} too, or leave it out")
     host, _, port = parts["coordinator"].rpartition(":")
     if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
         raise Refused(f"coordinator must be host:port of process 0, got {parts['coordinator']!r}")
@@ -122,6 +122,12 @@ def _checked(parts: dict[str, Any]) -> tuple[str, int, int]:
             f"process_id must be 0 to num_processes - 1, got {parts['process_id']} of {parts['num_processes']}"
         )
     return parts["coordinator"], parts["num_processes"], parts["process_id"]
+
+
+def _as_given(name: str, part: Any) -> str:
+    """A part with the name of the variable that gave it, where one did."""
+    variable = _VARIABLES[name]
+    return f"{variable}={part}" if os.environ.get(variable) == str(part) else f"{name}={part!r}"
 
 
 def _await(coordinator: str, process_id: int, seconds: float) -> None:
@@ -141,10 +147,10 @@ def _await(coordinator: str, process_id: int, seconds: float) -> None:
         time.sleep(min(0.5, seconds / 10))
 
 
-def _number(variable: str) -> int | None:
+def _number(variable: str, least: int = 1) -> int | None:
     text = os.environ.get(variable, "")
-    if text and not re.fullmatch(r"[0-9]{1,9}", text):
-        raise Refused(f"{variable} must be a number, got {text!r:.80}")
+    if text and not (re.fullmatch(r"[0-9]{1,9}", text) and int(text) >= least):
+        raise Refused(f"{variable} must be a whole number of at least {least} and at most {_MOST}, got {text!r:.80}")
     return int(text) if text else None
 
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from lrd_jax.errors import Refused
+from lrd_jax.files import require_file_or_pipe
 from lrd_jax.tasks import TASKS, Problem
 
 
@@ -34,11 +35,12 @@ def read_examples(path: Path) -> list[Example]:
     are passed over.
 
     Raises:
-      ValueError: no prompts, broken lines, or tasks on some lines only; every line is named in one message.
+      ValueError: no file, no prompts, broken lines, or tasks on some lines only; every line is named in one message.
     """
+    require_file_or_pipe(path, "a file of JSON lines was wanted")
     try:
         content = path.read_bytes().decode("utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise Refused(f'{path}: no such file; give JSON lines such as {{"prompt": "..."}}') from None
     except UnicodeDecodeError as error:
         raise Refused(f"{path} is not UTF-8 at byte {error.start}: write it in UTF-8") from None

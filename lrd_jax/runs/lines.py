@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lrd_jax.errors import Refused
+from lrd_jax.files import require_file
 from lrd_jax.runs.openai import is_batch_line, plain_fields
 
 _FIELDS = {  # what a line may ask for beside its prompt, and what that must be
@@ -17,6 +18,7 @@ _FIELDS = {  # what a line may ask for beside its prompt, and what that must be
     "canvas": (str, 'a text with holes, such as "Tom has {4} apples"'),
     "numbers": (dict, 'numbers by name, such as {"threshold": 0.9}'),
 }
+OWN = ("stop", *_FIELDS)  # what a line may have for itself
 
 
 class BadLine(Refused):
@@ -116,8 +118,7 @@ class PromptFile:
           ValueError: no file, an empty one, one without a single prompt, or two lines of one id.
         """
         self.path = path
-        if path.exists() and not path.is_file():
-            raise Refused(f"{path} is {'a folder' if path.is_dir() else 'no file'}; a file of JSON lines was wanted")
+        require_file(path, "a file of JSON lines was wanted")
         hasher, self._starts, ids = hashlib.sha256(), {}, {}
         first_wrong, good, start = "", 0, 0
         with path.open("rb") as file:

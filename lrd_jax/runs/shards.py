@@ -56,11 +56,16 @@ def launched_shard(environ: Mapping[str, str] = os.environ) -> Shard:
     """The shard that a Slurm array, an Indexed Job or another launcher says this process is; all of it by default.
 
     Raises:
-      ValueError: a launcher tells an index and no count, or numbers that do not fit.
+      ValueError: a launcher tells an index and no count, or numbers that do not fit; or a count of shards without one.
     """
     for index, count in _LAUNCHERS:
         if index in environ:
             return _launched(environ, index, count)
+    if (count := environ.get(NUM_SHARDS, "")) not in ("", "1"):
+        raise Refused(
+            f"{NUM_SHARDS}={count:.40} says how many shards there are, and nothing says which of them this is: leave "
+            "it out, set JOB_COMPLETION_INDEX too, or give --shard i/n"
+        )
     return Shard()
 
 

@@ -28,6 +28,7 @@ LINE, ERROR, REASON = "line", "error", "stop_reason"  # names in a record that a
 _SHARE, _SHORTEST, _LONGEST = 1 / 20, 1.0, 60.0  # of the time so far, and in seconds: what a kill may cost
 _MOST = 5000  # answers of a part
 _OPEN_FILES = 256
+_HASHED = ("model", "input")  # of what a run is made of: told by hashes, which nobody typed
 
 
 class Store:
@@ -193,8 +194,11 @@ class Store:
             raise Refused(f"{manifest} is damaged; name another folder")
         asked, there = dict(_flat(self._made_of)), dict(_flat(there))
         if differ := [name for name in there | asked if there.get(name) != asked.get(name)]:
-            held, got = (", ".join(f"{name}={of.get(name)!r:.80}" for name in differ) for of in (there, asked))
-            raise Refused(f"{self.folder} holds a run with {held}; asked was {got}: choose another folder")
+            others = [f"of another {name}" for name in _HASHED if name in differ]
+            if told := [name for name in differ if name not in _HASHED]:
+                held, got = (", ".join(f"{name}={of.get(name)!r:.80}" for name in told) for of in (there, asked))
+                others.append(f"with {held}; asked was {got}")
+            raise Refused(f"{self.folder} holds a run {' and '.join(others)}: choose another folder")
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

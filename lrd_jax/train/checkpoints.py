@@ -171,11 +171,20 @@ def _verified(folder: Path, step: int) -> tuple[dict[str, Any], str | None]:
 def _require_same_run(path: Path, saved: dict[str, Any], config: TrainConfig) -> None:
     with contextlib.suppress(toml.Problems):  # fields that came later get the values that they had before
         saved = toml.build(TrainConfig, saved).to_json()
-    wanted = config.to_json()
-    differ = [name for name in wanted if name not in _MAY_CHANGE and saved.get(name) != wanted[name]]
-    if differ:
-        changes = "; ".join(f"{name}: {saved.get(name)!r} there, {wanted[name]!r} asked for" for name in differ)
+    wanted = {name: value for name, value in config.to_json().items() if name not in _MAY_CHANGE}
+    if differ := list(_differing({name: saved.get(name) for name in wanted}, wanted)):
+        changes = "; ".join(f"{name}: {there!r:.80} there, {asked!r:.80} asked for" for name, there, asked in differ)
         raise Refused(f"{path} is of another run ({changes}); resume with its config or choose another output")
+
+
+def _differing(saved: dict[str, Any], wanted: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Fields of two configs that differ, by dotted names, with both values."""
+    for name in saved | wanted:
+        there, asked = saved.get(name), wanted.get(name)
+        if isinstance(there, dict) and isinstance(asked, dict):
+            yield from _differing(there, asked, f"{above}{name}.")
+        elif there != asked:
+            yield f"{above}{name}", there, asked
 
 
 def _any_vocabulary() -> ocp.Context:

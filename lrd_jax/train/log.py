@@ -40,7 +40,8 @@ class Log:
         return self
 
     def __exit__(self, *error) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:  # else its end would be told by an empty line
+            self._bar.stop()
         with contextlib.suppress(OSError):  # of a full disk, which has been told
             self._file.close()
         if error[0] is not None and not self._path.stat().st_size:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lrd_jax.checkpoint import embedded_models, find_model
 from lrd_jax.convert.adapters import AdapterInfo, write_adapter, write_merged
+from lrd_jax.convert.folders import require_outside
 from lrd_jax.convert.weights import fingerprint, open_weights
 from lrd_jax.convert.writer import write_hf
 from lrd_jax.durable import check_writable
@@ -29,6 +30,8 @@ from lrd_jax.train.lora import require_rank
 from lrd_jax.train.memory import num_params, num_trained, require_memory
 from lrd_jax.train.start import frozen_params, held_dtype, model_and_tokenizer, starting_params
 from lrd_jax.train.step import abstract_state, all_finite, make_step
+
+_LOG = "log.jsonl"  # in the folder of every run, from its start on
 
 
 def train(config: TrainConfig) -> Path:
@@ -49,7 +52,7 @@ def train(config: TrainConfig) -> Path:
         raise Refused(f"config must be a TrainConfig, such as read_config(path), got a {type(config).__name__}")
     output = Path(config.output).absolute()
     agree("training runs", {**config.to_json(), "output": str(output)})
-    from_first(lambda: _check_output(output))
+    from_first(lambda: _check_output(config, output))
     mesh = make_mesh(**dataclasses.asdict(config.mesh))
     model, tokenizer = model_and_tokenizer(config)
     if config.lora is not None:
@@ -145,8 +148,8 @@ def write_model(
         write_hf(params, model.config, dest, dtype=config.dtype, tokenizer=Path(folder))
 
 
-def _check_output(output: Path) -> None:
-    """Refuses an output that could not be written once the run is over."""
+def _check_output(config: TrainConfig, output: Path) -> None:
+    """Refuses an output that could not be written once the run is over, or where something else lies."""
     check_names(output, "output")
     there = next(path for path in (output, *output.parents) if path.exists())
     if not there.is_dir():
@@ -154,6 +157,11 @@ def _check_output(output: Path) -> None:
     check_writable(there, "output")
     if (output / "model").exists() and newest(output) is None:
         raise Refused(f"output: {output / 'model'} is there already, of no run to go on with; name another folder")
+    began = (output / _LOG).exists() or newest(output) is not None
+    if not began and output.is_dir() and any(output.iterdir()):
+        raise Refused(f"output: {output} holds files, and none of a run; name a new or an empty folder")
+    if config.init is not None:
+        require_outside(output, find_model(config.init))
 
 
 def _check_room(output: Path, config: TrainConfig, model: Model) -> None:
@@ -173,7 +181,7 @@ def _log(output: Path, steps: int) -> Iterator[Log]:
     """The run's log; what other processes than the first write is thrown away."""
     with contextlib.ExitStack() as stack:
         folder = output if is_first() else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        yield stack.enter_context(Log(folder / "log.jsonl", steps))
+        yield stack.enter_context(Log(folder / _LOG, steps))
 
 
 @contextlib.contextmanager

@@ -179,6 +179,19 @@ def test_a_piped_chat_goes_on_after_a_bad_line(talker, capsys, monkeypatch):
     assert "error: prompt 0 of 300 tokens" in err and "error: not UTF-8 at byte 0" in err
 
 
+def test_the_mark_before_a_piped_chat_is_no_part_of_it(folder, capsys, monkeypatch):
+    pipe(monkeypatch, f"\ufeff{QUESTION}\n\ufeff{QUESTION}\n")
+    assert main(["chat", "--model", folder, *SHORT]) == cli.INCOMPLETE
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1 and err.count("the model does not know '\\ufeff") == 1
+
+
+def test_a_piped_chat_in_utf_16_is_one_error(folder, capsys, monkeypatch):
+    pipe(monkeypatch, f"{QUESTION}\n{QUESTION}\n".encode("utf-16"))
+    said = refused(capsys, "chat", "--model", folder, *SHORT)
+    assert said.count("error: ") == 1 and "begins with the byte-order mark of UTF-16 or UTF-32" in said
+
+
 @pytest.mark.parametrize("args", [[], ["-"]])
 def test_a_question_comes_by_a_pipe(folder, capsys, monkeypatch, args):
     pipe(monkeypatch, f"{QUESTION}\n")
@@ -201,7 +214,7 @@ def test_a_question_beside_a_file_is_refused(capsys):
 
 def test_a_file_of_prompts_has_an_answer_a_line_and_a_bad_line_its_error(talker, tmp_path, capsys):
     lines = [
-        json.dumps({"prompt": "Hi\u2028there"}),
+        json.dumps({"prompt": "Hi\u2028there", "answer": "so", "task": "words", "seed": None}),
         "{",
         json.dumps({"messages": [{"role": "user", "content": "Hi"}]}),
         json.dumps({"messages": [{"role": "robot", "content": "Hi"}]}),
@@ -230,6 +243,15 @@ def test_a_text_file_is_split_at_line_feeds_alone_and_so_are_its_answers(talker,
     assert main(["generate", "--input", str(tmp_path / "in.txt"), "--model", talker, "--gen-length", "8"]) == 0
     answers = Generator(load(talker), DecodeConfig.lrd(8)).generate(prompts)
     assert capsys.readouterr().out == "".join(a.text.replace("\n", "\\n") + "\n" for a in answers)
+
+
+def test_a_file_of_prompts_may_be_a_pipe(talker, capsys):
+    reader, writer = os.pipe()
+    with open(writer, "w") as file:
+        file.write("Hi\nHo\n")
+    with open(reader):
+        assert main(["generate", "--input", f"/dev/fd/{reader}", "--model", talker, "--gen-length", "8"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
 
 
 def test_an_output_whose_run_fails_is_not_there(talker, tmp_path, capsys):
@@ -308,8 +330,16 @@ def test_a_decoder_that_draws_gets_a_seed_which_the_facts_tell(talker, capsys):
 
 def test_a_row_that_stops_on_bad_logits_is_told_by_the_exit_status(tmp_path, capsys):
     broken = write_word_model(tmp_path, lambda leaf: leaf * jnp.nan)
-    assert main(["generate", QUESTION, "--model", broken, *SHORT]) == cli.INCOMPLETE
-    assert "non-finite" in capsys.readouterr().err
+    ask = ["generate", "--model", broken, *SHORT]
+    assert main([*ask, QUESTION]) == cli.INCOMPLETE
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: the model's logits were not finite: ") and err.count("\n") == 1
+    assert main([*ask, QUESTION, "--json"]) == cli.INCOMPLETE
+    out, err = capsys.readouterr()
+    assert json.loads(out)["stop_reason"] == "non-finite" and "not finite" in err
+    (tmp_path / "in.txt").write_text(f"{QUESTION}\n{QUESTION}\n")
+    assert main([*ask, "--input", str(tmp_path / "in.txt")]) == cli.INCOMPLETE
+    assert "error: the model's logits of 2 of 2 answers were not finite" in capsys.readouterr().err
 
 
 def test_convert_and_export_are_a_round_trip(folder, tmp_path, capsys):

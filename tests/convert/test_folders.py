@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import goldens
 import pytest
@@ -79,6 +80,16 @@ def test_leftovers_of_another_destination_are_left(tmp_path, capsys):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d[e]st", "dest", "dest2.partial-1"]
     assert not capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_by_the_name_that_was_asked_for(tmp_path, monkeypatch):
+    def refuse(path, *args, **kwargs):  # root may write anywhere
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", lambda path, *args, **kwargs: None if path == tmp_path else refuse(path))
+    with pytest.raises(PermissionError) as told, appearing(tmp_path / "dest"):
+        pass
+    assert told.value.filename == str(tmp_path / "dest")
 
 
 def test_an_error_leaves_no_parents_behind(tmp_path):

@@ -72,9 +72,11 @@ def test_a_process_alone_on_its_host_takes_all_devices(launched, environment, lo
     [
         (
             {pods.NUM_PROCESSES: "2"},
-            r"knows num_processes=2 but not coordinator, process_id: give all three, or set JAX_",
+            r"LRD_JAX_NUM_PROCESSES=2 is of .*: give coordinator \(--coordinator or JAX_COORDINATOR_ADDRESS\) and proc",
         ),
-        ({**OURS, pods.PROCESS_ID: "two"}, r"LRD_JAX_PROCESS_ID must be a number, got 'two'"),
+        ({**OURS, pods.PROCESS_ID: "two"}, r"LRD_JAX_PROCESS_ID must be a whole number of at least 0 .*, got 'two'"),
+        ({**OURS, "LRD_JAX_TIMEOUT_SECONDS": "-5"}, r"TIMEOUT_SECONDS must be a whole number of at least 1 .* '-5'"),
+        ({**OURS, "LRD_JAX_TIMEOUT_SECONDS": "0"}, r"TIMEOUT_SECONDS must be a whole number of at least 1 .* '0'"),
         ({**OURS, pods.PROCESS_ID: "2"}, r"process_id must be 0 to num_processes - 1, got 2 of 2"),
         ({**OURS, pods.COORDINATOR: "host"}, r"coordinator must be host:port of process 0, got 'host'"),
     ],

@@ -22,6 +22,8 @@ STANDING = {  # files of the folder that every command is run in; None: a folder
     "folder": None,
     "good.jsonl": f'{{"prompt": "{QUESTION}"}}\n',
     "empty.jsonl": "",
+    "marked.txt": "\ufeff",
+    "wide.txt": "Tom\nAnn\n".encode("utf-16"),
     "twice.jsonl": '{"id": "a", "prompt": "A"}\n{"id": "a", "prompt": "B"}\n',
     "other/notes.txt": "mine",
     "broken/run.json": "{",
@@ -29,7 +31,15 @@ STANDING = {  # files of the folder that every command is run in; None: a folder
     "good.json": f'{{"prompt": "{QUESTION}"}}\n',
     "unknown.jsonl": '{"prompt": "Zebras sing."}\n',
 }
-LINKS = {"loop": "loop", "loop.toml": "loop.toml", "dangling": "no/file"}  # and where they lead
+LINKS = {  # and where they lead; what writes is never asked to write to a device
+    "loop": "loop",
+    "loop.toml": "loop.toml",
+    "dangling": "no/file",
+    "device.jsonl": "/dev/null",
+    "device.toml": "/dev/null",
+    "pipe.toml": "fifo",
+    "pipe.png": "fifo",
+}
 
 
 @pytest.fixture(scope="session")

@@ -172,6 +172,8 @@ ROWS = {
         ('g.generate(["\\ud800"])', "prompt 0 is no text at character 0: '\\ud800' is half a pair"),
         ('g.generate(["x"*300])', "prompt 0 of 300 tokens + canvas of 8 exceed the model's context of"),
         ('g.generate(["hi"],seed=-1)', "seed=-1 must be an integer in [0, 2^63)"),
+        ('g.generate(["hi"],seed=np.int32(-1))', "seed=np.int32(-1) must be an integer in [0, 2^63)"),
+        ('g.generate(["hi"],seed=np.bool_(1))', "seed=np.True_ must be an integer in [0, 2^63)"),
         ('g.generate(["hi"],seed=1.5)', "seed=1.5 must be an integer in [0, 2^63)"),
         ('g.generate(["hi"],seed="1")', "seed='1' must be an integer in [0, 2^63)"),
         ('g.generate(["hi"],seed=True)', "seed=True must be an integer in [0, 2^63)"),

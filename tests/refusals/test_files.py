@@ -70,7 +70,7 @@ def test_a_batch_run_of_a_bad_line_alone_says_why(desk, models, capsys, case):
         assert words in answer["error"] and answer["line"] == 1
 
 
-@pytest.mark.parametrize("case", NOT_PROMPTS)
+@pytest.mark.parametrize("case", [case for case in NOT_PROMPTS if case != "UTF-16"])  # refused as a whole
 def test_a_file_of_bad_lines_alone_is_answered_with_their_errors(desk, models, capsys, case):
     content, _, words = NOT_PROMPTS[case]
     put(desk / "q.jsonl", content)
@@ -100,6 +100,9 @@ def test_a_file_of_bad_lines_alone_is_answered_with_their_errors(desk, models, c
         ({"prompt": "Tom", "messages": []}, "not a JSON object with"),
         ({"prompt": "Tom", "canvas": 5}, '"canvas" must be a text with holes'),
         ({"prompt": "Tom", "canvas": "{99}"}, "canvas"),
+        ({"prompt": "Tom", "length": float("nan")}, 'reads no "length" of one: leave it out, or answer the file with'),
+        ({"prompt": "Tom", "seed": -1}, 'reads no "seed" of one'),
+        ({"prompt": "Tom", "id": 1, "stop": [""], "numbers": {}}, 'reads no "stop" or "numbers" of one'),
     ],
 )
 @pytest.mark.parametrize("system", [[], ["--system", "Tom"]])
@@ -175,6 +178,17 @@ def test_a_preset_file_that_is_none_is_named(refuses, desk, case):
     refuses("generate Q --model {word} --gen-length 16 --preset p.toml", words)
 
 
+@pytest.mark.parametrize("suffix", ["json", "toml"])
+def test_a_preset_file_says_nothing_twice(refuses, desk, suffix):
+    twice = {
+        "json": '{"lrd_jax_preset": 2, "base": "lrd", "decoder": {"mix": {"r_f": 0.1}}, "decoder": {}}',
+        "toml": "lrd_jax_preset = 2\nbase = 'lrd'\n[decoder]\n[decoder]\n",
+    }
+    words = {"json": "the key 'decoder' comes twice", "toml": "Cannot declare ('decoder',) twice"}
+    put(desk / f"p.{suffix}", twice[suffix])
+    refuses(f"generate Q --model {{word}} --preset p.{suffix}", f"preset file p.{suffix}: {words[suffix]}")
+
+
 RECIPE = recipe("out", steps=4)
 MODEL = RECIPE[RECIPE.index("[model]") : RECIPE.index("[data]")]
 NOT_RECIPES = {  # what is replaced in the recipe, by what, and the message
@@ -189,6 +203,7 @@ NOT_RECIPES = {  # what is replaced in the recipe, by what, and the message
     "output a null byte": ('"out"', '"a\\u0000b"', "is no name of a file"),
     "output a file": ('"out"', '"file"', "file"),
     "output in a file": ('"out"', '"file/run"', "file"),
+    "output of others": ('"out"', '"other"', "other holds files, and none of a run; name a new or an empty folder"),
     "steps 0": ("steps = 4", "steps = 0", "steps=0 must be positive"),
     "steps 4.5": ("steps = 4", "steps = 4.5", "steps must be of type int, got 4.5"),
     "steps huge": ("steps = 4", "steps = 10000000000", "steps=10000000000 must be at most"),
@@ -275,6 +290,7 @@ BESIDE = {
     "template half a pair": (TEMPLATE, "{{ '\\ud800' }}", "half a pair"),
     "config nested": ("config.json", DEEP, "config.json"),
     "config a list": ("config.json", "[]", "config.json"),
+    "config with a mark": ("config.json", "\ufeff{}", "is not JSON: it begins with a byte-order mark; save it"),
 }
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import os
+import pathlib
 
 import jax
 import numpy as np
@@ -260,6 +262,14 @@ def test_broken_data_is_named_line_by_line(tmp_path, lines, words):
 def test_fields_that_are_not_ours_are_passed_over(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"prompt": "a", "answer": "b", "level": 3}\n')
     assert read_examples(tmp_path / "p.jsonl") == [Example(prompt="a", answer="b")]
+
+
+def test_prompts_may_come_by_a_pipe():
+    reader, writer = os.pipe()
+    with open(writer, "w") as file:
+        file.write('{"prompt": "a"}\n')
+    with open(reader):
+        assert read_examples(pathlib.Path(f"/dev/fd/{reader}")) == [Example(prompt="a")]
 
 
 # The command.

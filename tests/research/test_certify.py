@@ -43,6 +43,12 @@ def test_too_few_prompts_are_told_how_many_it_takes():
         check_enough(148, 0.02, 0.95)
 
 
+def test_a_risk_that_no_number_of_prompts_certifies_is_refused():
+    assert prompts_needed(1.5e-9, 0.95) > 2**30
+    with pytest.raises(ValueError, match=r"risk 1e-09 at confidence 0.95 takes more than 2147483647 prompts"):
+        check_enough(10, 1e-9, 0.95)
+
+
 @pytest.mark.parametrize(("risk", "confidence"), [(0.0, 0.95), (1.0, 0.95), (0.02, 1.0), (float("nan"), 0.95)])
 def test_levels_outside_the_unit_interval_are_refused(risk, confidence):
     with pytest.raises(ValueError, match="must be above 0 and below 1"):

@@ -1,10 +1,12 @@
 """The store of results: what a kill leaves, who may write, and what is read."""
 
 import dataclasses
+import os
 
 import pytest
 
 from lrd_jax.durable import write_whole
+from lrd_jax.errors import Refused
 from lrd_jax.research.results import Results, write_json
 
 
@@ -75,3 +77,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         write_whole(path, "\ud800")
     assert path.read_text() == '{\n "a": 1\n}\n'
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with pytest.raises(Refused, match=f"{name} is no file; name a file"):
+        write_whole(tmp_path / name, "text")
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link", "pipe"]

@@ -220,7 +220,7 @@ def test_more_shards_than_prompts(ask):
         (["--seed", "1"], "seed=0; asked was seed=1"),
         (["--stop-text", "x"], "stop_text=[]; asked was stop_text=['x']"),
         (["--chat"], "chat=False; asked was chat=True"),
-        (["--model", "lrd-tiny-soft"], "model='"),
+        (["--model", "lrd-tiny-soft"], "holds a run of another model: "),
     ],
 )
 def test_another_run_in_the_same_folder_is_refused(ask, args, words):
@@ -233,7 +233,7 @@ def test_another_run_in_the_same_folder_is_refused(ask, args, words):
 
 def test_another_file_in_the_same_folder_is_refused(ask):
     ask([{"prompt": "One."}])
-    assert "input='" in ask([{"prompt": "Two."}])[2].err
+    assert "holds a run of another input: " in ask([{"prompt": "Two."}])[2].err
 
 
 def test_a_run_that_has_not_begun_leaves_nothing(ask, tmp_path, monkeypatch):

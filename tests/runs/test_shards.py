@@ -49,6 +49,8 @@ def test_launchers_say_which_shard_a_process_is(environ, shard):
         ({**SLURM, "SLURM_ARRAY_TASK_ID": "9"}, "not numbered one after another"),
         ({**SLURM, "SLURM_ARRAY_TASK_ID": "2"}, "not numbered one after another"),
         ({**SLURM, "SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_STEP": "2"}, "not numbered one after another"),
+        ({"LRD_JAX_NUM_SHARDS": "abc"}, "LRD_JAX_NUM_SHARDS=abc says how many shards there are, and nothing says"),
+        ({"LRD_JAX_NUM_SHARDS": "4"}, "LRD_JAX_NUM_SHARDS=4 says how many shards there are, and nothing says which"),
         ({"SKYPILOT_NODE_RANK": "first", "SKYPILOT_NUM_NODES": "2"}, "numbers were wanted"),
     ],
 )

@@ -115,7 +115,8 @@ def test_one_process_a_shard_and_one_way_to_cut(tmp_path):
 @pytest.mark.parametrize(
     ("made_of", "words"),
     [
-        ({**MADE_OF, "model": "n"}, "holds a run with model='m'; asked was model='n': choose another folder"),
+        ({**MADE_OF, "model": "n"}, "holds a run of another model: choose another folder"),
+        ({**MADE_OF, "model": "n", "seed": 1}, "of another model and with seed=None; asked was seed=1: choose another"),
         ({**MADE_OF, "decoder": {"commit": {"threshold": 0.8}}}, "decoder.commit.threshold=0.9; asked was"),
         (
             {"model": "m", "decoder": {"commit": {}}},

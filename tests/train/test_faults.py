@@ -397,6 +397,25 @@ def test_a_model_that_is_there_already_is_not_written_over(tmp_path):
         train(small_config(tmp_path / "run"))
 
 
+def test_a_run_writes_nothing_into_a_model(finished, tmp_path):
+    model = shutil.copytree(finished / "model", tmp_path / "m0")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"output: .*m0 holds files, and none of a run; name a new or an empty folder"):
+        train(small_config(model))
+    for output in (model / "x", model / "deeper/x"):
+        with pytest.raises(ValueError, match=r"would lie inside .*m0, which it is made from"):
+            train(small_config(output, init=str(model), model=None))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("left", ["log.jsonl", "checkpoints"])
+def test_a_run_goes_on_from_what_is_left_of_it(run, left):
+    other = {"log.jsonl": "checkpoints", "checkpoints": "log.jsonl"}[left]
+    shutil.rmtree(run / other) if other == "checkpoints" else (run / other).unlink()
+    (run / "notes.txt").write_text("mine")
+    assert train(small_config(run)) == run / "model" and (run / "model/config.json").is_file()
+
+
 @pytest.mark.parametrize(
     "change", [{"steps": np.int64(4)}, {"seed": None}, {"data": {}}, {"optimizer": 1}, {"steps": 4.0}]
 )

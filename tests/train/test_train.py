@@ -288,6 +288,15 @@ def test_another_run_is_not_resumed(tmp_path):
         train(small_config(tmp_path, steps=4))
 
 
+def test_another_runs_field_is_named_and_nothing_else_is_said(tmp_path, capsys):
+    data = Data(tasks=("words",), buckets=(BUCKET_OF_8,))
+    train(small_config(tmp_path, data=data, steps=3))
+    capsys.readouterr()
+    with pytest.raises(ValueError, match=r"\(data.tasks: \['words'\] there, \['code'\] asked for\); resume"):
+        train(small_config(tmp_path, data=dataclasses.replace(data, tasks=("code",)), steps=3))
+    assert capsys.readouterr().err == ""
+
+
 def test_a_mesh_trains_as_one_device_does(tmp_path):
     folders = []
     for name, mesh in (("one", Mesh()), ("eight", Mesh(data=2, fsdp=4))):

@@ -15,6 +15,8 @@ from scipy.special import bdtr, betaincinv
 
 from lrd_jax.errors import Refused
 
+_MOST = 2**31 - 1  # prompts that the test takes
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rung:
@@ -45,10 +47,18 @@ def prompts_needed(risk: float, confidence: float, changed: int = 0) -> int:
     """Fewest prompts on which `changed` answers pass the test; with none, log(1 - confidence) / log(1 - risk).
 
     Found by bisection: more prompts with as many changes never raise the p-value.
+
+    Raises:
+      Refused: they are more than the test takes.
     """
     low, high = changed, max(1, changed)
     while p_value(changed, high, risk) > 1 - confidence:
-        low, high = high, 2 * high
+        if high == _MOST:
+            raise Refused(
+                f"with {changed} answers changed, risk {risk:g} at confidence {confidence:g} takes more than {_MOST} "
+                "prompts: choose a higher risk"
+            )
+        low, high = high, min(2 * high, _MOST)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if p_value(changed, middle, risk) <= 1 - confidence else (middle, high)

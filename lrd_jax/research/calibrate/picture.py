@@ -5,6 +5,7 @@ from typing import Any
 
 from lrd_jax.durable import check_writable
 from lrd_jax.errors import Refused
+from lrd_jax.files import require_file
 from lrd_jax.research.calibrate.scan import Point
 from lrd_jax.research.plots import check_matplotlib
 
@@ -14,8 +15,7 @@ _KINDS = ("png", "pdf", "svg", "jpg", "jpeg", "webp", "eps", "ps")  # what matpl
 def check_picture(path: Path) -> None:
     """Raises ValueError where no picture could be drawn or written there."""
     check_matplotlib()
-    if path.is_dir():
-        raise Refused(f"{path} is a folder; name a file for the picture")
+    require_file(path, "name a file for the picture")
     if path.suffix.removeprefix(".").lower() not in _KINDS:
         raise Refused(f"{path}: pictures end in {', '.join(f'.{kind}' for kind in _KINDS)}")
     if not path.absolute().parent.is_dir():

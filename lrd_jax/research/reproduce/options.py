@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from lrd_jax.errors import Refused
+from lrd_jax.files import require_file
 from lrd_jax.options import STORED_DTYPE, OnMesh, Yours, check_folder, check_seed
 
 PAPER = ("table1", "table2", "table3", "table4", "figure2", "figure3", "figure4", "figure5", "front")
@@ -88,5 +89,7 @@ class Reproduce(Yours, OnMesh):
             raise Refused("gen_length is that of every decoder here: name it with --canvases")
         if self.plan and self.redraw:
             raise Refused("plan names what would be run and redraw runs nothing; give one of them")
-        if absent := [str(path) for path in self.cells if not path.is_file()]:
+        for path in self.cells:
+            require_file(path, "give the cells.jsonl of another run")
+        if absent := [str(path) for path in self.cells if not path.exists()]:
             raise Refused(f"cells={', '.join(absent)}: no such file; give the cells.jsonl of another run")

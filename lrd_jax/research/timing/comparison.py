@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import platform
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from lrd_jax.presets import yours
 from lrd_jax.research.timing.clones import pair_up
 from lrd_jax.research.timing.decoders import DECODERS, Canvas
 from lrd_jax.research.timing.measure import Run, Spread, Subject, peak_memory
-from lrd_jax.research.timing.options import Bench
+from lrd_jax.research.timing.options import DEFAULT_SIZES, Bench
 from lrd_jax.research.timing.reference import COUNTERPARTS, Counterpart, Reference, cores
 from lrd_jax.research.timing.sizes import random_params, random_prompts, sized
 from lrd_jax.sharding import mesh_asked
@@ -86,11 +87,14 @@ def compare(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
       ValueError: options that do not go together, a model that cannot be had, or a reference that cannot be run.
     """
     canvas, configs = configs_of(options)
+    if options.model is None and options.sizes is None:
+        options = dataclasses.replace(options, sizes=DEFAULT_SIZES)
+    python = sys.executable if options.reference_python is None else options.reference_python
     with contextlib.ExitStack() as stack:
         clones = pair_up(options.reference)
         if clones and options.batch > 1:
             raise Refused(f"batch={options.batch}: the references decode one prompt at a time; compare with batch 1")
-        references = [stack.enter_context(Reference(clone, options.reference_python)) for clone in clones]
+        references = [stack.enter_context(Reference(clone, python)) for clone in clones]
         matches = _matches(configs, references)
         say("making the weights")
         model, params = _model(options)
@@ -176,7 +180,7 @@ def _model(options: Bench) -> tuple[Model, Params]:
         loaded = load(options.model, mesh, options.dtype)
         _check_family(options, loaded.config)
         return loaded.model, loaded.params
-    config = sized(options.sizes, **options.random_sizes)
+    config = sized(str(options.sizes), **options.random_sizes)
     _check_family(options, config)
     drawn = random_params(config, dtype=options.dtype, logit_std=options.logit_std, seed=options.seed, mesh=mesh)
     return Model(config), drawn

@@ -23,7 +23,7 @@ from lrd_jax.decoding.loop import Decoder, make_decode
 from lrd_jax.engine import Counts, Engine, Request
 from lrd_jax.research.timing.comparison import Say, configs_of, machine_facts
 from lrd_jax.research.timing.measure import Spread
-from lrd_jax.research.timing.options import Bench
+from lrd_jax.research.timing.options import DEFAULT_REQUESTS, DEFAULT_SLOTS, Bench
 from lrd_jax.tasks import TASKS, problems
 from lrd_jax.text import bucket_length, encode_text, left_pad, pad_to_bucket
 
@@ -43,7 +43,12 @@ def run(options: Bench, say: Say = lambda words: None) -> dict[str, Any]:
     """
     _, configs = configs_of(options)
     say("loading the model")
-    options = dataclasses.replace(options, model=options.model or DEFAULT_MODEL)
+    options = dataclasses.replace(
+        options,
+        model=options.model or DEFAULT_MODEL,
+        requests=options.requests or DEFAULT_REQUESTS,
+        slots=options.slots or DEFAULT_SLOTS,
+    )
     loaded = load(str(options.model), dtype=options.dtype)
     texts = mixed_prompts(options.requests, options.seed)
     return {

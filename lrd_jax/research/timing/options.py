@@ -1,7 +1,6 @@
 """What `lrd-jax bench` can be told. Imports nothing heavy: the command line parses it for its list of commands."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,9 @@ from tyro.conf import arg
 
 from lrd_jax.errors import Refused
 from lrd_jax.options import OnMesh, Yours
+
+DEFAULT_SIZES, DEFAULT_REQUESTS, DEFAULT_SLOTS = "small", 200, 16
+_LEAST_VOCAB_SIZE = 3  # a word beside the mask and the token that ends and pads
 
 _Size = arg(help_behavior_hint="(default: that of --sizes)", metavar="NUMBER")
 
@@ -44,7 +46,7 @@ class Bench(Yours, OnMesh):
     """
 
     decoders: tuple[str, ...] = ("plain", "llada", "threshold", "lrd")
-    sizes: str = "small"
+    sizes: Annotated[str | None, arg(help_behavior_hint=f"(default: {DEFAULT_SIZES})", metavar="NAME")] = None
     model: Annotated[str | None, arg(help_behavior_hint="(default: none)", metavar="MODEL")] = None
     vocab_size: Annotated[int | None, _Size] = None
     num_layers: Annotated[int | None, _Size] = None
@@ -62,10 +64,10 @@ class Bench(Yours, OnMesh):
     repeats: int = 3
     seed: int = 0
     engine: bool = False
-    requests: int = 200
-    slots: int = 16
+    requests: Annotated[int | None, arg(help_behavior_hint=f"(default: {DEFAULT_REQUESTS})", metavar="NUMBER")] = None
+    slots: Annotated[int | None, arg(help_behavior_hint=f"(default: {DEFAULT_SLOTS})", metavar="NUMBER")] = None
     reference: tuple[Path, ...] = ()
-    reference_python: str = sys.executable
+    reference_python: Annotated[str | None, arg(help_behavior_hint="(default: this one)", metavar="PYTHON")] = None
     json: bool = False
 
     def __post_init__(self):
@@ -73,16 +75,28 @@ class Bench(Yours, OnMesh):
         if not self.decoders or len(set(self.decoders)) < len(self.decoders):
             raise Refused(f"decoders={', '.join(self.decoders) or 'none'}: name one or more, each once")
         for field in ("prompt_length", "batch", "repeats", "requests", "slots"):
-            if getattr(self, field) < 1:
-                raise Refused(f"{field}={getattr(self, field)} must be at least 1")
+            if (value := getattr(self, field)) is not None and value < 1:
+                raise Refused(f"{field}={value} must be at least 1")
         if not 0 <= self.seed < 2**31:
             raise Refused(f"seed={self.seed} must be in [0, 2^31)")
         if self.logit_std is not None and not 0 < self.logit_std < 1000:
             raise Refused(f"logit_std={self.logit_std} must be in (0, 1000)")
-        if self.engine and (self.reference or self.random_sizes or self.logit_std is not None):
+        if self.vocab_size is not None and self.vocab_size < _LEAST_VOCAB_SIZE:
+            raise Refused(f"vocab_size={self.vocab_size} must be at least {_LEAST_VOCAB_SIZE}: a word, mask and end")
+        if self.engine and (self.reference or self._is_random):
             raise Refused("engine answers questions, with a trained model: leave references and random weights out")
-        if self.model is not None and (self.random_sizes or self.logit_std is not None):
+        if self.model is not None and self._is_random:
             raise Refused(f"model={self.model} has its own weights: leave out what is for random ones")
+        for field in ("requests", "slots"):
+            if not self.engine and (value := getattr(self, field)) is not None:
+                raise Refused(f"{field}={value} is of an engine: give --engine, or leave it out")
+        if self.reference_python is not None and not self.reference:
+            raise Refused(f"reference_python={self.reference_python} runs clones: give --reference, or leave it out")
+
+    @property
+    def _is_random(self) -> bool:
+        """Whether anything was said of random weights."""
+        return bool(self.random_sizes) or self.sizes is not None or self.logit_std is not None
 
     @property
     def random_sizes(self) -> dict[str, int]:
