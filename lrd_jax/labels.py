@@ -75,29 +75,48 @@ class Scoring:
 
     Attributes:
       labels: their texts.
-      ends: of each, the place of the end token behind it that counts; None where none does.
-      prompt_tokens: of the prompt.
-      arguments: of `_scores`.
+      rows: their token ids.
+      prompt: its token ids.
+      given: tokens int32 `[l]` of the canvas, -1 where it is open.
+      start: where on it the labels stand.
+      counts_end: the end token behind a label counts.
     """
 
+    generator: Generator
     labels: tuple[str, ...]
-    ends: tuple[int | None, ...]
-    prompt_tokens: int
-    arguments: tuple[Any, ...]
+    rows: Sequence[Sequence[int]]
+    prompt: Sequence[int]
+    given: np.ndarray
+    start: int
+    counts_end: bool
 
     def compile(self) -> None:
         """What the first `run` of its shapes does; here the device may do other work meanwhile."""
-        _scores.lower(*self.arguments).compile()
+        _scores.lower(*self._arguments()).compile()
 
     def run(self) -> list[Label]:
         """One forward."""
-        scores, ends = jax.device_get(_scores(*self.arguments))
-        nats = [
-            float(score) + (0.0 if end is None else float(ends[end]))
-            for score, end in zip(scores, self.ends, strict=False)
-        ]
+        scores, ends = jax.device_get(_scores(*self._arguments()))
+        nats = []
+        for score, row in zip(scores, self.rows, strict=False):
+            is_ended = self.counts_end and len(row) < len(self.given)
+            nats.append(float(score) + (float(ends[len(row)]) if is_ended else 0.0))
         total = float(np.logaddexp.reduce(nats))
         return [Label(text, x, math.exp(x - total)) for text, x in zip(self.labels, nats, strict=True)]
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """Of `_scores`, in few shapes, so that few are compiled: canvas, prompt and the labels' tokens are as long as a
+        power of two, and the labels as many as there may be."""
+        loaded, count, width = self.generator.loaded, len(self.given), _power_of_two(max(map(len, self.rows)))
+        table = np.full((_MOST, width), -1, np.int32)
+        for place, row in enumerate(self.rows):
+            table[place, : len(row)] = row
+        padded = np.full(min(_power_of_two(count), self.generator.config.gen_length), -1, np.int32)
+        padded[:count] = self.given
+        room = loaded.config.max_length - len(padded)
+        shown, mask = pad_to_bucket(*left_pad([list(self.prompt)], self.generator.tokenizer.pad_token_id), room)
+        places = np.minimum(self.start + np.arange(width + 1), count - 1).astype(np.int32)
+        return loaded.model, loaded.params, shown, mask, padded, np.int32(count), places, table
 
 
 def scoring(
@@ -110,7 +129,6 @@ def scoring(
     chat: bool = False,
 ) -> Scoring:
     """What `score_labels` is about to do, checked; arguments and errors are its."""
-    tokenizer, special = generator.tokenizer, generator.loaded.config
     rows = [_ids(generator, label) for label in _checked(labels)]
     if canvas is None:
         length = generator.config.gen_length if length is None else length
@@ -124,35 +142,12 @@ def scoring(
         start, hole = _hole(given)
         if wrong := [(text, len(row)) for text, row in zip(labels, rows, strict=True) if len(row) != hole]:
             raise Refused(f"label {wrong[0][0]!r:.80} has {wrong[0][1]} tokens, and the hole {hole} positions")
-    ids = token_ids(prompt, special.vocab_size)
+    ids = token_ids(prompt, generator.loaded.config.vocab_size)
     if ids is None:
         ids = generator.encode(prompt, chat=chat)  # pyright: ignore[reportArgumentType]
     elif len(ids) > generator.room:
         raise Refused(f"the prompt has {len(ids)} tokens, more than the {generator.room} that the context leaves")
-    # Of few shapes, so that few are compiled: the canvas and the labels' tokens by powers of two, the labels to all.
-    count, width = len(given), _power_of_two(max(map(len, rows)))
-    table = np.full((_MOST, width), -1, np.int32)
-    for place, row in enumerate(rows):
-        table[place, : len(row)] = row
-    padded = np.full(min(_power_of_two(count), generator.config.gen_length), -1, np.int32)
-    padded[:count] = given
-    shown, mask = pad_to_bucket(*left_pad([ids], tokenizer.pad_token_id), special.max_length - len(padded))
-    places = np.minimum(start + np.arange(width + 1), count - 1).astype(np.int32)
-    return Scoring(
-        labels=tuple(labels),
-        ends=tuple(len(row) if canvas is None and len(row) < count else None for row in rows),
-        prompt_tokens=len(ids),
-        arguments=(
-            generator.loaded.model,
-            generator.loaded.params,
-            shown,
-            mask,
-            padded,
-            np.int32(count),
-            places,
-            table,
-        ),
-    )
+    return Scoring(generator, tuple(labels), rows, ids, given, start, counts_end=canvas is None)
 
 
 @PlatformJit

@@ -217,7 +217,7 @@ class Desk:
             asked = [score(self._generator, prompt) for prompt in prompts]
         except Refused as error:
             raise Told(400, str(error), param="lrd") from None
-        if (longest := max(one.prompt_tokens for one in asked)) > self.prompt_lengths[-1]:
+        if (longest := max(len(one.prompt) for one in asked)) > self.prompt_lengths[-1]:
             words = f"the prompt has {longest} tokens, more than prompt_length={self.prompt_lengths[-1]} of the server"
             raise Told(400, f"{words}: shorten it, or start the server with more")
         return asked

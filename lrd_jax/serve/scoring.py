@@ -30,7 +30,7 @@ class Scorings:
 
     @property
     def prompt_tokens(self) -> int:
-        return sum(one.prompt_tokens for one in self._asked)
+        return sum(len(one.prompt) for one in self._asked)
 
     async def scored(self, receive: Callable[[], Awaitable[Any]]) -> list[tuple[int, list[Label]]]:
         """The tokens and the labels of each prompt.
@@ -43,6 +43,7 @@ class Scorings:
           Told: the engines failed, or the server shuts down.
         """
         watch, work = asyncio.create_task(self._watch(receive)), asyncio.create_task(self._work())
+        work.add_done_callback(lambda task: task.cancelled() or task.exception())  # told, or nobody is there to hear it
         try:
             await asyncio.wait({work, self._ended}, return_when=asyncio.FIRST_COMPLETED)
             if self._ended.done():
@@ -51,6 +52,7 @@ class Scorings:
         finally:
             watch.cancel()
             work.cancel()
+            self._ended.cancel()
 
     def interrupt(self, error: Exception) -> None:
         """Ends it with an error, in the event loop's thread."""
@@ -63,7 +65,7 @@ class Scorings:
         try:
             for one in self._asked:
                 labels = await asyncio.get_running_loop().run_in_executor(self._desk.scorer, self._score, one)
-                found.append((one.prompt_tokens, labels))
+                found.append((len(one.prompt), labels))
                 self._desk.scoring -= 1
                 left -= 1
         finally:
