@@ -41,6 +41,7 @@ def check_request(
     prompt, prompt_mask = check_prompt(prompt, prompt_mask, config.gen_length, model)
     rows = len(prompt)
     check_rows(config, rows)
+    config.sizing.check_vocabulary(model)
     keys = _row_keys(key, rows, config)
     length = None if length is None else _check_length(length, rows, config)
     canvas = None if canvas is None else _check_canvas(canvas, rows, config, model.vocab_size)

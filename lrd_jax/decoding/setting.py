@@ -20,7 +20,7 @@ from lrd_jax.errors import Refused
 Number = float | jax.Array | np.ndarray  # a real number, or one a row: [B]
 
 _MOST = 2**31 - 1
-_MOST_WHOLE = 2**24  # float32 holds every whole number up to here
+MOST_WHOLE = 2**24  # float32 holds every whole number up to here
 _SPEC = "lrd_jax"  # key of a field's `Spec` in its metadata
 
 
@@ -81,7 +81,7 @@ def number(
 
 def whole(*, default: Any = dataclasses.MISSING, low: int = 0) -> Any:
     """A `number` without a fraction, at least `low`: what is counted, where it may differ from row to row."""
-    return _field(default, Spec(kind="number", low=low, high=_MOST_WHOLE, whole=True))
+    return _field(default, Spec(kind="number", low=low, high=MOST_WHOLE, whole=True))
 
 
 def count(*, default: Any = dataclasses.MISSING, low: int = 1, high: float = _MOST) -> Any:
@@ -246,6 +246,8 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
         return int(kept)
     if spec.kind in ("number", "share") and np.ndim(kept) == 0 and not isinstance(kept, Tracer):
         return int(kept) if spec.whole else float(kept)
+    if isinstance(kept, np.ndarray) and kept.dtype.kind in "iu":
+        return kept.astype(np.float32)  # JAX would take 64 bits for 32, and drop the upper ones
     return kept
 
 
@@ -260,24 +262,30 @@ def _is_number(value: Any) -> bool:
     return bool(real and np.ndim(value) <= 1 and 0 not in np.shape(value))
 
 
+def is_known(value: Any) -> bool:
+    """Whether the values of a number can be looked at here: they are not traced, and not on other processes."""
+    return not isinstance(value, Tracer) and getattr(value, "is_fully_addressable", True)
+
+
 def _is_one(value: Any) -> bool:
     """Whether it is one number that is known here."""
     return not isinstance(value, Tracer) and np.ndim(value) == 0
 
 
 def _in_range(value: Any, spec: Spec) -> bool:
-    if isinstance(value, Tracer) or not getattr(value, "is_fully_addressable", True):
-        return True  # its values are not known here
+    if not is_known(value):
+        return True
     x = np.asarray(value, np.float64)
     above = x > spec.low if spec.open_low else x >= spec.low
     return bool(np.all(np.isfinite(x) & above & (x <= spec.high) & (not spec.whole or x == np.floor(x))))
 
 
 def _is_float32(value: Any) -> bool:
-    """Whether it stays finite in the arithmetic of a decode."""
-    if isinstance(value, Tracer) or not getattr(value, "is_fully_addressable", True):
+    """Whether it is finite in the arithmetic of a decode, and 0 only where it is."""
+    if not is_known(value):
         return True
-    return bool(np.all(np.abs(np.asarray(value, np.float64)) <= np.finfo(np.float32).max))
+    size, float32 = np.abs(np.asarray(value, np.float64)), np.finfo(np.float32)
+    return bool(np.all((size == 0) | ((size >= float32.tiny) & (size <= float32.max))))
 
 
 def check_count(owner: Any, field: str, low: int = 1) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lrd_jax.decoding.config import DecodeConfig
+from lrd_jax.decoding.model import Vocabulary
 from lrd_jax.decoding.setting import specs
 from lrd_jax.errors import Refused
 from lrd_jax.presets import adjusted
@@ -33,11 +34,11 @@ def with_numbers(config: DecodeConfig, numbers: Any) -> DecodeConfig:
     return treedef.unflatten(next(columns) if number else leaf for leaf, number in zip(leaves, kinds, strict=True))
 
 
-def changed_numbers(config: DecodeConfig, changes: Mapping[str, Any]) -> np.ndarray:
+def changed_numbers(config: DecodeConfig, changes: Mapping[str, Any], words: Vocabulary) -> np.ndarray:
     """`numbers_of` the config with some fields changed, named as in `lrd_jax.presets.preset`.
 
     Raises:
-      Refused: what is no number of this config, or out of its range.
+      Refused: what is no number of this config, out of its range, or no token of the model's.
     """
     if not isinstance(changes, Mapping) or not all(isinstance(name, str) for name in changes):
         raise Refused(f"numbers must be a table of the config's numbers by name, got {changes!r:.80}")
@@ -50,6 +51,7 @@ def changed_numbers(config: DecodeConfig, changes: Mapping[str, Any]) -> np.ndar
             f"numbers: {', '.join(changes)} would make another decoder of this one; a request may change numbers that "
             "the engine's decoder has, and no more: start an engine for the other"
         )
+    wanted.sizing.check_vocabulary(words)
     return numbers_of(wanted)
 
 

@@ -79,7 +79,7 @@ def checked(request: Any, generator: Generator, prompt_length: int, length: int)
         raise Refused(
             f"deadline={request.deadline!r:.80} must be a number of seconds above 0, at most {_LONGEST}, or None"
         )
-    numbers = changed_numbers(generator.config, request.numbers)
+    numbers = changed_numbers(generator.config, request.numbers, generator.loaded.config)
     return Checked(Work(prompt, length, given, seed, numbers), check_stop(request.stop), request.deadline)
 
 

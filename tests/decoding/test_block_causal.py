@@ -10,7 +10,7 @@ import twin
 from twin_model import TwinModel
 
 import lrd_jax
-from lrd_jax import DecodeConfig, DualCache, ExactCache, LowestEntropy, Mix, make_decode
+from lrd_jax import DecodeConfig, DualCache, ExactCache, LowestEntropy, Mix, Reopening, Threshold, make_decode
 from lrd_jax.convert import convert, export, write_hf
 from lrd_jax.models import CHECKPOINTS, Model, ModelConfig, positions_of
 
@@ -101,6 +101,23 @@ def test_it_is_exact_with_soft_beliefs_own_lengths_and_given_tokens(loaded, alig
         )
         for cache in (None, ExactCache())
     )
+    np.testing.assert_array_equal(cached.tokens, plain.tokens)
+    np.testing.assert_array_equal(cached.forwards, plain.forwards)
+
+
+@pytest.mark.parametrize("rule", [LowestEntropy(1), Threshold(0.3)])
+@pytest.mark.parametrize("window", [8, 24])
+def test_it_is_exact_where_positions_are_opened_again(loaded, rule, window):
+    """In attention blocks before those that are still open."""
+    found, _, _ = loaded
+    ids, mask = prompts()
+    config = DecodeConfig(G, block_length=window, commit=Reopening(rule, 0.05, 3))
+    plain, cached = (
+        make_decode(found.model, config.replace(cache=cache))(found.params, ids, mask) for cache in (None, ExactCache())
+    )
+    assert (
+        plain.forwards > make_decode(found.model, config.replace(commit=rule))(found.params, ids, mask).forwards
+    ).any()
     np.testing.assert_array_equal(cached.tokens, plain.tokens)
     np.testing.assert_array_equal(cached.forwards, plain.forwards)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from byte_model import write_byte_model
 
-from lrd_jax import DecodeConfig, DKVCache, Draw, DualCache, Generator, SparseCache, load
+from lrd_jax import DAEDAL, DecodeConfig, DKVCache, Draw, DualCache, Generator, SparseCache, load
 from lrd_jax.engine import Engine, Engines, Request
 from lrd_jax.engine.rows import ModelRows, run_insert, run_round
 from lrd_jax.errors import Refused
@@ -396,3 +396,11 @@ def test_a_request_goes_to_the_engine_of_its_decoder_and_length(loaded):
             engines.submit(Request(prompt="x" * 40))
     with pytest.raises(Refused, match="at least one config"):
         Engines(loaded, {}, prompt_lengths=(8,))
+
+
+def test_an_end_token_of_ones_own_is_one_of_the_vocabulary(loaded):
+    config = DecodeConfig(8, length=DAEDAL(initial=2, eos=0))
+    with Engine(loaded, config, slots=1, prompt_length=8) as engine:
+        with pytest.raises(Refused, match=r"DAEDAL.eos=1 must be a token of the vocabulary of 262, and not the mask"):
+            engine.submit(Request(prompt="One.", numbers={"length.eos": 1}))
+        assert engine.submit(Request(prompt="One.", numbers={"length.eos": 2})).result(60).complete

@@ -5,12 +5,16 @@ Axes: B batch, w positions of the window, V vocab.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lrd_jax.decoding.parts.part import Part
-from lrd_jax.decoding.setting import Number, column, count, number, setting
+from lrd_jax.decoding.setting import Number, column, count, is_known, number, setting
 from lrd_jax.decoding.vocab import belief as beliefs
 from lrd_jax.decoding.vocab.belief import Belief, confidence_of
 from lrd_jax.decoding.vocab.sampling import draw, filtered
+from lrd_jax.errors import Refused
+
+_LEAST = 1e-6  # temperature by which logits can be divided
 
 
 @setting
@@ -23,9 +27,15 @@ class Draw(Part):
       top_k: so many of the likeliest tokens are drawn from (Dream); None: all.
     """
 
-    temperature: Number = number(default=0.0)
+    temperature: Number = number(default=0.0, high=1e6)
     top_p: Number | None = number(default=None, high=1, open_low=True)
     top_k: int | None = count(default=None)
+
+    def __post_init__(self):
+        if is_known(self.temperature) and np.any((x := np.asarray(self.temperature)) * (x < _LEAST)):
+            raise Refused(
+                f"Draw.temperature={self.temperature!r:.200} must be 0, which draws nothing, or at least {_LEAST:g}"
+            )
 
     def propose(self, logits: jax.Array, belief: Belief, keys: jax.Array | None, *, reads: frozenset[str]) -> Belief:
         """The belief as the commit rule reads it: with the token that would be committed.

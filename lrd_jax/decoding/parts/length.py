@@ -8,10 +8,13 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from lrd_jax.decoding.model import Vocabulary
 from lrd_jax.decoding.parts.part import Part
-from lrd_jax.decoding.setting import Number, column, number, setting, whole, whole_number
+from lrd_jax.decoding.setting import Number, column, is_known, number, setting, whole, whole_number
 from lrd_jax.decoding.sight import Sight
+from lrd_jax.errors import Refused
 
 OPEN, END = -1, -2  # in `Resize.source`
 
@@ -48,6 +51,9 @@ class LengthRule(Part):
           committed: bool `[B, W]`, masked positions of the window that become tokens on this forward.
         """
         raise NotImplementedError
+
+    def check_vocabulary(self, words: Vocabulary) -> None:
+        """Raises Refused where the rule would write what is no token of an answer."""
 
     def most_forwards(self, gen_length: int, commits: int) -> int:
         """Most forwards beyond `commits`, those that a canvas of so many positions takes as it stands."""
@@ -138,6 +144,16 @@ class DAEDAL(LengthRule):
         to_the_right = jnp.cumsum(is_end[:, ::-1], axis=-1)[:, ::-1]  # this one among them
         counted = is_end & (to_the_right <= column(whole_number(self.eos_check)))
         return jnp.sum(jnp.where(counted, belief.confidence, 0.0), axis=-1) / self.eos_check
+
+    def check_vocabulary(self, words: Vocabulary) -> None:
+        if self.eos is None or not is_known(self.eos):
+            return
+        for eos in np.ravel(self.eos):
+            if eos >= words.vocab_size or eos == words.mask_id:
+                raise Refused(
+                    f"DAEDAL.eos={eos:.0f} must be a token of the vocabulary of {words.vocab_size}, and not the mask "
+                    f"token, {words.mask_id}"
+                )
 
     def most_forwards(self, gen_length: int, commits: int) -> int:
         # One mask at a time until the canvas is full; then what an insertion pushed off its end is committed again.

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from lrd_jax.decoding.parts.cache.cache import Inputs
-from lrd_jax.decoding.parts.cache.fed import FedCache
+from lrd_jax.decoding.parts.cache.fed import FedCache, masked_places
 from lrd_jax.decoding.setting import setting
 from lrd_jax.errors import Refused
 
@@ -45,8 +45,8 @@ class ExactCache(FedCache):
         return super().forward(model, params, dataclasses.replace(inputs, visible=seen), kept)
 
     def fed(self, inputs, before):
-        size, open_before = _size(inputs), before & inputs.visible
-        first = jnp.argmax(open_before, axis=1)[:, None]
+        size, opened = _size(inputs), (before | masked_places(inputs)) & inputs.visible  # again since, too
+        first = jnp.argmax(opened, axis=1)[:, None]
         of_first = jnp.take_along_axis(inputs.positions, first, axis=1) // size
         return inputs.visible & (inputs.positions // size >= of_first)
 

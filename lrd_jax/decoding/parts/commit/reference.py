@@ -100,6 +100,10 @@ class Dream(PlannedRule):
     def draws(self) -> bool:
         return self.alg == "origin"
 
+    @property
+    def idles(self) -> bool:
+        return True
+
     def __call__(self, sight: Sight, state: Any) -> tuple[Change, Any]:
         most = max(sight.window, self.steps or 0)
         fraction = dream_fraction(self.block_steps(sight), sight.commits, most=most)  # [B]

@@ -30,6 +30,11 @@ class CommitRule(Part):
         raise NotImplementedError
 
     @property
+    def idles(self) -> bool:
+        """Whether it may commit nothing on a forward on which it could."""
+        return False
+
+    @property
     def foresees(self) -> bool:
         """Whether the rule knows before a forward what that one commits, see `ahead`."""
         return False
@@ -65,6 +70,10 @@ class RuleAround(CommitRule):
     @property
     def draws(self) -> bool:
         return self.rule.draws
+
+    @property
+    def idles(self) -> bool:
+        return self.rule.idles
 
     def plan(self, sight):
         return self.rule.plan(sight)
