@@ -24,7 +24,7 @@ from lrd_jax.decoding.parts.prophet import Prophet
 from lrd_jax.decoding.parts.refine import NoRefine, Refine
 from lrd_jax.decoding.parts.remix import ReMix
 from lrd_jax.decoding.parts.stop import NoStop, Stop, StopRule
-from lrd_jax.decoding.setting import MOST_WHOLE, Number, count, flag, number, part, setting
+from lrd_jax.decoding.setting import Number, count, flag, number, part, setting
 from lrd_jax.errors import Refused
 
 
@@ -110,11 +110,6 @@ class DecodeConfig:
             raise Refused(
                 f"DecodeConfig.commit={self.commit!r} plans its forwards for a canvas that stays, and some of them "
                 f"commit nothing; length={self.length!r} changes the canvas: take another rule, or leave length out"
-            )
-        if self.step_limit > MOST_WHOLE:
-            raise Refused(
-                f"DecodeConfig would take up to {self.step_limit} forwards, more than the {MOST_WHOLE} that are "
-                "counted: ask for fewer steps, refinements or reopenings"
             )
         self.asking.check_beside(self)
         self.commit.check_canvas(self.gen_length, self.num_blocks)

@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.model import Vocabulary
-from lrd_jax.decoding.setting import check_rows
+from lrd_jax.decoding.setting import MOST_WHOLE, check_rows
 from lrd_jax.errors import Refused
 
 
@@ -42,6 +42,11 @@ def check_request(
     rows = len(prompt)
     check_rows(config, rows)
     config.sizing.check_vocabulary(model)
+    if config.step_limit > MOST_WHOLE:
+        raise Refused(
+            f"this decoder may take {config.step_limit} forwards, more than the {MOST_WHOLE} that are counted: ask for "
+            "fewer steps, refinements or reopenings"
+        )
     keys = _row_keys(key, rows, config)
     length = None if length is None else _check_length(length, rows, config)
     canvas = None if canvas is None else _check_canvas(canvas, rows, config, model.vocab_size)

@@ -223,6 +223,8 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
         good, wish = _in_range(value, spec), f"{'a whole number ' if spec.whole else ''}in {spec.bounds}"
         if good and not _is_float32(value):
             good, wish = False, "a number that float32 can hold"
+        if good and isinstance(value, np.ndarray) and value.dtype.kind in "iu" and np.any(np.abs(value) > _MOST):
+            good, wish = False, "whole numbers that 32 bits can hold, or floats"  # JAX would drop the upper bits
     elif spec.kind == "count":
         good = isinstance(value, int | np.integer) and not isinstance(value, bool) and spec.low <= value <= spec.high
         if isinstance(value, int | np.integer) and value > spec.high:
@@ -246,8 +248,6 @@ def checked(label: str, value: Any, spec: Spec, *, optional: bool) -> Any:
         return int(kept)
     if spec.kind in ("number", "share") and np.ndim(kept) == 0 and not isinstance(kept, Tracer):
         return int(kept) if spec.whole else float(kept)
-    if isinstance(kept, np.ndarray) and kept.dtype.kind in "iu":
-        return kept.astype(np.float32)  # JAX would take 64 bits for 32, and drop the upper ones
     return kept
 
 

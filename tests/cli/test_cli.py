@@ -380,7 +380,7 @@ def refused(capsys, *args):
         ([QUESTION, "--preset", "fast", "--threshold", "-1"], "commit.threshold=-1.0 must be in"),
         ([QUESTION, "--preset", "plain", "--r-f", "0.2"], "r_f changes the mixing, which this decoder does not have"),
         ([QUESTION, "--block-length", "24"], "gen_length=64 must be a multiple of block_length=24"),
-        ([QUESTION, "--temperature", "nan"], "temperature=nan must be in [0, inf)"),
+        ([QUESTION, "--temperature", "nan"], "temperature=nan must be in [0, 1e+06]"),
         ([QUESTION, "--gen-length", "0"], "gen_length=0 must be an integer of at least 1"),
         ([QUESTION, "--gen-length", "120", "--model", "FOLDER"], "exceed the model's context of 128"),
         ([QUESTION, "--gen-length", "4096", "--model", "FOLDER"], "context of 128"),

@@ -48,7 +48,7 @@ def values(spec, depth):
         if spec.whole:
             number = st.integers(int(low), int(high))
             return number | st.lists(number, min_size=ROWS, max_size=ROWS).map(np.asarray)
-        real = st.floats(low, high, exclude_min=spec.open_low, width=32)
+        real = st.floats(low, high, exclude_min=spec.open_low, width=32, allow_subnormal=False)
         rows = st.lists(real, min_size=ROWS, max_size=ROWS).map(lambda x: np.asarray(x, np.float32))
         return real | rows
     if spec.kind == "count":
@@ -73,6 +73,8 @@ def parts(draw, cls, depth=2):
         found[name] = draw(st.none() | wanted if field.default is None else wanted)
         if name == "kernel_size":
             found[name] |= 1  # it is odd
+        if name == "temperature" and np.any((np.asarray(found[name]) > 0) & (np.asarray(found[name]) < 1e-6)):
+            found[name] = 0.0  # less cannot be divided by
     return cls(**found)
 
 
@@ -87,6 +89,8 @@ def configs(draw):
     if found["cache"] is not None:
         found["cfg_scale"] = found["length"] = None
         found |= {name: None for name in ("mix", "stop") if "canvas" in getattr(found[name], "reads", ())}
+    if found["commit"].idles:
+        found["length"] = None
     window, blocks = draw(st.integers(1, 64)), draw(st.integers(1, 4))
     try:
         return DecodeConfig(window * blocks, block_length=draw(st.sampled_from([window, None])), **found)

@@ -452,9 +452,19 @@ ROWS = {
         ("L.Draw(top_p=1e-39)", "Draw.top_p=1e-39 must be a number that float32 can hold"),
         ("L.Stop(1e39)", "Stop.tau=1e+39 must be a number that float32 can hold"),
         ("L.Stop(1e-50)", "Stop.tau=1e-50 must be a number that float32 can hold"),
-        ("C(8,commit=L.Reopening(L.LowestEntropy(),times=2**28))", "more than the 16777216 that are counted: ask for"),
-        ("C(8,commit=L.Scheduled(10**8),stop=L.Prophet(0))", "take up to 100000000 forwards, more than the 16777216"),
-        ("C(8,refine=L.Refine(max_steps=2**31-1))", "forwards, more than the 16777216 that are counted"),
+        (
+            "L.make_decode(m.model,C(8,commit=L.Reopening(L.LowestEntropy(),times=2**28)))(params,P)",
+            "may take 2147483656 forwards, more than the 16777216 that are counted: ask for fewer",
+        ),
+        (
+            "L.make_decode(m.model,C(8,commit=L.Scheduled(10**8),stop=L.Prophet(0)))(params,P)",
+            "may take 100000000 forwards, more than the 16777216 that are counted",
+        ),
+        (
+            "L.make_decode(m.model,C(8,refine=L.Refine(max_steps=2**31-1)))(params,P)",
+            "forwards, more than the 16777216 that are counted",
+        ),
+        ("L.Stop(np.array([1,2**40]))", "must be whole numbers that 32 bits can hold, or floats"),
         (
             "C(8,commit=L.Dream(),length=L.DAEDAL())",
             "plans its forwards for a canvas that stays, and some of them commit",

@@ -153,7 +153,7 @@ ROWS = {
         (f"{GENERATE} --max-forwards 99999999999", "max_forwards=99999999999 must be an integer of at most 2147483647"),
         (f"{GENERATE} --cache dual --cache.refresh-every 99999999999", "must be an integer of at most 2147483647"),
         (f"{GENERATE} --top-k 99999999999", "draw.top_k=99999999999 must be an integer of at most 2147483647"),
-        (f"{GENERATE} --temperature 1e39", "draw.temperature=1e+39 must be a number that float32 can hold"),
+        (f"{GENERATE} --temperature 1e39", "draw.temperature=1e+39 must be in [0, 1e+06]"),
         (f"{GENERATE} --cfg-scale 1e39", "cfg_scale=1e+39 must be a number that float32 can hold"),
         (f"{GENERATE} --tau 1e300", "refine.tau=1e+300 must be a number that float32 can hold"),
     ],
