@@ -413,14 +413,19 @@ def check_stop(stop: Any) -> tuple[str, ...]:
     return tuple(stop)
 
 
+def checked_seed(seed: Any) -> int:
+    """The seed as a Python integer; raises Refused for what is none in [0, 2^63)."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= int(seed) < 2**63:
+        raise Refused(f"seed={seed!r} must be an integer in [0, 2^63)")
+    return int(seed)
+
+
 def _row_keys(seed: int | None, keys: Sequence[jax.Array] | jax.Array | None, count: int) -> jax.Array | None:
     """`[N]` keys of all prompts; None where none are wanted."""
     if keys is None:
         if seed is None:
             return None
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= int(seed) < 2**63:
-            raise Refused(f"seed={seed!r} must be an integer in [0, 2^63)")
-        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(int(seed)), jnp.arange(count))
+        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(checked_seed(seed)), jnp.arange(count))
     if seed is not None:
         raise Refused("seed and keys were both given; a key a prompt takes the seed's place")
     is_array = isinstance(keys, jax.Array)

@@ -66,7 +66,7 @@ def score_labels(
       Refused: no labels, two that are equal, one that does not fit or that the model does not know; and what
         `Generator.encode` and `encode_canvas` refuse.
     """
-    return scoring(generator, prompt, labels, canvas=canvas, length=length, chat=chat).run()
+    return scoring(generator, prompt, labels, canvas, length, chat).run()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,13 +120,7 @@ class Scoring:
 
 
 def scoring(
-    generator: Generator,
-    prompt: Prompt | Sequence[int],
-    labels: Sequence[str],
-    *,
-    canvas: Sequence[Piece] | None = None,
-    length: int | None = None,
-    chat: bool = False,
+    generator: Generator, prompt: Any, labels: Any, canvas: Sequence[Piece] | None, length: int | None, chat: bool
 ) -> Scoring:
     """What `score_labels` is about to do, checked; arguments and errors are its."""
     rows = [_ids(generator, label) for label in _checked(labels)]
@@ -144,7 +138,7 @@ def scoring(
             raise Refused(f"label {wrong[0][0]!r:.80} has {wrong[0][1]} tokens, and the hole {hole} positions")
     ids = token_ids(prompt, generator.loaded.config.vocab_size)
     if ids is None:
-        ids = generator.encode(prompt, chat=chat)  # pyright: ignore[reportArgumentType]
+        ids = generator.encode(prompt, chat=chat)
     elif len(ids) > generator.room:
         raise Refused(f"the prompt has {len(ids)} tokens, more than the {generator.room} that the context leaves")
     return Scoring(generator, tuple(labels), rows, ids, given, start, counts_end=canvas is None)

@@ -4,14 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from lrd_jax.decoding.config import DecodeConfig
 from lrd_jax.decoding.request import check_own_length
 from lrd_jax.engine.numbers import changed_numbers
 from lrd_jax.engine.plan import Work
 from lrd_jax.errors import Refused
-from lrd_jax.generate import Generator, check_stop
+from lrd_jax.generate import Generator, check_stop, checked_seed
 from lrd_jax.text import Message, Piece, token_ids
 
 _LONGEST = 10**9  # seconds: clocks and locks take no more
@@ -74,7 +72,7 @@ def checked(request: Any, generator: Generator, prompt_length: int, length: int)
     if given is not None and request.length is not None:
         raise Refused(f"length={request.length} and a canvas were both given: the canvas brings its own length")
     length = _length(request.length, generator.config, length) if given is None else len(given)
-    seed = _seed(request.seed)
+    seed = checked_seed(request.seed)
     if request.deadline is not None and not _is_seconds(request.deadline):
         raise Refused(
             f"deadline={request.deadline!r:.80} must be a number of seconds above 0, at most {_LONGEST}, or None"
@@ -90,12 +88,6 @@ def _length(asked: Any, config: DecodeConfig, default: int) -> int:
         raise Refused(f"length={asked!r} must be an integer: positions of the canvas")
     check_own_length(asked, config, "length")
     return asked
-
-
-def _seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= int(seed) < 2**63:
-        raise Refused(f"seed={seed!r} must be an integer in [0, 2^63)")
-    return int(seed)
 
 
 def _is_seconds(value: Any) -> bool:

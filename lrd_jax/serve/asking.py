@@ -4,18 +4,16 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
 
 import numpy as np
 
 from lrd_jax.answer import Answer, Canvas, Update, answer_of
 from lrd_jax.errors import Refused
+from lrd_jax.serve.connection import Receive, until_gone
 from lrd_jax.serve.desk import Asked, Desk
 from lrd_jax.serve.errors import Gone, Told
 from lrd_jax.text import SettledText, Tokenizer
-
-Receive = Callable[[], Awaitable[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +139,7 @@ class Asking:
         return listen
 
     async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await until_gone(receive)
         self.interrupt(Gone())
 
 

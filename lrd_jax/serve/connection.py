@@ -1,10 +1,20 @@
 """A client's connection: how long it may keep the server waiting for a request."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 30.0  # the head of a request takes no longer to come
+
+Receive = Callable[[], Awaitable[Any]]
+
+
+async def until_gone(receive: Receive) -> None:
+    """Returns once the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class Connection(H11Protocol):

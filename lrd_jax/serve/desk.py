@@ -7,7 +7,6 @@ decode it with its own length.
 import collections
 import concurrent.futures
 import dataclasses
-import functools
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -213,8 +212,7 @@ class Desk:
         try:
             pieces = None if own.get(_CANVAS) is None else list(pieces_of(own[_CANVAS]))
             length = self._length(body) if pieces is None else None
-            score = functools.partial(scoring, labels=own["labels"], canvas=pieces, length=length)
-            asked = [score(self._generator, prompt) for prompt in prompts]
+            asked = [scoring(self._generator, prompt, own["labels"], pieces, length, False) for prompt in prompts]
         except Refused as error:
             raise Told(400, str(error), param="lrd") from None
         if (longest := max(len(one.prompt) for one in asked)) > self.prompt_lengths[-1]:

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from lrd_jax.errors import Refused
 from lrd_jax.labels import Label, Scoring
+from lrd_jax.serve.connection import Receive, until_gone
 from lrd_jax.serve.desk import Desk
 from lrd_jax.serve.errors import Gone, Told
 
@@ -32,7 +32,7 @@ class Scorings:
     def prompt_tokens(self) -> int:
         return sum(len(one.prompt) for one in self._asked)
 
-    async def scored(self, receive: Callable[[], Awaitable[Any]]) -> list[tuple[int, list[Label]]]:
+    async def scored(self, receive: Receive) -> list[tuple[int, list[Label]]]:
         """The tokens and the labels of each prompt.
 
         Args:
@@ -60,16 +60,15 @@ class Scorings:
             self._ended.set_exception(error)
 
     async def _work(self) -> list[tuple[int, list[Label]]]:
-        left, found = len(self._asked), []
-        self._desk.scoring += left
+        found = []
+        self._desk.scoring += len(self._asked)
         try:
             for one in self._asked:
                 labels = await asyncio.get_running_loop().run_in_executor(self._desk.scorer, self._score, one)
                 found.append((len(one.prompt), labels))
                 self._desk.scoring -= 1
-                left -= 1
         finally:
-            self._desk.scoring -= left
+            self._desk.scoring -= len(self._asked) - len(found)
         return found
 
     def _score(self, one: Scoring) -> list[Label]:
@@ -79,7 +78,6 @@ class Scorings:
         except Refused as error:
             raise Told(503, str(error)) from None
 
-    async def _watch(self, receive: Callable[[], Awaitable[Any]]) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    async def _watch(self, receive: Receive) -> None:
+        await until_gone(receive)
         self.interrupt(Gone())
